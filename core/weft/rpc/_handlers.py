@@ -1,0 +1,261 @@
+"""The one interceptor of a Weft server, fused into each handler when it is added.
+
+Per call it does identity, deadline, concurrency limit, metrics, tracing and the translation of errors.
+Fused since each grpc.aio interceptor costs every call a coroutine and a handler of its own: five of them
+cost 5 % of a bare call's throughput at 32 in flight, this form is not measurable beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+import grpc
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from weft.rpc.call import Call, parse_traceparent, serve_as
+from weft.rpc.deadline import Deadline
+from weft.rpc.errors import (
+    DETAILS_KEY,
+    Error,
+    Internal,
+    ResourceExhausted,
+    error_from_exception,
+    status_proto,
+)
+from weft.rpc.load import LoadMeter
+from weft.rpc.methods import default_timeout
+from weft.rpc.status import SERVER_FAULTS
+from weft.telemetry import Telemetry
+
+log = logging.getLogger("weft.rpc")
+C = grpc.StatusCode
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FusedHandlers:
+    """Wraps the handlers of one service."""
+
+    def __init__(
+        self,
+        *,
+        load: LoadMeter,
+        telemetry: Telemetry | None,
+        traced: bool,
+        trace_roots: bool,
+    ) -> None:
+        self._load = load
+        self._metrics = telemetry.metrics if telemetry else None
+        self._telemetry = telemetry if traced and telemetry and telemetry.tracer else None
+        self._trace_roots = trace_roots
+
+    def wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
+        """A handler of the same shape that does all that a Weft server does for every call."""
+        record = self._metrics.server_call(method.lstrip("/")) if self._metrics else None
+        streaming = handler.request_streaming or handler.response_streaming
+        implied = default_timeout(method, streaming=streaming)
+        serving = _Serving(method, self._load, self._telemetry, self._trace_roots, record, implied)
+        kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
+            (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
+            (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
+            (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
+        }
+        make, behaviour = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+        # A handler that streams may be a generator, or a coroutine that uses context.write().
+        generates = handler.response_streaming and inspect.isasyncgenfunction(behaviour)
+        fused = _streaming(behaviour, serving) if generates else _single(behaviour, serving)
+        return make(
+            fused,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+class _Serving:
+    """What is the same for all calls of a method."""
+
+    __slots__ = ("implied", "load", "method", "record", "telemetry", "trace_roots")
+
+    def __init__(
+        self,
+        method: str,
+        load: LoadMeter,
+        telemetry: Telemetry | None,
+        trace_roots: bool,  # noqa: FBT001 internal
+        record: Callable[[grpc.StatusCode, float], None] | None,
+        implied: float | None,
+    ) -> None:
+        self.method = method
+        self.load = load
+        self.telemetry = telemetry
+        self.trace_roots = trace_roots
+        self.record = record
+        self.implied = implied
+
+    def begin(self, context: Context) -> Call:
+        call = Call(self.method, context)
+        serve_as(call)
+        if self.telemetry is not None:
+            raw = call.first("traceparent")
+            remote = parse_traceparent(raw) if isinstance(raw, str) else None
+            if remote is not None:
+                if remote.trace_flags & 1:
+                    self._span(call, context, remote)
+            elif self.trace_roots and self.telemetry.sample():
+                self._span(call, context, None)
+        return call
+
+    def _span(self, call: Call, context: Context, remote: trace.SpanContext | None) -> None:
+        assert self.telemetry is not None
+        assert self.telemetry.tracer is not None
+        parent = otel_context.Context()
+        if remote is not None:
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(remote), parent)
+        service, _, name = self.method.lstrip("/").rpartition("/")
+        call.span = self.telemetry.tracer.start_span(
+            f"{service}/{name}",
+            context=parent,
+            kind=trace.SpanKind.SERVER,
+            attributes={
+                "rpc.system.name": "grpc",
+                "rpc.method": f"{service}/{name}",
+                "network.peer.address": context.peer(),
+            },
+        )
+        otel_context.attach(trace.set_span_in_context(call.span, parent))
+
+    def end(self, call: Call, code: grpc.StatusCode, started: float) -> None:
+        seconds = perf_counter() - started
+        self.load.end(seconds, failed=code in SERVER_FAULTS)
+        if self.record is not None:
+            self.record(code, seconds)
+        span = call.span
+        if span is not None:
+            span.set_attribute("rpc.response.status_code", code.name)
+            if code in SERVER_FAULTS:
+                span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
+            span.end()
+
+    def budget(self, call: Call, context: Context) -> float | None:
+        """Seconds this server grants a call whose caller named no deadline; None: the caller named one."""
+        if self.implied is None or context.time_remaining() is not None:
+            return None
+        call.deadline = Deadline.after_seconds(self.implied)
+        return self.implied
+
+    async def refuse(self, context: Context, failed: Exception) -> grpc.StatusCode:
+        """Ends the call with the status `failed` stands for and returns that status."""
+        error = error_from_exception(failed)
+        if error is None:
+            log.error("%s failed", self.method, exc_info=failed)
+            error = Internal()
+        await abort(context, error)
+        return error.code
+
+
+async def abort(context: Context, error: Error) -> None:
+    """Ends a call with an error and its details; returns instead of raising as context.abort does."""
+    try:
+        await context.abort(
+            error.code,
+            error.message,
+            ((DETAILS_KEY, status_proto(error).SerializeToString()),),
+        )
+    except grpc.aio.AbortError:
+        return
+
+
+def _overload(load: LoadMeter) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"The instance works on {load.limit} calls, its limit; try again.",
+        reason="CONCURRENCY_LIMIT",
+        retry_after=load.retry_after(),
+    )
+
+
+def _single(
+    behaviour: Callable[[Any, Context], Awaitable[Any]], serving: _Serving
+) -> Callable[[Any, Context], Awaitable[Any]]:
+    load = serving.load
+
+    async def serve(request: Any, context: Context) -> Any:
+        started = perf_counter()
+        call = serving.begin(context)
+        code = C.OK
+        if not load.begin():
+            code = await serving.refuse(context, _overload(load))
+            serving.end(call, code, started)
+            raise grpc.aio.AbortError
+        try:
+            budget = serving.budget(call, context)
+            if budget is None:
+                return await behaviour(request, context)
+            async with asyncio.timeout(budget):
+                return await behaviour(request, context)
+        except grpc.aio.AbortError:
+            code = _aborted_with(context)
+            raise
+        except asyncio.CancelledError:
+            code = _cancelled_as(call)
+            raise
+        except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
+            code = await serving.refuse(context, failed)
+            raise grpc.aio.AbortError from None
+        finally:
+            serving.end(call, code, started)
+
+    return serve
+
+
+def _streaming(
+    behaviour: Callable[[Any, Context], Any], serving: _Serving
+) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    load = serving.load
+
+    async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+        started = perf_counter()
+        call = serving.begin(context)
+        code = C.OK
+        if not load.begin():
+            code = await serving.refuse(context, _overload(load))
+            serving.end(call, code, started)
+            raise grpc.aio.AbortError
+        try:
+            budget = serving.budget(call, context)
+            if budget is None:
+                async for response in behaviour(request, context):
+                    yield response
+                return
+            async with asyncio.timeout(budget):
+                async for response in behaviour(request, context):
+                    yield response
+        except grpc.aio.AbortError:
+            code = _aborted_with(context)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            code = _cancelled_as(call)
+            raise
+        except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
+            code = await serving.refuse(context, failed)
+            raise grpc.aio.AbortError from None
+        finally:
+            serving.end(call, code, started)
+
+    return serve
+
+
+def _aborted_with(context: Context) -> grpc.StatusCode:
+    code = context.code()
+    return code if isinstance(code, grpc.StatusCode) else C.UNKNOWN
+
+
+def _cancelled_as(call: Call) -> grpc.StatusCode:
+    # The core cancels the handler both when the caller hangs up and when its deadline passes.
+    deadline = call.deadline
+    return C.DEADLINE_EXCEEDED if deadline is not None and deadline.expired() else C.CANCELLED

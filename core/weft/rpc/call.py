@@ -1,0 +1,172 @@
+"""The call being served: who asked, how long it may take, in which conversation and trace.
+
+Everything is read from the call's metadata at first use, so a handler that needs none of it pays nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from opentelemetry import trace
+
+from weft.rpc.deadline import Deadline
+from weft.v1.identity_pb2 import Identity
+
+IDENTITY_KEY = "weft-identity-bin"
+CONVERSATION_KEY = "weft-conversation"
+TRACEPARENT_KEY = "traceparent"
+
+# W3C Trace Context, version 00: version-traceid-parentid-flags.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
+
+_CURRENT: ContextVar[Call | None] = ContextVar("weft_call", default=None)
+
+
+def current_call() -> Call | None:
+    """The call this task serves; None outside of a handler."""
+    return _CURRENT.get()
+
+
+def new_traceparent(*, sampled: bool = False) -> str:
+    """A traceparent that begins a new trace."""
+    flags = "01" if sampled else "00"
+    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-{flags}"
+
+
+def parse_traceparent(value: str) -> trace.SpanContext | None:
+    """The span context a traceparent names; None when it is malformed (W3C: start a new trace)."""
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None:
+        return None
+    return trace.SpanContext(
+        trace_id=int(match[1], 16),
+        span_id=int(match[2], 16),
+        is_remote=True,
+        trace_flags=trace.TraceFlags(int(match[3], 16)),
+    )
+
+
+def format_traceparent(context: trace.SpanContext) -> str:
+    """A span context as a traceparent."""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags) & 1:02x}"
+
+
+class Call:
+    """A call being served."""
+
+    __slots__ = (
+        "_context",
+        "_conversation",
+        "_deadline",
+        "_forwarded",
+        "_identity",
+        "_metadata",
+        "_traceparent",
+        "method",
+        "span",
+    )
+
+    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.method = method
+        self.span: trace.Span | None = None
+        self._context = context
+        self._metadata: tuple[tuple[str, str | bytes], ...] | None = None
+        self._deadline: Deadline | None = None
+        self._traceparent: str | None = None
+        self._identity: Identity | None = None
+        self._conversation: str | None = None
+        self._forwarded: tuple[tuple[str, str | bytes], ...] | None = None
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Metadata the caller sent, in order."""
+        if self._metadata is None:
+            self._metadata = tuple(self._context.invocation_metadata() or ())
+        return self._metadata
+
+    def first(self, key: str) -> str | bytes | None:
+        """First metadata value of a (lower-case) key."""
+        for found, value in self.metadata:
+            if found == key:
+                return value
+        return None
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """When the caller stops waiting; None: it named no deadline."""
+        if self._deadline is None:
+            left = self._context.time_remaining()
+            if left is not None:
+                self._deadline = Deadline.after_seconds(left)
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, value: Deadline) -> None:
+        self._deadline = value
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who is calling; None: nobody said."""
+        if self._identity is None:
+            raw = self.first(IDENTITY_KEY)
+            if isinstance(raw, bytes):
+                try:
+                    self._identity = Identity.FromString(raw)
+                except DecodeError:
+                    return None
+        return self._identity
+
+    @property
+    def conversation(self) -> str:
+        """Conversation the call belongs to; empty: none. Set it, and calls made from here carry it on."""
+        if self._conversation is None:
+            raw = self.first(CONVERSATION_KEY)
+            self._conversation = raw if isinstance(raw, str) else ""
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, value: str) -> None:
+        self._conversation = value
+        self._forwarded = None
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context for what this call does; a trace is begun (unsampled) if the caller sent none."""
+        if self.span is not None:
+            current = trace.get_current_span().get_span_context()
+            return format_traceparent(current if current.is_valid else self.span.get_span_context())
+        if self._traceparent is None:
+            raw = self.first(TRACEPARENT_KEY)
+            valid = isinstance(raw, str) and parse_traceparent(raw) is not None
+            self._traceparent = raw if valid and isinstance(raw, str) else new_traceparent()
+        return self._traceparent
+
+    @property
+    def trace_id(self) -> str:
+        """Trace of the call, 32 hexadecimal digits."""
+        return self.traceparent.split("-", 2)[1]
+
+    @property
+    def forwarded(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Metadata that every call made from here carries on: identity and conversation."""
+        if self._forwarded is None:
+            identity = self.first(IDENTITY_KEY)
+            kept: list[tuple[str, str | bytes]] = []
+            if identity is not None:
+                kept.append((IDENTITY_KEY, identity))
+            if self.conversation:
+                kept.append((CONVERSATION_KEY, self.conversation))
+            self._forwarded = tuple(kept)
+        return self._forwarded
+
+
+def serve_as(call: Call) -> None:
+    """Makes `call` the one this task serves. For servers; every RPC runs in a task and context of its own."""
+    _CURRENT.set(call)

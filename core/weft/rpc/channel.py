@@ -1,0 +1,258 @@
+"""A gRPC channel as every Weft process uses it: to an address, or to an agent by name.
+
+A call made through it always has a deadline (the least of the caller's timeout, the current Deadline and the
+method's default) and carries the identity, conversation and trace of the call being served. It is a
+grpc.aio.Channel, so any generated stub takes it; what is added is added before the call starts, for interceptors
+of grpc.aio would cost every call a task of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from opentelemetry import trace
+
+from weft.rpc.call import (
+    IDENTITY_KEY,
+    TRACEPARENT_KEY,
+    current_call,
+    format_traceparent,
+    new_traceparent,
+)
+from weft.rpc.deadline import Deadline
+from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
+from weft.rpc.server import MAX_MESSAGE_BYTES
+from weft.rpc.status import SERVER_FAULTS
+from weft.telemetry import Telemetry
+from weft.v1.identity_pb2 import Identity
+
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A peer that hangs is noticed by pings; keep-alive alone does not see a stopped process.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    # A peer that comes back is used again soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+class Channel(grpc.aio.Channel):
+    """A channel to `target`.
+
+    Args:
+        target: "host:port", or "xds:///AGENT" for an agent by name (see `use_registry`).
+        telemetry: where calls are counted and traced; None: nowhere.
+        default_timeout: of calls whose method declares none.
+        identity: who calls, for calls made while no call is being served.
+        options: further gRPC channel arguments.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        telemetry: Telemetry | None = None,
+        default_timeout: timedelta = timedelta(seconds=DEFAULT_TIMEOUT),
+        identity: Identity | None = None,
+        options: Iterable[tuple[str, Any]] = (),
+    ) -> None:
+        self.target = target
+        self._telemetry = telemetry
+        self._default_timeout = default_timeout.total_seconds()
+        self._own: Metadata = (
+            () if identity is None else ((IDENTITY_KEY, identity.SerializeToString()),)
+        )
+        self._inner = grpc.aio.insecure_channel(target, options=(*_OPTIONS, *options))
+
+    def _calling(self, method: str, *, streaming: bool) -> _Calling:
+        implied = default_timeout(method, streaming=streaming)
+        if implied == DEFAULT_TIMEOUT:
+            implied = self._default_timeout
+        return _Calling(method, self._telemetry, implied, self._own)
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
+    ) -> Any:
+        """A callable for a unary method."""
+        inner = self._inner.unary_unary(method, request_serializer, response_deserializer)
+        return _Callable(inner, self._calling(method, streaming=False))
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
+    ) -> Any:
+        """A callable for a server-streaming method."""
+        inner = self._inner.unary_stream(method, request_serializer, response_deserializer)
+        return _Callable(inner, self._calling(method, streaming=True))
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
+    ) -> Any:
+        """A callable for a client-streaming method."""
+        inner = self._inner.stream_unary(method, request_serializer, response_deserializer)
+        return _Callable(inner, self._calling(method, streaming=True))
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
+    ) -> Any:
+        """A callable for a bidirectional method."""
+        inner = self._inner.stream_stream(method, request_serializer, response_deserializer)
+        return _Callable(inner, self._calling(method, streaming=True))
+
+    async def close(self, grace: float | None = None) -> None:
+        """Closes the channel; running calls get `grace` seconds."""
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 gRPC's signature
+        """Connectivity of the channel."""
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Returns when the connectivity is no longer `last_observed_state`."""
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Returns when the channel is connected."""
+        await self._inner.channel_ready()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class _Calling:
+    """What is the same for all calls of a method over a channel."""
+
+    __slots__ = ("implied", "method", "own", "record", "telemetry", "tracer")
+
+    def __init__(
+        self, method: str, telemetry: Telemetry | None, implied: float | None, own: Metadata
+    ) -> None:
+        self.method = method.lstrip("/")
+        self.telemetry = telemetry
+        self.tracer = telemetry.tracer if telemetry else None
+        self.record = telemetry.metrics.client_call(self.method) if telemetry else None
+        self.implied = implied
+        self.own = own
+
+    def timeout(self, asked: float | None) -> float | None:
+        deadline = Deadline.current()
+        if deadline is not None:
+            left = deadline.seconds()
+            asked = left if asked is None else min(asked, left)
+        if asked is None:
+            asked = self.implied
+        return None if asked is None or math.isinf(asked) else asked
+
+    def metadata(self, given: Metadata | None) -> tuple[Metadata, trace.Span | None]:
+        """Metadata to send, and the span of the call where it is traced."""
+        call = current_call()
+        added = self.own if call is None else call.forwarded
+        if given and any(key == TRACEPARENT_KEY for key, _ in given):
+            return (*given, *added), None
+        span: trace.Span | None = None
+        if self.tracer is not None and self._sampled(call):
+            span = self.tracer.start_span(
+                self.method,
+                kind=trace.SpanKind.CLIENT,
+                attributes={"rpc.system.name": "grpc", "rpc.method": self.method},
+            )
+            traceparent = format_traceparent(span.get_span_context())
+        else:
+            traceparent = new_traceparent() if call is None else call.traceparent
+        return (*(given or ()), *added, (TRACEPARENT_KEY, traceparent)), span
+
+    def _sampled(self, call: Any) -> bool:
+        active = trace.get_current_span().get_span_context()
+        if active.is_valid:
+            return active.trace_flags.sampled
+        return call is None and self.telemetry is not None and self.telemetry.sample()
+
+    def observe(self, started: float, span: trace.Span | None) -> Callable[[Any], None]:
+        record = self.record
+
+        def done(call: Any) -> None:
+            code = _code_of(call)
+            if record is not None:
+                record(code, perf_counter() - started)
+            if span is not None:
+                span.set_attribute("rpc.response.status_code", code.name)
+                if code in SERVER_FAULTS:
+                    span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
+                span.end()
+
+        return done
+
+
+def _code_of(call: Any) -> grpc.StatusCode:
+    # The public accessor is a coroutine; in a done callback the status is there already.
+    status = getattr(call, "_cython_call", call)._status  # noqa: SLF001
+    if status is None:
+        return grpc.StatusCode.CANCELLED
+    return _CODES.get(status.code(), grpc.StatusCode.UNKNOWN)
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class _Callable:
+    """A multi-callable of any kind, with deadline, metadata and observation added."""
+
+    __slots__ = ("_calling", "_inner")
+
+    def __init__(self, inner: Any, calling: _Calling) -> None:
+        self._inner = inner
+        self._calling = calling
+
+    def __call__(
+        self,
+        request: Any = None,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        **further: Any,
+    ) -> Any:
+        calling = self._calling
+        started = perf_counter()
+        sent, span = calling.metadata(metadata)
+        left = calling.timeout(timeout)
+        if request is None:
+            call = self._inner(timeout=left, metadata=sent, **further)
+        else:
+            call = self._inner(request, timeout=left, metadata=sent, **further)
+        if calling.record is not None or span is not None:
+            call.add_done_callback(calling.observe(started, span))
+        return call

@@ -1,0 +1,181 @@
+"""A gRPC server as every Weft process runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from weft.rpc._handlers import FusedHandlers
+from weft.rpc.load import LoadMeter
+from weft.telemetry import Telemetry
+
+log = logging.getLogger("weft.rpc")
+
+DEFAULT_MAX_CONCURRENCY = 1_000
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Two processes on one port would share its calls at random: a wrong set-up must fail at start.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 32 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
+    # Clients may ping idle connections to notice a dead peer (gRFC A8).
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+_NO_GRACE = timedelta(0)
+
+
+class AddressInUseError(OSError):
+    """The address is taken by another process."""
+
+
+class Server:
+    """Serves gRPC on one address: handlers that are added, health, reflection and channelz.
+
+    Every added handler gets errors with details, the deadline and identity of its caller, a concurrency
+    limit, metrics and traces.
+
+    Args:
+        address: "host:port"; port 0 takes any. `address` tells the real one after `start`.
+        telemetry: where calls are counted and traced; None: nowhere.
+        max_concurrency: calls worked on at a time by each load meter that `add` is not given.
+        trace_roots: whether a call that brings no trace may begin one.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:0",
+        *,
+        telemetry: Telemetry | None = None,
+        max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
+        trace_roots: bool = True,
+    ) -> None:
+        self.address = address
+        self.load = LoadMeter(max_concurrency)
+        self.stopping = asyncio.Event()
+        self._telemetry = telemetry
+        self._trace_roots = trace_roots
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._services: dict[str, None] = {}
+        self._meters = [self.load]
+
+    def add(
+        self,
+        add_to_server: Callable[[Any, Any], None],
+        servicer: object,
+        *,
+        load: LoadMeter | None = None,
+        traced: bool = True,
+    ) -> list[str]:
+        """Adds a servicer by its generated `add_...Servicer_to_server` and returns its services' full names.
+
+        Args:
+            add_to_server: the generated function.
+            servicer: an object with the service's async methods.
+            load: counts and limits its calls apart from others.
+            traced: whether its calls are traced.
+
+        Raises:
+            ValueError: the service is served already.
+        """
+        if load is not None and load not in self._meters:
+            self._meters.append(load)
+        fused = FusedHandlers(
+            load=load or self.load,
+            telemetry=self._telemetry,
+            traced=traced,
+            trace_roots=self._trace_roots,
+        )
+        capture = _Capture()
+        add_to_server(servicer, capture)
+        for service, handlers in capture.services.items():
+            if service in self._services:
+                raise ValueError(f"{service} is served on this port already; use another port")
+            self._services[service] = None
+            wrapped = {
+                name: fused.wrap(f"/{service}/{name}", handler)
+                for name, handler in handlers.items()
+            }
+            self._server.add_registered_method_handlers(service, wrapped)
+        return list(capture.services)
+
+    def add_fallback(self, handler: grpc.GenericRpcHandler) -> None:
+        """Adds a handler for methods that no servicer has. It is called as it stands, with no wrapping."""
+        self._server.add_generic_rpc_handlers((handler,))
+
+    async def start(self) -> None:
+        """Binds and serves.
+
+        Raises:
+            AddressInUseError: the port is taken.
+        """
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        channelz.add_channelz_servicer(self._server)
+        reflection.enable_server_reflection(
+            [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        host, _, _ = self.address.rpartition(":")
+        try:
+            port = self._server.add_insecure_port(self.address)
+        except RuntimeError as failed:
+            raise AddressInUseError(
+                f"cannot listen on {self.address}: stop what uses the port, or choose another"
+            ) from failed
+        self.address = f"{host}:{port}"
+        await self._server.start()
+        for service in self._services:
+            await self.set_health(service, serving=True)
+        if self._telemetry is not None:
+            self._telemetry.metrics.in_flight.set_function(
+                lambda: sum(meter.in_flight for meter in self._meters)
+            )
+
+    async def set_health(self, service: str, *, serving: bool) -> None:
+        """Tells health watchers how a service is; "" is the server as a whole."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self, grace: timedelta = _NO_GRACE) -> None:
+        """Takes no new calls, lets running ones finish within `grace`, then cancels them."""
+        self.stopping.set()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace.total_seconds())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+class _Capture:
+    """Stands in for a server while generated code adds its handlers."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Ignored: generated code of grpcio-tools 1.66 and later adds the same as registered methods."""
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        self.services[service_name] = method_handlers

@@ -1,0 +1,126 @@
+"""Every metric of Weft, in one place. Names follow the OpenTelemetry RPC semantic conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+# Seconds. Agent calls reach from a fraction of a millisecond (a rule) to minutes (a model).
+_BUCKETS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    120,
+)
+
+
+class Instruments:
+    """The metrics of one process, in a registry of their own.
+
+    Args:
+        service: what the process is, such as "gateway"; a label of `target_info`.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.target = Gauge(
+            "target_info", "What this process is.", ["service_name"], registry=self.registry
+        )
+        self.target.labels(service).set(1)
+        labels = ["rpc_method", "rpc_response_status_code"]
+        self._server = Histogram(
+            "rpc_server_call_duration_seconds",
+            "Time from a call's arrival to its end, in seconds.",
+            labels,
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._client = Histogram(
+            "rpc_client_call_duration_seconds",
+            "Time from a call's start to its end as its caller saw it, in seconds.",
+            labels,
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "rpc_server_active_requests", "Calls being served.", registry=self.registry
+        )
+        self.instances = Gauge(
+            "weft_registry_instances",
+            "Instances that hold a lease, by agent and state.",
+            ["agent", "state"],
+            registry=self.registry,
+        )
+        self.xds_streams = Gauge(
+            "weft_registry_xds_streams", "Open ADS streams.", registry=self.registry
+        )
+        self.xds_nacks = Counter(
+            "weft_registry_xds_nacks",
+            "xDS resources a client rejected.",
+            ["type_url"],
+            registry=self.registry,
+        )
+        self._door = Histogram(
+            "weft_gateway_request_duration_seconds",
+            "Time a door of the gateway took for a request, in seconds.",
+            ["door", "rpc_method", "rpc_response_status_code"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.breaker_transitions = Counter(
+            "weft_gateway_breaker_transitions",
+            "State changes of circuit breakers.",
+            ["agent", "rpc_method", "state"],
+            registry=self.registry,
+        )
+
+    def server_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
+        """A function that records one served call of `method`: status, seconds."""
+        return _by_code(self._server, method)
+
+    def client_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
+        """A function that records one made call of `method`: status, seconds."""
+        return _by_code(self._client, method)
+
+    def door_call(self, door: str, method: str) -> Callable[[grpc.StatusCode, float], None]:
+        """A function that records one request at a door of the gateway: status, seconds."""
+        return _by_code(self._door, door, method)
+
+
+def _by_code(histogram: Histogram, *labels: str) -> Callable[[grpc.StatusCode, float], None]:
+    # labels() takes a lock and builds a key; the few codes a method really returns are kept at hand.
+    children: dict[grpc.StatusCode, Callable[[float], None]] = {}
+
+    def record(code: grpc.StatusCode, seconds: float) -> None:
+        observe = children.get(code)
+        if observe is None:
+            observe = children[code] = histogram.labels(*labels, code.name).observe
+        observe(seconds)
+
+    return record
