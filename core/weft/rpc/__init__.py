@@ -4,7 +4,7 @@ async with rpc.Server("127.0.0.1:0") as server: ...
 async with rpc.Channel("xds:///support-triage") as channel: ...
 """
 
-from weft.rpc.bootstrap import BOOTSTRAP_VARIABLE, xds_bootstrap
+from weft.rpc.bootstrap import BOOTSTRAP_VARIABLE, use_registry, xds_bootstrap
 from weft.rpc.call import Call, current_call
 from weft.rpc.channel import Channel
 from weft.rpc.deadline import Deadline
@@ -67,5 +67,6 @@ __all__ = [
     "error_from_call",
     "error_from_status",
     "status_proto",
+    "use_registry",
     "xds_bootstrap",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 BOOTSTRAP_VARIABLE = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
@@ -21,3 +22,11 @@ def xds_bootstrap(registry: str, node_id: str = "weft") -> str:
             "node": {"id": node_id},
         }
     )
+
+
+def use_registry(registry: str, node_id: str = "weft") -> None:
+    """Makes this process resolve `xds:///` at a registry; call it before the first such channel is made.
+
+    The gRPC core takes its bootstrap from the environment and from nowhere else.
+    """
+    os.environ[BOOTSTRAP_VARIABLE] = xds_bootstrap(registry, node_id)

@@ -1,0 +1,193 @@
+"""Keeps the instances of a process registered: one lease, one stream, re-made whenever it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeAlias
+
+import grpc
+
+from weft import rpc
+from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
+
+if TYPE_CHECKING:
+    from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+
+log = logging.getLogger("weft.agents")
+
+_FIRST_PAUSE = 0.1  # seconds, doubled up to the last
+_LAST_PAUSE = 2.0
+_ANSWER = 5.0  # seconds the registry has for each answer while registering
+
+_State: TypeAlias = "agent_pb2.InstanceState.ValueType"
+Stream = grpc.aio.StreamStreamCall[registry_pb2.RegisterRequest, registry_pb2.RegisterResponse]
+
+
+class Registration:
+    """The lease of a process.
+
+    Args:
+        registry: address of the registry.
+        instances: what to register.
+        descriptors: descriptor sets by digest, sent when the registry asks for them.
+        load: tells the load of each instance, by id.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        *,
+        instances: Sequence[agent_pb2.Instance],
+        descriptors: Mapping[str, bytes],
+        load: Callable[[], Mapping[str, agent_pb2.Load]],
+    ) -> None:
+        self._registry = registry
+        self._instances = list(instances)
+        self._descriptors = descriptors
+        self._load = load
+        self._announcements: asyncio.Queue[tuple[_State, asyncio.Future[None]]]
+        self._announcements = asyncio.Queue()
+        self._state: _State = agent_pb2.INSTANCE_STATE_SERVING
+        self._leaving = asyncio.Event()
+        self.registered = asyncio.Event()
+
+    async def run(self) -> None:
+        """Registers and stays registered until `leave`; for a task of its own."""
+        pause = _FIRST_PAUSE
+        async with rpc.Channel(self._registry) as channel:
+            stub = registry_pb2_grpc.RegistryServiceStub(channel)
+            while not self._leaving.is_set():
+                try:
+                    await self._hold(stub)
+                except (grpc.aio.AioRpcError, TimeoutError, EOFError) as failed:
+                    if isinstance(failed, grpc.aio.AioRpcError) and _is_final(failed):
+                        raise rpc.error_from_call(failed) from failed
+                    log.warning("registry lost, registering again", extra={"cause": _cause(failed)})
+                pause = _FIRST_PAUSE if self.registered.is_set() else min(pause * 2, _LAST_PAUSE)
+                self.registered.clear()
+                await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 jitter
+
+    async def announce(self, state: _State, within: timedelta) -> bool:
+        """Tells the registry a new state of all instances; whether it was taken in time."""
+        self._state = state
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._announcements.put_nowait((state, taken))
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                await taken
+        except TimeoutError:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Ends the lease; `run` then returns."""
+        self._leaving.set()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._leaving.wait()
+        except TimeoutError:
+            return
+
+    async def _hold(self, stub: RegistryServiceAsyncStub) -> None:
+        stream: Stream = stub.Register()
+        try:
+            granted = await self._register(stream)
+            self.registered.set()
+            log.info(
+                "registered",
+                extra={"agents": [i.agent for i in self._instances], "lease": granted.lease_id},
+            )
+            await self._renew(stream, granted)
+            await stream.done_writing()
+        finally:
+            stream.cancel()
+
+    async def _register(self, stream: Stream) -> registry_pb2.LeaseGranted:
+        for instance in self._instances:
+            instance.state = self._state
+        registration = registry_pb2.Registration(instances=self._instances)
+        await stream.write(registry_pb2.RegisterRequest(registration=registration))
+        granted = (await _answer(stream, "granted")).granted
+        if granted.wanted_digests:
+            sets = {digest: self._descriptors[digest] for digest in granted.wanted_digests}
+            await stream.write(
+                registry_pb2.RegisterRequest(descriptors=registry_pb2.DescriptorSets(sets=sets))
+            )
+        await _answer(stream, "registered")
+        return granted
+
+    async def _renew(self, stream: Stream, granted: registry_pb2.LeaseGranted) -> None:
+        """Reports and announces until `leave`; raises when the registry goes silent for the lease's ttl."""
+        interval = granted.heartbeat_interval.ToTimedelta().total_seconds()
+        ttl = granted.ttl.ToTimedelta().total_seconds()
+        waiting: list[asyncio.Future[None]] = []
+        leaving = asyncio.create_task(self._leaving.wait())
+        reading = asyncio.create_task(self._read(stream, ttl, waiting))
+        announcing = asyncio.create_task(self._announcements.get())
+        try:
+            while True:
+                done, _ = await asyncio.wait(
+                    {leaving, reading, announcing},
+                    timeout=interval,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if reading in done:
+                    await reading
+                if announcing in done:
+                    state, taken = announcing.result()
+                    announcing = asyncio.create_task(self._announcements.get())
+                    waiting.append(taken)
+                    change = registry_pb2.StateChange(state=state)
+                    await stream.write(registry_pb2.RegisterRequest(state_change=change))
+                elif leaving in done:
+                    goodbye = registry_pb2.Deregistration()
+                    await stream.write(registry_pb2.RegisterRequest(deregistration=goodbye))
+                    return
+                else:
+                    report = registry_pb2.LoadReport(loads=self._load())
+                    await stream.write(registry_pb2.RegisterRequest(report=report))
+        finally:
+            for task in (leaving, reading, announcing):
+                task.cancel()
+            await asyncio.gather(leaving, reading, announcing, return_exceptions=True)
+
+    async def _read(self, stream: Stream, ttl: float, waiting: list[asyncio.Future[None]]) -> None:
+        while True:
+            async with asyncio.timeout(ttl):
+                answer = await _read_one(stream)
+            if answer.HasField("state_changed") and waiting:
+                taken = waiting.pop(0)
+                if not taken.done():
+                    taken.set_result(None)
+
+
+async def _read_one(stream: Stream) -> registry_pb2.RegisterResponse:
+    answer = await stream.read()
+    if isinstance(answer, registry_pb2.RegisterResponse):
+        return answer
+    raise EOFError("the registry ended the stream")
+
+
+async def _answer(stream: Stream, kind: str) -> registry_pb2.RegisterResponse:
+    async with asyncio.timeout(_ANSWER):
+        answer = await _read_one(stream)
+    if answer.WhichOneof("message") != kind:
+        raise EOFError(f"the registry answered {answer.WhichOneof('message')}, expected {kind}")
+    return answer
+
+
+def _is_final(failed: grpc.aio.AioRpcError) -> bool:
+    # What the registry rejects now it will reject again.
+    return failed.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _cause(failed: Exception) -> str:
+    if isinstance(failed, grpc.aio.AioRpcError):
+        return f"{failed.code().name}: {failed.details()}"
+    return str(failed) or type(failed).__name__

@@ -1,0 +1,155 @@
+# ruff: noqa: RUF009 (_doc is dataclasses.field with its documentation beside it)
+"""Every setting of Weft, typed. Read once, at the edge of a process; libraries take arguments.
+
+Precedence: environment, then the file named by WEFT_CONFIG (TOML, default ./weft.toml when it exists), then
+the defaults below. `field` below is in the environment `WEFT_FIELD` and in the file `field`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+class SettingError(ValueError):
+    """A setting cannot be used; the message names it and says what it may be."""
+
+
+def default_data() -> Path:
+    """Where one machine keeps its servers' files: $XDG_DATA_HOME/weft, or /var/lib/weft for root."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/weft")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "weft"
+
+
+def _doc(text: str, default: Any) -> Any:
+    return field(default=default, metadata={"doc": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of all parts."""
+
+    data: Path = field(
+        default_factory=default_data, metadata={"doc": "Folder of the embedded servers."}
+    )
+    database_url: str = _doc("PostgreSQL to use; empty: an embedded one.", "")
+    redis_url: str = _doc("Redis to use; empty: an embedded one.", "")
+    registry: str = _doc("Address of the registry, for whoever calls it.", "127.0.0.1:7070")
+    registry_listen: str = _doc("Where the registry listens.", "127.0.0.1:7070")
+    registry_metrics: str = _doc("Where the registry serves /metrics.", "127.0.0.1:7170")
+    registry_lease_ttl: timedelta = _doc(
+        "How long an instance stays with no heartbeat.", timedelta(seconds=4)
+    )
+    registry_cold_start: timedelta = _doc(
+        "How long after its start the registry says nothing of unknown agents.",
+        timedelta(seconds=3),
+    )
+    agents_listen: str = _doc("Where agents listen; port 0 takes any.", "127.0.0.1:0")
+    agents_metrics: str = _doc("Where agents serve /metrics.", "127.0.0.1:7190")
+    agents_drain: timedelta = _doc(
+        "How long running calls may take at stop.", timedelta(seconds=10)
+    )
+    zone: str = _doc("Failure domain of this process.", "")
+    gateway: str = _doc("Base URL of the gateway, for whoever calls it.", "http://127.0.0.1:7080")
+    gateway_listen: str = _doc("Where the gateway listens for HTTP.", "127.0.0.1:7080")
+    gateway_grpc_listen: str = _doc("Where the gateway listens for gRPC.", "127.0.0.1:7081")
+    gateway_metrics: str = _doc("Where the gateway serves /metrics.", "127.0.0.1:7180")
+    gateway_auth: Literal["auto", "off", "keys"] = _doc(
+        "Whether callers need an API key; auto: unless the gateway listens on loopback only.",
+        "auto",
+    )
+    gateway_max_body: int = _doc("Largest request body, in bytes.", 4 * 1024 * 1024)
+    gateway_max_timeout: timedelta = _doc(
+        "Longest deadline a caller may ask.", timedelta(minutes=10)
+    )
+    gateway_breaker_window: timedelta = _doc(
+        "Span over which a circuit breaker counts errors.", timedelta(seconds=10)
+    )
+    gateway_breaker_volume: int = _doc("Fewest calls in the window to judge by.", 20)
+    gateway_breaker_ratio: float = _doc("Share of failed calls that opens a breaker.", 0.5)
+    gateway_breaker_open: timedelta = _doc("How long a breaker stays open.", timedelta(seconds=5))
+    trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
+    otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
+    log_format: Literal["auto", "json", "text"] = _doc(
+        "auto: text on a terminal, else json.", "auto"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _doc("Least level shown.", "INFO")
+
+
+_STANDARD_NAMES = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT"}
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Reads the settings of this process.
+
+    Raises:
+        SettingError: a value cannot be read, or the file names a setting that does not exist.
+    """
+    env = os.environ if environ is None else environ
+    hints = get_type_hints(Settings)
+    given: dict[str, Any] = dict(_file(env))
+    if unknown := given.keys() - hints.keys():
+        raise SettingError(f"unknown setting {min(unknown)!r} in the settings file")
+    sources = dict.fromkeys(given, "the settings file")
+    for name in hints:
+        for variable in (_STANDARD_NAMES.get(name), f"WEFT_{name.upper()}"):
+            if variable and env.get(variable):
+                given[name], sources[name] = env[variable], variable
+    values = {name: _read(hints[name], value, sources[name], name) for name, value in given.items()}
+    return Settings(**values)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment that makes `load` return these settings in a child process."""
+    found = {}
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        text = f"{value.total_seconds()}s" if isinstance(value, timedelta) else str(value)
+        found[f"WEFT_{item.name.upper()}"] = text
+    return found
+
+
+def _file(env: Mapping[str, str]) -> dict[str, Any]:
+    named = env.get("WEFT_CONFIG")
+    path = Path(named or "weft.toml")
+    if not path.exists():
+        if named:
+            raise SettingError(f"WEFT_CONFIG: there is no file {path}")
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as failed:
+        raise SettingError(f"{path}: {failed}") from failed
+
+
+def _read(hint: Any, value: Any, source: str, name: str) -> Any:
+    try:
+        if get_origin(hint) is Literal:
+            return _choice(value, get_args(hint))
+        if hint is timedelta:
+            return _duration(value)
+        return hint(value)
+    except (TypeError, ValueError) as failed:
+        raise SettingError(f"{name} ({source}): {failed}") from failed
+
+
+def _choice(value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"must be one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _duration(value: Any) -> timedelta:
+    text = str(value).strip()
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    for unit in ("ms", "s", "m", "h"):
+        if text.endswith(unit):
+            return timedelta(seconds=float(text.removesuffix(unit)) * units[unit])
+    return timedelta(seconds=float(text))
