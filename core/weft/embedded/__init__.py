@@ -1,0 +1,36 @@
+"""A private Redis-protocol server and PostgreSQL for one machine, as child processes in one folder.
+
+They listen on unix sockets only, end with their launcher however it ends, and keep every
+acknowledged write and committed row through it.
+"""
+
+from weft.embedded._client import redis_client
+from weft.embedded._endpoints import Endpoints, endpoints
+from weft.embedded._errors import (
+    Error,
+    FolderBusy,
+    FolderUnusable,
+    Incompatible,
+    NoAccount,
+    NotInstalled,
+    NotMainThread,
+    ServerLost,
+    StartFailed,
+)
+from weft.embedded._launch import launch
+
+__all__ = [
+    "Endpoints",
+    "Error",
+    "FolderBusy",
+    "FolderUnusable",
+    "Incompatible",
+    "NoAccount",
+    "NotInstalled",
+    "NotMainThread",
+    "ServerLost",
+    "StartFailed",
+    "endpoints",
+    "launch",
+    "redis_client",
+]
