@@ -15,10 +15,8 @@ from time import perf_counter
 from typing import Any
 
 import grpc
-from opentelemetry import context as otel_context
-from opentelemetry import trace
 
-from weft.rpc.call import Call, parse_traceparent, serve_as
+from weft.rpc.call import Call, serve_as
 from weft.rpc.deadline import Deadline
 from weft.rpc.errors import (
     DETAILS_KEY,
@@ -31,6 +29,7 @@ from weft.rpc.errors import (
 from weft.rpc.load import LoadMeter
 from weft.rpc.methods import default_timeout
 from weft.rpc.status import SERVER_FAULTS
+from weft.rpc.tracing import begin_span, end_span
 from weft.telemetry import Telemetry
 
 log = logging.getLogger("weft.rpc")
@@ -102,45 +101,21 @@ class _Serving:
         call = Call(self.method, context)
         serve_as(call)
         if self.telemetry is not None:
-            raw = call.first("traceparent")
-            remote = parse_traceparent(raw) if isinstance(raw, str) else None
-            if remote is not None:
-                if remote.trace_flags & 1:
-                    self._span(call, context, remote)
-            elif self.trace_roots and self.telemetry.sample():
-                self._span(call, context, None)
+            begin_span(
+                self.telemetry,
+                call,
+                {"rpc.system.name": "grpc", "rpc.method": self.method.lstrip("/")},
+                may_begin_trace=self.trace_roots,
+            )
         return call
-
-    def _span(self, call: Call, context: Context, remote: trace.SpanContext | None) -> None:
-        assert self.telemetry is not None
-        assert self.telemetry.tracer is not None
-        parent = otel_context.Context()
-        if remote is not None:
-            parent = trace.set_span_in_context(trace.NonRecordingSpan(remote), parent)
-        service, _, name = self.method.lstrip("/").rpartition("/")
-        call.span = self.telemetry.tracer.start_span(
-            f"{service}/{name}",
-            context=parent,
-            kind=trace.SpanKind.SERVER,
-            attributes={
-                "rpc.system.name": "grpc",
-                "rpc.method": f"{service}/{name}",
-                "network.peer.address": context.peer(),
-            },
-        )
-        otel_context.attach(trace.set_span_in_context(call.span, parent))
 
     def end(self, call: Call, code: grpc.StatusCode, started: float) -> None:
         seconds = perf_counter() - started
         self.load.end(seconds, failed=code in SERVER_FAULTS)
         if self.record is not None:
             self.record(code, seconds)
-        span = call.span
-        if span is not None:
-            span.set_attribute("rpc.response.status_code", code.name)
-            if code in SERVER_FAULTS:
-                span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
-            span.end()
+        if call.span is not None:
+            end_span(call.span, code)
 
     def budget(self, call: Call, context: Context) -> float | None:
         """Seconds this server grants a call whose caller named no deadline; None: the caller named one."""

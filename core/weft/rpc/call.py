@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -25,6 +25,8 @@ TRACEPARENT_KEY = "traceparent"
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _CURRENT: ContextVar[Call | None] = ContextVar("weft_call", default=None)
 
@@ -73,22 +75,31 @@ class Call:
         "span",
     )
 
-    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any] | None) -> None:
         self.method = method
         self.span: trace.Span | None = None
         self._context = context
-        self._metadata: tuple[tuple[str, str | bytes], ...] | None = None
+        self._metadata: Metadata | None = None
         self._deadline: Deadline | None = None
         self._traceparent: str | None = None
         self._identity: Identity | None = None
         self._conversation: str | None = None
-        self._forwarded: tuple[tuple[str, str | bytes], ...] | None = None
+        self._forwarded: Metadata | None = None
+
+    @classmethod
+    def at_door(cls, method: str, metadata: Metadata, deadline: Deadline) -> Call:
+        """A call that came in by a door other than gRPC, with what that door found out about it."""
+        call = cls(method, None)
+        call._metadata = metadata
+        call._deadline = deadline
+        return call
 
     @property
-    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+    def metadata(self) -> Metadata:
         """Metadata the caller sent, in order."""
         if self._metadata is None:
-            self._metadata = tuple(self._context.invocation_metadata() or ())
+            context = self._context
+            self._metadata = tuple(context.invocation_metadata() or ()) if context else ()
         return self._metadata
 
     def first(self, key: str) -> str | bytes | None:
@@ -101,7 +112,7 @@ class Call:
     @property
     def deadline(self) -> Deadline | None:
         """When the caller stops waiting; None: it named no deadline."""
-        if self._deadline is None:
+        if self._deadline is None and self._context is not None:
             left = self._context.time_remaining()
             if left is not None:
                 self._deadline = Deadline.after_seconds(left)
@@ -154,7 +165,7 @@ class Call:
         return self.traceparent.split("-", 2)[1]
 
     @property
-    def forwarded(self) -> tuple[tuple[str, str | bytes], ...]:
+    def forwarded(self) -> Metadata:
         """Metadata that every call made from here carries on: identity and conversation."""
         if self._forwarded is None:
             identity = self.first(IDENTITY_KEY)

@@ -21,6 +21,7 @@ from opentelemetry import trace
 from weft.rpc.call import (
     IDENTITY_KEY,
     TRACEPARENT_KEY,
+    Metadata,
     current_call,
     format_traceparent,
     new_traceparent,
@@ -28,7 +29,8 @@ from weft.rpc.call import (
 from weft.rpc.deadline import Deadline
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
 from weft.rpc.server import MAX_MESSAGE_BYTES
-from weft.rpc.status import SERVER_FAULTS
+from weft.rpc.status import BY_NUMBER
+from weft.rpc.tracing import end_span
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
 
@@ -44,7 +46,6 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class Channel(grpc.aio.Channel):
@@ -209,10 +210,7 @@ class _Calling:
             if record is not None:
                 record(code, perf_counter() - started)
             if span is not None:
-                span.set_attribute("rpc.response.status_code", code.name)
-                if code in SERVER_FAULTS:
-                    span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
-                span.end()
+                end_span(span, code)
 
         return done
 
@@ -222,10 +220,7 @@ def _code_of(call: Any) -> grpc.StatusCode:
     status = getattr(call, "_cython_call", call)._status  # noqa: SLF001
     if status is None:
         return grpc.StatusCode.CANCELLED
-    return _CODES.get(status.code(), grpc.StatusCode.UNKNOWN)
-
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+    return BY_NUMBER.get(status.code(), grpc.StatusCode.UNKNOWN)
 
 
 class _Callable:
