@@ -8,12 +8,19 @@ from weft.gateway.guards.circuit import (
     Permit,
     Transition,
 )
+from weft.gateway.guards.deadline import caller_deadline
+from weft.gateway.guards.limits import HeadersTooLarge, HeadLimits, PayloadTooLarge, read_body
 
 __all__ = [
     "BreakerSettings",
     "Breakers",
     "CircuitOpen",
     "CircuitState",
+    "HeadLimits",
+    "HeadersTooLarge",
+    "PayloadTooLarge",
     "Permit",
     "Transition",
+    "caller_deadline",
+    "read_body",
 ]
