@@ -1,8 +1,10 @@
-"""What can keep a private server from running: one tree, each message says what to do next.
+"""What can keep a private server from running.
 
-Error
-|-- NotMainThread    |-- NotInstalled    |-- Incompatible    |-- NoAccount
-|-- FolderUnusable   |-- FolderBusy      |-- StartFailed     `-- ServerLost
+    Error
+    |-- NotMainThread    |-- NotInstalled    |-- Incompatible    |-- NoAccount
+    |-- FolderUnusable   |-- FolderBusy      |-- StartFailed     `-- ServerLost
+
+Each message says what to do next.
 """
 
 from __future__ import annotations

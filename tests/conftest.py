@@ -1,0 +1,57 @@
+"""Real servers for every test: one pair per test process, a database and a Redis number per test."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from weft import embedded
+
+_NUMBERS = itertools.count()
+_REDIS_DATABASES = 16
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets, which pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="weft-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def servers(short_folder: Path) -> AsyncIterator[embedded.Endpoints]:
+    """A Redis-protocol server and PostgreSQL of this test process alone."""
+    async with embedded.launch(short_folder / "data") as endpoints:
+        yield endpoints
+
+
+@pytest_asyncio.fixture
+async def database_url(servers: embedded.Endpoints) -> AsyncIterator[str]:
+    """The URL of an empty database that only this test uses."""
+    name = f"test_{next(_NUMBERS)}"
+    admin = await asyncpg.connect(servers.database_url)
+    try:
+        await admin.execute(f"create database {name} template template0")
+        yield urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()
+        await admin.execute(f"drop database {name} with (force)")
+    finally:
+        await admin.close()
+
+
+@pytest_asyncio.fixture
+async def redis_url(servers: embedded.Endpoints) -> AsyncIterator[str]:
+    """The URL of an empty Redis database that only this test uses."""
+    number = next(_NUMBERS) % _REDIS_DATABASES
+    url = urlsplit(servers.redis_url)._replace(query=f"db={number}").geturl()
+    async with embedded.redis_client(url) as client:
+        yield url
+        await client.flushdb()
