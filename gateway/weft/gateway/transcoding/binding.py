@@ -8,13 +8,15 @@ same field, whatever its value; a query that does is refused (see `query`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import orjson
 from google.api.http_pb2 import HttpRule
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
 from weft import rpc
-from weft.gateway.transcoding import fields, values
+from weft.gateway.transcoding import fields, values, wire
+from weft.gateway.transcoding.json_depth import too_deep
 from weft.gateway.transcoding.query import QueryBinder
 from weft.gateway.transcoding.schema import Schema
 from weft.gateway.transcoding.template import Template, TemplateError, parse
@@ -59,7 +61,9 @@ class Binding:
         self.response_body: str = rule.response_body
         request, reply = method.input_type, method.output_type
         self.path_fields = tuple(_path_field(request, v.path) for v in self.template.variables)
-        self.body_field = _top_level(request, rule.body, "body") if rule.body not in ("", "*") else None
+        self.body_field = (
+            _top_level(request, rule.body, "body") if rule.body not in ("", "*") else None
+        )
         self.response_field = (
             _top_level(reply, rule.response_body, "response_body") if rule.response_body else None
         )
@@ -118,16 +122,20 @@ class Binding:
         field = self.body_field
         if field is None:
             return schema.codec(request.full_name).to_wire
-        if fields.is_plain_message(field) and field.type == FieldDescriptor.TYPE_MESSAGE:
+        if _is_message(field):
             assert field.message_type is not None
-            return _field_parser(field, schema.codec(field.message_type.full_name).to_wire)
-        return _wrapping_parser(field, schema.codec(request.full_name).to_wire)
+            return _part_parser(field, schema.codec(field.message_type.full_name).to_wire)
+        return _value_parser(field, schema.codec(request.full_name).to_wire)
 
     def _reply_writer(self, schema: Schema, reply: Descriptor) -> ToJson:
-        codec = schema.codec(reply.full_name)
-        if self.response_field is None:
-            return codec.to_json
-        return schema.field_codec(reply, self.response_field)
+        field = self.response_field
+        if field is None:
+            return schema.codec(reply.full_name).to_json
+        if _is_message(field):
+            assert field.message_type is not None
+            return _part_writer(field, schema.codec(field.message_type.full_name).to_json)
+        everything = replace(schema.options, emit_defaults=True, proto_names=False)
+        return _value_writer(field, schema.codec(reply.full_name, everything).to_json)
 
 
 def compile_rule(method: MethodDescriptor, rule: HttpRule, schema: Schema) -> list[Binding]:
@@ -141,3 +149,108 @@ def compile_rule(method: MethodDescriptor, rule: HttpRule, schema: Schema) -> li
     if any(each.additional_bindings for each in rule.additional_bindings):
         raise BindingError("additional_bindings may not be nested")
     return [Binding(method, each, schema) for each in (rule, *rule.additional_bindings)]
+
+
+def _pattern(rule: HttpRule) -> tuple[str, Template]:
+    kind = rule.WhichOneof("pattern")
+    if kind is None:
+        raise BindingError("the rule has no pattern")
+    if kind == "custom":
+        method, text = rule.custom.kind, rule.custom.path
+    else:
+        method, text = kind.upper(), getattr(rule, kind)
+    if not method:
+        raise BindingError("the custom pattern has no kind")
+    try:
+        return method, parse(text)
+    except TemplateError as failed:
+        raise BindingError(str(failed)) from None
+
+
+def _path_field(request: Descriptor, path: tuple[str, ...]) -> tuple[FieldDescriptor, ...]:
+    name = ".".join(path)
+    try:
+        found = fields.resolve(request, path)
+    except LookupError as failed:
+        raise BindingError(f"path variable {name!r}: {failed.args[0]}") from None
+    if found[-1].is_repeated or found[-1].message_type is not None:
+        raise BindingError(f"path variable {name!r} must be a single field that is no message")
+    return found
+
+
+def _path_encoder(path: tuple[FieldDescriptor, ...]) -> values.Encode:
+    encode = values.scalar_encoder(path[-1])
+    parents = path[:-1]
+    return (lambda text: wire.nested(parents, encode(text))) if parents else encode
+
+
+def _top_level(message: Descriptor, name: str, what: str) -> FieldDescriptor:
+    field = message.fields_by_name.get(name)
+    if field is None:
+        raise BindingError(f"{what}: {message.full_name} has no field {name!r}")
+    return field
+
+
+def _is_message(field: FieldDescriptor) -> bool:
+    return fields.is_plain_message(field) and field.type == FieldDescriptor.TYPE_MESSAGE
+
+
+def _part_parser(field: FieldDescriptor, to_wire: ToWire) -> ToWire:
+    """The body is the message in a field."""
+
+    def parse_part(body: bytes) -> bytes:
+        try:
+            return wire.delimited(field, to_wire(body))
+        except rpc.InvalidArgument as failed:
+            raise _inside(field.name, failed) from None
+
+    return parse_part
+
+
+def _value_parser(field: FieldDescriptor, to_wire: ToWire) -> ToWire:
+    """The body is a list, a map or a single value: it is parsed as the one member of an object."""
+    head = b'{"%s":' % field.name.encode()
+
+    def parse_value(body: bytes) -> bytes:
+        if not too_deep(body):
+            try:
+                orjson.loads(body)  # else a body could close the object and add members of its own
+            except orjson.JSONDecodeError as bad:
+                raise rpc.InvalidArgument(
+                    f"malformed JSON at line {bad.lineno}, column {bad.colno}: {bad.msg}"
+                ) from None
+        return to_wire(head + body + b"}")
+
+    return parse_value
+
+
+def _part_writer(field: FieldDescriptor, to_json: ToJson) -> ToJson:
+    """The reply is the message in a field; not set: an empty one."""
+    number = field.number
+
+    def write_part(reply: bytes) -> bytes:
+        try:
+            part = wire.submessage(reply, number)
+        except ValueError:
+            raise rpc.Internal("The reply is not a valid message.", reason="BAD_REPLY") from None
+        return to_json(part)
+
+    return write_part
+
+
+def _value_writer(field: FieldDescriptor, to_json: ToJson) -> ToJson:
+    """The reply is a list, a map or a single value; not set: null."""
+    name = field.json_name
+
+    def write_value(reply: bytes) -> bytes:
+        return orjson.dumps(orjson.loads(to_json(reply)).get(name))
+
+    return write_value
+
+
+def _inside(name: str, failed: rpc.InvalidArgument) -> rpc.InvalidArgument:
+    """The same error with its paths led from the request."""
+    if not failed.violations:
+        return failed
+    violations = [(f"{name}.{path}", problem) for path, problem in failed.violations]
+    return rpc.InvalidArgument(f"{name}.{failed.message}", violations=violations)

@@ -15,8 +15,9 @@ _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def too_deep(body: bytes) -> bool:
-    """Whether a document is nested deeper than MAX_DEPTH. Malformed ones are read as a parser would,
-    up to where it stops.
+    """Whether a document is nested deeper than MAX_DEPTH.
+
+    A malformed one is read as a parser would read it, up to where that stops.
     """
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return False

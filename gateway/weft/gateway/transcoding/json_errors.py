@@ -106,7 +106,9 @@ class _Walk:
         if not isinstance(value, dict):
             self.add(path, f"expects an object, got {_kind(value)}")
             return
-        for key, item in self.misfits(message, list(value.items()), lambda some: {name: dict(some)}):
+        for key, item in self.misfits(
+            message, list(value.items()), lambda some: {name: dict(some)}
+        ):
             at = f'{path}["{key[:_SHOWN]}"]'
             try:
                 scalar_encoder(key_field)(key)

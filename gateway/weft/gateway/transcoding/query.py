@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from weft import rpc
-from weft.gateway.transcoding import fields, percent, values
+from weft.gateway.transcoding import fields, percent, values, wire
 
 Numbers = tuple[int, ...]
 _MOST_NAMES = 32  # in one field path; each is a level of nesting
@@ -58,9 +58,7 @@ class QueryBinder:
         self._path = {_numbers(each) for each in path}
         self._body = None if body is None else _numbers(body)
         self._oneofs = {
-            (where, oneof): number
-            for each in bound
-            for where, oneof, number in _oneofs(each)
+            (where, oneof): number for each in bound for where, oneof, number in _oneofs(each)
         }
         self._leaves: dict[str, _Leaf] = {}  # of the first level only, so that it stays small
 
@@ -89,7 +87,7 @@ class QueryBinder:
                 payload = leaf.encode(text)
             except ValueError as failed:
                 raise _refused(name, str(failed)) from None
-            parts.append(values.nested(leaf.parents, payload))
+            parts.append(wire.nested(leaf.parents, payload))
         return b"".join(parts)
 
     def _leaf(self, name: str) -> _Leaf:
@@ -129,8 +127,11 @@ class QueryBinder:
         if field.is_repeated or field.type == FieldDescriptor.TYPE_GROUP:
             raise _refused(name, "is a list of messages or a map, which a query cannot hold")
         if not values.has_text_form(kind):
-            raise _refused(name, "is a message; give its fields, such as "
-                           f"{name[:_SHOWN]}.{next(iter(kind.fields_by_name), 'field')}")
+            raise _refused(
+                name,
+                "is a message; give its fields, such as "
+                f"{name[:_SHOWN]}.{next(iter(kind.fields_by_name), 'field')}",
+            )
         return values.json_encoder(field, self._parser(kind))
 
 

@@ -60,7 +60,7 @@ class Schema:
             SchemaError: the set is damaged or incomplete.
         """
         self.digest = hashlib.sha256(serialized).hexdigest()
-        self._options = options
+        self.options = options or JsonOptions()
         self._native = native_available() if native is None else native
         self._files = _complete(serialized)
         self._pool = descriptor_pool.DescriptorPool()
@@ -70,7 +70,7 @@ class Schema:
         except TypeError as failed:
             raise SchemaError(f"the descriptor set is not valid: {failed}") from None
         self._registry: Registry | None = None
-        self._codecs: dict[str, Codec] = {}
+        self._codecs: dict[tuple[str, JsonOptions], Codec] = {}
 
     def services(self) -> Iterator[ServiceDescriptor]:
         """All services of the set."""
@@ -85,23 +85,24 @@ class Schema:
         """
         return self._pool.FindMessageTypeByName(full_name)
 
-    def codec(self, full_name: str) -> Codec:
-        """The codec of a message type.
+    def codec(self, full_name: str, options: JsonOptions | None = None) -> Codec:
+        """The codec of a message type; `options` other than the schema's own where given.
 
         Raises:
             LookupError: the set has none of that name.
         """
-        codec = self._codecs.get(full_name)
+        key = (full_name, options or self.options)
+        codec = self._codecs.get(key)
         if codec is None:
-            codec = self._codecs[full_name] = self._make_codec(self.message(full_name))
+            codec = self._codecs[key] = self._make_codec(self.message(full_name), key[1])
         return codec
 
-    def _make_codec(self, message: Descriptor) -> Codec:
+    def _make_codec(self, message: Descriptor, options: JsonOptions) -> Codec:
         def say(body: bytes, failed: Exception) -> rpc.InvalidArgument:
             return explain(body, message, self._accepts, failed)
 
         if not self._native:
-            return GoogleCodec(message, say, pool=self._pool, options=self._options)
+            return GoogleCodec(message, say, pool=self._pool, options=options)
         if self._registry is None:
             complete = FileDescriptorSet.from_binary(self._files.SerializeToString())
             self._registry = complete.to_registry()
@@ -110,7 +111,7 @@ class Schema:
             raise LookupError(message.full_name)
         # Resolving google.protobuf.Any costs each message a little: only where one can occur.
         registry = self._registry if _holds(message, "google.protobuf.Any") else None
-        return NativeCodec(native, say, registry=registry, options=self._options)
+        return NativeCodec(native, say, registry=registry, options=options)
 
     def _accepts(self, message: Descriptor, body: bytes) -> bool:
         try:

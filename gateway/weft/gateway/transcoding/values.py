@@ -13,17 +13,17 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
+from weft.gateway.transcoding import wire
 from weft.gateway.transcoding.fields import SPECIAL_JSON, expectation
 
 Encode = Callable[[str], bytes]
 """Tag and value of a field from text. Raises ValueError saying what is expected."""
 
 F = FieldDescriptor
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _AFTER_UNDERSCORE = re.compile("_([a-z0-9])")
@@ -32,43 +32,21 @@ _LONGEST_NUMBER = 400  # characters; a double needs at most 324 digits
 
 # Bits and signedness of the integers, with how each is written.
 _INTEGERS: dict[int, tuple[int, bool, int, str]] = {
-    F.TYPE_INT32: (32, True, _VARINT, "plain"),
-    F.TYPE_INT64: (64, True, _VARINT, "plain"),
-    F.TYPE_UINT32: (32, False, _VARINT, "plain"),
-    F.TYPE_UINT64: (64, False, _VARINT, "plain"),
-    F.TYPE_SINT32: (32, True, _VARINT, "zigzag"),
-    F.TYPE_SINT64: (64, True, _VARINT, "zigzag"),
-    F.TYPE_FIXED32: (32, False, _FIXED32, "<I"),
-    F.TYPE_FIXED64: (64, False, _FIXED64, "<Q"),
-    F.TYPE_SFIXED32: (32, True, _FIXED32, "<i"),
-    F.TYPE_SFIXED64: (64, True, _FIXED64, "<q"),
+    F.TYPE_INT32: (32, True, wire.VARINT, "plain"),
+    F.TYPE_INT64: (64, True, wire.VARINT, "plain"),
+    F.TYPE_UINT32: (32, False, wire.VARINT, "plain"),
+    F.TYPE_UINT64: (64, False, wire.VARINT, "plain"),
+    F.TYPE_SINT32: (32, True, wire.VARINT, "zigzag"),
+    F.TYPE_SINT64: (64, True, wire.VARINT, "zigzag"),
+    F.TYPE_FIXED32: (32, False, wire.FIXED32, "<I"),
+    F.TYPE_FIXED64: (64, False, wire.FIXED64, "<Q"),
+    F.TYPE_SFIXED32: (32, True, wire.FIXED32, "<i"),
+    F.TYPE_SFIXED64: (64, True, wire.FIXED64, "<q"),
 }
 # Types whose JSON in a query is the text itself, and those whose JSON is a string.
 _RAW_JSON = frozenset(
     f"google.protobuf.{name}" for name in ("Struct", "Value", "ListValue", "BoolValue")
 )
-
-
-def varint(number: int) -> bytes:
-    """Base-128 varint of a number that is not negative."""
-    out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004  seven bits a byte is the format
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def delimited(field: FieldDescriptor, payload: bytes) -> bytes:
-    """A length-delimited field."""
-    return varint(field.number << 3 | _BYTES) + varint(len(payload)) + payload
-
-
-def nested(parents: Sequence[FieldDescriptor], payload: bytes) -> bytes:
-    """A field inside the messages along a path. Parts of one message merge when they are parsed."""
-    for parent in reversed(parents):
-        payload = delimited(parent, payload)
-    return payload
 
 
 def scalar_encoder(field: FieldDescriptor) -> Encode:
@@ -82,11 +60,11 @@ def scalar_encoder(field: FieldDescriptor) -> Encode:
     if field.enum_type is not None:
         return _enum(field, field.enum_type)
     makers: dict[int, Callable[[FieldDescriptor], Encode]] = {
-        F.TYPE_STRING: lambda each: lambda text: delimited(each, text.encode()),
-        F.TYPE_BYTES: lambda each: lambda text: delimited(each, _base64(text)),
+        F.TYPE_STRING: lambda each: lambda text: wire.delimited(each, text.encode()),
+        F.TYPE_BYTES: lambda each: lambda text: wire.delimited(each, _base64(text)),
         F.TYPE_BOOL: _boolean,
-        F.TYPE_FLOAT: lambda each: _float(each, "<f", _FIXED32),
-        F.TYPE_DOUBLE: lambda each: _float(each, "<d", _FIXED64),
+        F.TYPE_FLOAT: lambda each: _float(each, "<f", wire.FIXED32),
+        F.TYPE_DOUBLE: lambda each: _float(each, "<d", wire.FIXED64),
     }
     return makers[field.type](field)
 
@@ -106,19 +84,15 @@ def json_encoder(field: FieldDescriptor, parse: Callable[[bytes], bytes]) -> Enc
             text = _AFTER_UNDERSCORE.sub(lambda found: found.group(1).upper(), text)
         body = text if name in _RAW_JSON else json.dumps(text)
         try:
-            return delimited(field, parse(body.encode()))
+            return wire.delimited(field, parse(body.encode()))
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise ValueError(f"expects {SPECIAL_JSON[name]}") from None
 
     return encode
 
 
-def _tag(field: FieldDescriptor, wire_type: int) -> bytes:
-    return varint(field.number << 3 | wire_type)
-
-
 def _integer(field: F, bits: int, signed: bool, wire_type: int, how: str) -> Encode:  # noqa: FBT001  a row of the table
-    tag = _tag(field, wire_type)
+    tag = wire.tag(field, wire_type)
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     problem = f"expects {expectation(field)}"
 
@@ -126,16 +100,16 @@ def _integer(field: F, bits: int, signed: bool, wire_type: int, how: str) -> Enc
         if not _INTEGER.fullmatch(text) or not low <= (number := int(text)) <= high:
             raise ValueError(problem)
         if how == "plain":
-            return tag + varint(number & 0xFFFF_FFFF_FFFF_FFFF)
+            return tag + wire.varint(number & 0xFFFF_FFFF_FFFF_FFFF)
         if how == "zigzag":
-            return tag + varint(number << 1 if number >= 0 else (-number << 1) - 1)
+            return tag + wire.varint(number << 1 if number >= 0 else (-number << 1) - 1)
         return tag + struct.pack(how, number)
 
     return encode
 
 
 def _enum(field: F, enum: EnumDescriptor) -> Encode:
-    tag = _tag(field, _VARINT)
+    tag = wire.tag(field, wire.VARINT)
     numbers = {value.name: value.number for value in enum.values}
     known = frozenset(numbers.values())
     problem = f"expects {expectation(field)}"
@@ -148,13 +122,13 @@ def _enum(field: F, enum: EnumDescriptor) -> Encode:
             number = int(text)
             if not -(1 << 31) <= number < 1 << 31 or (enum.is_closed and number not in known):
                 raise ValueError(problem)
-        return tag + varint(number & 0xFFFF_FFFF_FFFF_FFFF)
+        return tag + wire.varint(number & 0xFFFF_FFFF_FFFF_FFFF)
 
     return encode
 
 
 def _boolean(field: F) -> Encode:
-    tag = _tag(field, _VARINT)
+    tag = wire.tag(field, wire.VARINT)
 
     def encode(text: str) -> bytes:
         if text not in ("true", "false"):
@@ -165,7 +139,7 @@ def _boolean(field: F) -> Encode:
 
 
 def _float(field: F, how: str, wire_type: int) -> Encode:
-    tag = _tag(field, wire_type)
+    tag = wire.tag(field, wire_type)
 
     def encode(text: str) -> bytes:
         try:
