@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -124,8 +125,7 @@ class _Walk:
         elif isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
             self.add(path, "holds half of a surrogate pair")
         else:
-            got = "null" if value is None else _kind(value)
-            self.add(path, f"expects {fields.expectation(field)}, got {got}")
+            self.add(path, f"expects {fields.expectation(field)}, got {_kind(value)}")
 
     def misfits(
         self, message: Descriptor, items: list[E], build: Callable[[Sequence[E]], Any]
@@ -149,7 +149,11 @@ def _integer(text: str) -> int | float:
 
 
 def _kind(value: Any) -> str:
-    return "null" if value is None else _KINDS.get(type(value), "a number")
+    if value is None:
+        return "null"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "a number without bound"
+    return _KINDS.get(type(value), "a number")
 
 
 def _join(path: str, name: str) -> str:

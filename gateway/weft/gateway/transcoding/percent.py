@@ -40,6 +40,14 @@ def decode_except_slash(text: str) -> str:
     )
 
 
+class FormError(ValueError):
+    """A query that is not UTF-8. `name` is the parameter, as it was written."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__("is not UTF-8")
+
+
 def form_pairs(query: str) -> Iterator[tuple[str, str]]:
     """Name and value of each parameter of a query, in order, by the WHATWG rules for form data.
 
@@ -47,7 +55,7 @@ def form_pairs(query: str) -> Iterator[tuple[str, str]]:
     thing is stricter: bytes that are not UTF-8 are refused, where the rules would put U+FFFD.
 
     Raises:
-        ValueError: a name or a value is not UTF-8; the text names the parameter.
+        FormError: a name or a value is not UTF-8.
     """
     for pair in query.split("&"):
         if not pair:
@@ -56,8 +64,7 @@ def form_pairs(query: str) -> Iterator[tuple[str, str]]:
         try:
             yield _form(name), _form(value)
         except ValueError:
-            shown = name if name.isascii() else ascii(name)
-            raise ValueError(f"query parameter {shown!r} is not UTF-8") from None
+            raise FormError(name) from None
 
 
 def _form(text: str) -> str:

@@ -73,8 +73,8 @@ class QueryBinder:
         oneofs = dict(self._oneofs)
         try:
             pairs = list(percent.form_pairs(query))
-        except ValueError as failed:
-            raise rpc.InvalidArgument(str(failed)) from None
+        except percent.FormError as failed:
+            raise _refused(failed.name, str(failed)) from None
         for name, text in pairs:
             leaf = self._leaf(name)
             if not leaf.repeated and leaf.numbers in seen:

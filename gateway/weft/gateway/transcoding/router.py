@@ -10,7 +10,7 @@ An empty segment matches neither a literal nor `*`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -20,6 +20,9 @@ from weft.gateway.transcoding.template import Template, Wildcard
 
 T = TypeVar("T")
 ANY_METHOD = "*"
+
+# A verb, and the segments without it: raw, and decoded where that is possible.
+_Reading = tuple[str, list[str], Sequence[str | None]]
 _SHOWN = 200  # characters of a path repeated in an error
 
 
@@ -109,19 +112,17 @@ class Router(Generic[T]):
         if not path.startswith("/"):
             raise rpc.InvalidArgument("the path does not begin with '/'")
         segments = path[1:].split("/") if len(path) > 1 else []
-        readings = list(self._readings(segments))
-        for verb, raw, decoded in readings:
-            for ends in _walk(self._root, decoded, 0, verb):
-                end = ends.get(method) or ends.get(ANY_METHOD)
-                if end is not None:
-                    return Match(end.target, _values(end, raw))
-        allow = {
-            each
-            for verb, _, decoded in readings
-            for ends in _walk(self._root, decoded, 0, verb)
-            for each in ends
-        }
-        if allow:
+        encoded = "%" in path or not path.isascii()
+        decoded = [_literal(each) for each in segments] if encoded else segments
+        readings: list[_Reading] = [("", segments, decoded)]
+        if self._verbs and segments and ":" in segments[-1]:
+            readings = list(self._readings(segments, decoded))
+        for verb, raw, plain in readings:
+            end = _find(self._root, plain, 0, verb, method)
+            if end is not None:
+                return Match(end.target, _values(end, raw))
+        ends = (e for verb, _, plain in readings for e in _ends(self._root, plain, 0, verb))
+        if allow := {each for end in ends for each in end}:
             raise MethodNotAllowed(method, path, allow)
         raise rpc.NotFound(f"nothing is served at {path[:_SHOWN]}")
 
@@ -153,17 +154,16 @@ class Router(Generic[T]):
             self._static.setdefault(template.text, {})[route.http_method] = match
         return None
 
-    def _readings(self, segments: list[str]) -> Iterator[tuple[str, list[str], list[str | None]]]:
-        """Each way to read the last segment, longest verb first: verb, raw and decoded segments."""
-        decoded = [_literal(segment) for segment in segments]
-        if segments and self._verbs and ":" in segments[-1]:
-            head, colon, rest = segments[-1].partition(":")
-            while colon:
-                if (verb := _literal(rest)) in self._verbs:
-                    yield verb or "", [*segments[:-1], head], [*decoded[:-1], _literal(head)]
-                more, colon, rest = rest.partition(":")
-                head = f"{head}:{more}"
-        yield "", segments, decoded
+    def _readings(self, raw: list[str], decoded: Sequence[str | None]) -> Iterator[_Reading]:
+        """Each way to read the last segment, longest verb first."""
+        head, colon, rest = raw[-1].partition(":")
+        while colon:
+            verb = _literal(rest)
+            if verb in self._verbs:
+                yield verb, [*raw[:-1], head], [*decoded[:-1], _literal(head)]
+            more, colon, rest = rest.partition(":")
+            head = f"{head}:{more}"
+        yield "", raw, decoded
 
 
 def _literal(segment: str) -> str | None:
@@ -174,22 +174,44 @@ def _literal(segment: str) -> str | None:
         return None
 
 
-def _walk(
-    node: _Node[T], segments: list[str | None], at: int, verb: str
-) -> Iterator[dict[str, _End[T]]]:
-    """What matches the segments from `at` on, best first."""
+def _steps(node: _Node[T], segments: Sequence[str | None], at: int) -> list[tuple[_Node[T], int]]:
+    """Where the segment at `at` leads to, best first: nodes, and where each goes on."""
+    steps: list[tuple[_Node[T], int]] = []
     left = len(segments) - at
     if left:
         segment = segments[at]
         if segment is not None and (child := node.literals.get(segment)) is not None:
-            yield from _walk(child, segments, at + 1, verb)
+            steps.append((child, at + 1))
         if node.star is not None and segment != "":
-            yield from _walk(node.star, segments, at + 1, verb)
-    elif (ends := node.ends.get(verb)) is not None:
-        yield ends
-    for tail, child in node.deep.items():
-        if tail <= left:
-            yield from _walk(child, segments, len(segments) - tail, verb)
+            steps.append((node.star, at + 1))
+    if node.deep:
+        steps += ((child, at + left - tail) for tail, child in node.deep.items() if tail <= left)
+    return steps
+
+
+def _find(
+    node: _Node[T], segments: Sequence[str | None], at: int, verb: str, method: str
+) -> _End[T] | None:
+    """The best end for a method that the segments from `at` on lead to."""
+    if at == len(segments) and (ends := node.ends.get(verb)) is not None:
+        end = ends.get(method) or ends.get(ANY_METHOD)
+        if end is not None:
+            return end
+    for child, after in _steps(node, segments, at):
+        found = _find(child, segments, after, verb, method)
+        if found is not None:
+            return found
+    return None
+
+
+def _ends(
+    node: _Node[T], segments: Sequence[str | None], at: int, verb: str
+) -> Iterator[dict[str, _End[T]]]:
+    """All ends that the segments from `at` on lead to, by method: what a 405 tells."""
+    if at == len(segments) and (found := node.ends.get(verb)) is not None:
+        yield found
+    for child, after in _steps(node, segments, at):
+        yield from _ends(child, segments, after, verb)
 
 
 def _values(end: _End[T], segments: list[str]) -> tuple[str, ...]:
