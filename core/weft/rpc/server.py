@@ -25,7 +25,6 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # Two processes on one port would share its calls at random: a wrong set-up must fail at start.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 32 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
@@ -50,6 +49,7 @@ class Server:
         address: "host:port"; port 0 takes any. `address` tells the real one after `start`.
         telemetry: where calls are counted and traced; None: nowhere.
         max_concurrency: calls worked on at a time by each load meter that `add` is not given.
+        max_message_bytes: largest message taken in.
         trace_roots: whether a call that brings no trace may begin one.
     """
 
@@ -59,6 +59,7 @@ class Server:
         *,
         telemetry: Telemetry | None = None,
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         trace_roots: bool = True,
     ) -> None:
         self.address = address
@@ -66,7 +67,9 @@ class Server:
         self.stopping = asyncio.Event()
         self._telemetry = telemetry
         self._trace_roots = trace_roots
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes))
+        )
         self._health = health.aio.HealthServicer()
         self._services: dict[str, None] = {}
         self._meters = [self.load]

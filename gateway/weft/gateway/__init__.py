@@ -1,0 +1,1 @@
+"""The gateway: turns calls from outside into calls of agents."""

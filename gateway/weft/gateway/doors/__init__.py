@@ -1,0 +1,1 @@
+"""Doors of the gateway: each turns one protocol into calls of agents."""

@@ -1,0 +1,237 @@
+"""The gRPC door: passes calls on to agents as bytes, whatever their types and in all four kinds."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import grpc
+
+from weft import rpc
+from weft.gateway.failures import AgentUnknown
+from weft.gateway.guards.admission import Admission
+from weft.gateway.upstream import Upstream
+from weft.rpc.call import IDENTITY_KEY, Call, Metadata, serve_as
+from weft.rpc.methods import DEFAULT_TIMEOUT
+from weft.rpc.tracing import begin_span, end_span
+from weft.telemetry import Telemetry
+
+log = logging.getLogger("weft.gateway")
+
+C = grpc.StatusCode
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+# Credentials are for the gateway alone; the rest is set anew on the way out.
+_NOT_FORWARDED = frozenset(
+    {"authorization", "x-api-key", "user-agent", "traceparent", rpc.DETAILS_KEY}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where the calls of a method go.
+
+    Attributes:
+        agent: name of the agent.
+        unary: whether both sides send one message.
+        timeout: seconds for callers that name no deadline; None: as long as the stream lasts.
+    """
+
+    agent: str
+    unary: bool
+    timeout: float | None = DEFAULT_TIMEOUT
+
+
+class GrpcDoor(grpc.GenericRpcHandler):
+    """Serves every method of every agent.
+
+    Args:
+        upstream: the way to agents.
+        admission: finds out who calls.
+        telemetry: where calls are counted and traced.
+        longest: most seconds a caller may ask for.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        admission: Admission,
+        *,
+        telemetry: Telemetry | None = None,
+        longest: float = math.inf,
+    ) -> None:
+        self._upstream = upstream
+        self._admission = admission
+        self._telemetry = telemetry
+        self._longest = longest
+        self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def serve(self, targets: Mapping[str, Target]) -> None:
+        """Takes the methods to serve, by "/package.Service/Method"; replaces those before."""
+        self._handlers = {path: self._handler(path, target) for path, target in targets.items()}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """The handler of a method; one that answers NOT_FOUND where no agent has it."""
+        found = self._handlers.get(handler_call_details.method)
+        return found or grpc.stream_stream_rpc_method_handler(_unknown)  # type: ignore[arg-type]
+
+    def _handler(self, path: str, target: Target) -> grpc.RpcMethodHandler[Any, Any]:
+        passing = _Passing(path, target, self._upstream, self._admission, self._telemetry)
+        passing.longest = self._longest
+        if target.unary:
+            return grpc.unary_unary_rpc_method_handler(passing.unary)  # type: ignore[arg-type]
+        return grpc.stream_stream_rpc_method_handler(passing.stream)  # type: ignore[arg-type]
+
+
+class _Passing:
+    """Passes on the calls of one method."""
+
+    __slots__ = (
+        "_admission",
+        "_breakers",
+        "_call",
+        "_path",
+        "_record",
+        "_target",
+        "_telemetry",
+        "_upstream",
+        "longest",
+    )
+
+    def __init__(
+        self,
+        path: str,
+        target: Target,
+        upstream: Upstream,
+        admission: Admission,
+        telemetry: Telemetry | None,
+    ) -> None:
+        self._path = path
+        self._target = target
+        self._upstream = upstream
+        self._admission = admission
+        self._breakers = upstream.breakers
+        self._telemetry = telemetry if telemetry and telemetry.tracer else None
+        self._record = telemetry.metrics.door_call("grpc", path.lstrip("/")) if telemetry else None
+        self.longest = math.inf
+        channel = upstream.channel(target.agent)
+        self._call: Any = channel.unary_unary(path) if target.unary else channel.stream_stream(path)
+
+    async def unary(self, request: bytes, context: Context) -> bytes:
+        started = perf_counter()
+        call = None
+        code = C.OK
+        try:
+            call, sent = await self._enter(context)
+            deadline = call.deadline
+            assert deadline is not None
+            permit = self._breakers.enter(self._target.agent, self._path, deadline)
+            passed = self._call(request, metadata=sent)
+            try:
+                response: bytes = await passed
+            except grpc.aio.AioRpcError as failed:
+                permit.done(failed.code())
+                raise self._upstream.failure(failed, self._target.agent) from failed
+            except BaseException:
+                permit.cancelled()
+                raise
+            permit.done(C.OK)
+            if leading := await passed.initial_metadata():
+                await context.send_initial_metadata(tuple(leading))
+            if trailing := await passed.trailing_metadata():
+                context.set_trailing_metadata(tuple(trailing))
+        except rpc.Error as error:
+            code = error.code
+            await _abort(context, error)
+            raise
+        else:
+            return response
+        finally:
+            self._end(call, code, started)
+
+    async def stream(
+        self, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[bytes]:
+        started = perf_counter()
+        call = None
+        code = C.OK
+        try:
+            call, sent = await self._enter(context)
+            permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
+            passed = self._call(requests, metadata=sent)
+            try:
+                if leading := await passed.initial_metadata():
+                    await context.send_initial_metadata(tuple(leading))
+                async for response in passed:
+                    yield response
+            except grpc.aio.AioRpcError as failed:
+                permit.done(failed.code())
+                raise self._upstream.failure(failed, self._target.agent) from failed
+            except BaseException:
+                permit.cancelled()
+                raise
+            finally:
+                passed.cancel()
+            permit.done(C.OK)
+            if trailing := await passed.trailing_metadata():
+                context.set_trailing_metadata(tuple(trailing))
+        except rpc.Error as error:
+            code = error.code
+            await _abort(context, error)
+            raise
+        finally:
+            self._end(call, code, started)
+
+    async def _enter(self, context: Context) -> tuple[Call, Metadata]:
+        metadata = tuple(context.invocation_metadata() or ())
+        identity = await self._admission.admit(_as_headers(metadata))
+        left = context.time_remaining()
+        seconds = self._target.timeout if left is None else min(left, self.longest)
+        deadline = rpc.Deadline.after_seconds(math.inf if seconds is None else seconds)
+        trusted = ((IDENTITY_KEY, identity.SerializeToString()),)
+        traced = tuple(entry for entry in metadata if entry[0] == "traceparent")
+        call = Call.at_door(self._path, (*traced, *trusted), deadline)
+        serve_as(call)
+        if self._telemetry is not None:
+            attributes = {"rpc.system.name": "grpc", "rpc.method": self._path.lstrip("/")}
+            begin_span(self._telemetry, call, attributes, may_begin_trace=True)
+        sent = tuple(entry for entry in metadata if _forwarded(entry[0]))
+        return call, sent
+
+    def _end(self, call: Call | None, code: grpc.StatusCode, started: float) -> None:
+        if self._record is not None:
+            self._record(code, perf_counter() - started)
+        if call is not None and call.span is not None:
+            end_span(call.span, code)
+
+
+def _forwarded(key: str) -> bool:
+    return key not in _NOT_FORWARDED and not key.startswith("weft-")
+
+
+def _as_headers(metadata: Metadata) -> Iterable[tuple[bytes, bytes]]:
+    return (
+        (key.encode(), value if isinstance(value, bytes) else value.encode())
+        for key, value in metadata
+        if key in ("authorization", "x-api-key")
+    )
+
+
+async def _abort(context: Context, error: rpc.Error) -> None:
+    await context.abort(
+        error.code,
+        error.message,
+        ((rpc.DETAILS_KEY, rpc.status_proto(error).SerializeToString()),),
+    )
+
+
+async def _unknown(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    del requests
+    await _abort(context, AgentUnknown())
+    yield b""

@@ -1,0 +1,117 @@
+"""Errors as each door shows them, and what an agent's failure is to a caller outside."""
+
+from __future__ import annotations
+
+import base64
+import math
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import orjson
+from google.protobuf import json_format
+from google.rpc import error_details_pb2, status_pb2
+
+from weft import rpc
+
+Headers = list[tuple[bytes, bytes]]
+
+_TYPE_PREFIX = "type.googleapis.com/"
+
+
+class AgentUnknown(rpc.NotFound):
+    """No agent of the mesh serves this. `weft agents` lists those that are there."""
+
+    reason = "AGENT_UNKNOWN"
+
+
+class AgentUnavailable(rpc.Unavailable):
+    """No instance of the agent can be reached now; try again."""
+
+    reason = "AGENT_UNAVAILABLE"
+
+
+class NotServedHere(rpc.Unimplemented):
+    """This door cannot carry a method of this kind."""
+
+    reason = "STREAMING_NOT_SERVED"
+
+
+def from_agent(failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
+    """What a caller is told of a failed call to an agent.
+
+    Text that the gRPC core wrote names addresses and files of the inside; it stays inside.
+    """
+    error = rpc.error_from_call(failed)
+    if error.reason != type(error).reason or error.metadata or error.details:
+        return error
+    if isinstance(error, rpc.Unavailable):
+        return AgentUnavailable(
+            f"No instance of {agent} can be reached now; try again.",
+            metadata={"agent": agent},
+            retry_after=timedelta(seconds=1),
+        )
+    if isinstance(error, rpc.DeadlineExceeded):
+        return rpc.DeadlineExceeded(f"{agent} did not answer in time.", metadata={"agent": agent})
+    return error
+
+
+def http_status(error: rpc.Error) -> int:
+    """HTTP status of an error; some errors of HTTP itself have one of their own."""
+    own = getattr(error, "http_status", None)
+    if own is not None:
+        return int(own)
+    if getattr(error, "allow", None):
+        return 405
+    return rpc.HTTP_STATUS[error.code]
+
+
+def http_headers(error: rpc.Error) -> Headers:
+    """Headers an error brings along: Retry-After, Allow, WWW-Authenticate, Connection."""
+    headers: Headers = []
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        seconds = max(1, math.ceil(retry_after.total_seconds()))
+        headers.append((b"retry-after", str(seconds).encode()))
+    if allow := getattr(error, "allow", None):
+        headers.append((b"allow", ", ".join(allow).encode()))
+    if isinstance(error, rpc.Unauthenticated):
+        headers.append((b"www-authenticate", b'Bearer realm="weft"'))
+    if http_status(error) == 413:  # noqa: PLR2004 the rest of the body is not read
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+def aip193(error: rpc.Error) -> bytes:
+    """An error as a REST door shows it (AIP-193)."""
+    status = rpc.status_proto(error)
+    return orjson.dumps(
+        {
+            "error": {
+                "code": http_status(error),
+                "message": error.message,
+                "status": error.code.name,
+                "details": _details(status),
+            }
+        }
+    )
+
+
+def connect(error: rpc.Error) -> bytes:
+    """An error as the Connect protocol shows it (connectrpc.com/docs/protocol#error-end-stream)."""
+    status = rpc.status_proto(error)
+    shown: dict[str, Any] = {"code": rpc.CONNECT_CODE[error.code], "message": error.message}
+    shown["details"] = [
+        {
+            "type": packed.type_url.removeprefix(_TYPE_PREFIX),
+            "value": base64.b64encode(packed.value).decode().rstrip("="),
+            "debug": debug,
+        }
+        for packed, debug in zip(status.details, _details(status), strict=True)
+    ]
+    return orjson.dumps(shown)
+
+
+def _details(status: status_pb2.Status) -> list[dict[str, Any]]:
+    assert error_details_pb2  # its types must be in the pool for Any to be shown as JSON
+    return [json_format.MessageToDict(packed) for packed in status.details]

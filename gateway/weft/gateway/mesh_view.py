@@ -1,0 +1,104 @@
+"""The mesh as the gateway sees it: follows the registry, and makes new routes when contracts change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+
+from weft import rpc
+from weft.telemetry import Telemetry
+from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
+
+if TYPE_CHECKING:
+    from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+
+log = logging.getLogger("weft.gateway")
+
+_PAUSE = 0.2  # seconds between attempts to reach the registry, with jitter
+_FETCH = 5.0  # seconds for descriptor sets
+_BATCH = 50  # descriptor sets in one request
+_IN_SERVICE = frozenset({agent_pb2.INSTANCE_STATE_SERVING, agent_pb2.INSTANCE_STATE_DEGRADED})
+
+Contracts = Mapping[str, Mapping[str, str]]  # agent -> service -> descriptor digest
+
+
+class MeshView:
+    """Agents, and the descriptor sets of what they serve.
+
+    While the registry is away the view stays as it was, and calls go on.
+
+    Args:
+        registry: address of the registry.
+        on_contracts: called with (contracts, descriptor sets by digest) when they change.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        on_contracts: Callable[[Contracts, Mapping[str, bytes]], None],
+        *,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._registry = registry
+        self._on_contracts = on_contracts
+        self._telemetry = telemetry
+        self._revision = 0
+        self._contracts: dict[str, dict[str, str]] = {}
+        self._sets: dict[str, bytes] = {}
+        self.agents: dict[str, agent_pb2.Agent] = {}
+        self.ready = asyncio.Event()
+
+    def in_service(self, agent: str) -> bool:
+        """Whether some instance of the agent takes calls, as far as is known."""
+        known = self.agents.get(agent)
+        return known is not None and any(i.state in _IN_SERVICE for i in known.instances)
+
+    async def run(self) -> None:
+        """Follows the registry until cancelled; for a task of its own."""
+        async with rpc.Channel(self._registry) as channel:
+            stub = registry_pb2_grpc.RegistryServiceStub(channel)
+            while True:
+                try:
+                    await self._follow(stub)
+                except grpc.aio.AioRpcError as failed:
+                    log.warning("registry lost", extra={"code": failed.code().name})
+                await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 jitter
+
+    async def _follow(self, stub: RegistryServiceAsyncStub) -> None:
+        request = registry_pb2.WatchRequest(after_revision=self._revision)
+        async for change in stub.Watch(request):
+            if change.snapshot:
+                self.agents = {agent.name: agent for agent in change.agents}
+            else:
+                self.agents.update({agent.name: agent for agent in change.agents})
+            await self._learn(stub)
+            self._revision = change.revision
+            self.ready.set()
+
+    async def _learn(self, stub: RegistryServiceAsyncStub) -> None:
+        # An agent with no instance keeps the contract it had: its callers are told "unavailable", not "unknown".
+        contracts = {
+            name: {s.name: s.descriptor_digest for s in agent.services}
+            or self._contracts.get(name, {})
+            for name, agent in self.agents.items()
+        }
+        if contracts == self._contracts:
+            return
+        wanted = {digest for services in contracts.values() for digest in services.values()}
+        for missing in _batches(sorted(wanted - self._sets.keys())):
+            request = registry_pb2.GetDescriptorsRequest(digests=missing)
+            answer = await stub.GetDescriptors(request, timeout=_FETCH)
+            self._sets.update(answer.descriptors.sets)
+        self._sets = {digest: self._sets[digest] for digest in wanted}
+        self._contracts = contracts
+        self._on_contracts(contracts, self._sets)
+
+
+def _batches(digests: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(digests), _BATCH):
+        yield digests[start : start + _BATCH]

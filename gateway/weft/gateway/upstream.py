@@ -1,0 +1,124 @@
+"""The way from a door to an agent: circuit breaker, channel, deadline. Messages are bytes here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from weft import rpc
+from weft.gateway.failures import AgentUnavailable, from_agent
+from weft.gateway.guards import Breakers
+from weft.rpc.channel import Channel
+from weft.rpc.methods import DEFAULT_TIMEOUT
+from weft.telemetry import Telemetry
+
+
+class Upstream:
+    """Calls agents by name.
+
+    Args:
+        breakers: one circuit per agent and method.
+        telemetry: where calls are counted and traced.
+        in_service: whether an agent has an instance that takes calls, as far as is known.
+    """
+
+    def __init__(
+        self,
+        breakers: Breakers,
+        *,
+        telemetry: Telemetry | None = None,
+        in_service: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self.breakers = breakers
+        self._telemetry = telemetry
+        self._in_service = in_service
+        self._channels: dict[str, Channel] = {}
+        self._unary: dict[tuple[str, str], Any] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def channel(self, agent: str) -> Channel:
+        """The channel to an agent."""
+        channel = self._channels.get(agent)
+        if channel is None:
+            channel = self._channels[agent] = Channel(f"xds:///{agent}", telemetry=self._telemetry)
+        return channel
+
+    def keep_only(self, agents: Mapping[str, object]) -> None:
+        """Closes the channels of agents that are gone."""
+        for agent in self._channels.keys() - agents.keys():
+            channel = self._channels.pop(agent)
+            self._unary = {k: v for k, v in self._unary.items() if k[0] != agent}
+            task = asyncio.create_task(channel.close(grace=DEFAULT_TIMEOUT))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def unary(self, agent: str, path: str, request: bytes, deadline: rpc.Deadline) -> bytes:
+        """Calls a unary method ("/package.Service/Method") once; gRPC's own retries apply beneath.
+
+        Raises:
+            rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
+        """
+        call = self.begin_unary(agent, path)
+        permit = self.breakers.enter(agent, path, deadline)
+        try:
+            response: bytes = await call(request, timeout=deadline.seconds())
+        except grpc.aio.AioRpcError as failed:
+            permit.done(failed.code())
+            raise self.failure(failed, agent) from failed
+        except BaseException:
+            permit.cancelled()
+            raise
+        permit.done(grpc.StatusCode.OK)
+        return response
+
+    def begin_unary(self, agent: str, path: str) -> Any:
+        """The multi-callable of a unary method, in bytes."""
+        key = (agent, path)
+        call = self._unary.get(key)
+        if call is None:
+            call = self._unary[key] = self.channel(agent).unary_unary(path)
+        return call
+
+    async def stream(
+        self, agent: str, path: str, request: bytes, deadline: rpc.Deadline | None
+    ) -> AsyncIterator[bytes]:
+        """Calls a server-streaming method and yields its messages.
+
+        Raises:
+            rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
+        """
+        permit = self.breakers.enter(agent, path, deadline)
+        call = self.channel(agent).unary_stream(path)(
+            request, timeout=None if deadline is None else deadline.seconds()
+        )
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as failed:
+            permit.done(failed.code())
+            raise self.failure(failed, agent) from failed
+        except BaseException:
+            permit.cancelled()
+            raise
+        else:
+            permit.done(grpc.StatusCode.OK)
+        finally:
+            call.cancel()
+
+    def failure(self, failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
+        """What the caller is told of a failed call."""
+        error = from_agent(failed, agent)
+        if isinstance(error, AgentUnavailable) and not self._in_service(agent):
+            error.message = f"{agent} has no instance in service; try again later."
+        return error
+
+    async def close(self) -> None:
+        """Closes all channels."""
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+        self._unary.clear()
+        await asyncio.gather(*self._closing)
