@@ -1,0 +1,151 @@
+"""Descriptor sets by digest, and what the registry reads from them: agents' contracts, retryable methods."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message import DecodeError
+
+from weft.v1 import agent_pb2, options_pb2
+
+MAX_SET_BYTES = 2 * 1024 * 1024
+_RETRYABLE = frozenset(
+    (
+        descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+        descriptor_pb2.MethodOptions.IDEMPOTENT,
+    )
+)
+
+
+class InvalidSetError(ValueError):
+    """A descriptor set cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A gRPC service as its descriptor set describes it.
+
+    Attributes:
+        options: what the contract says of the agent.
+        retryable: paths "/package.Service/Method" of methods that may run twice.
+    """
+
+    options: options_pb2.AgentOptions
+    retryable: tuple[str, ...]
+
+
+class Catalog:
+    """All descriptor sets the registry has, in memory."""
+
+    def __init__(self) -> None:
+        self._sets: dict[str, bytes] = {}
+        self._services: dict[str, Mapping[str, Service]] = {}
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._sets
+
+    def get(self, digest: str) -> bytes | None:
+        """A serialized google.protobuf.FileDescriptorSet."""
+        return self._sets.get(digest)
+
+    def add(self, digest: str, descriptor_set: bytes, services: Mapping[str, Service]) -> None:
+        """Adds a set with what `read` found in it."""
+        self._sets[digest] = descriptor_set
+        self._services[digest] = services
+
+    def service(self, ref: agent_pb2.ServiceRef) -> Service | None:
+        """A service by its name and set; None when the set is not here or does not have it."""
+        return self._services.get(ref.descriptor_digest, {}).get(ref.name)
+
+    def contract(self, agent: str, refs: Iterable[agent_pb2.ServiceRef]) -> agent_pb2.Agent:
+        """The agent as its services describe it: the one that names the agent, else the first with options."""
+        refs = list(refs)
+        options = [found.options for ref in refs if (found := self.service(ref)) is not None]
+        named = [said for said in options if said.name == agent] or [
+            said for said in options if said.name
+        ]
+        said = named[0] if named else options_pb2.AgentOptions()
+        return agent_pb2.Agent(
+            name=agent,
+            description=said.description,
+            tags=said.tags,
+            tier=said.tier,
+            services=refs,
+        )
+
+    def retryable(self, refs: Iterable[agent_pb2.ServiceRef]) -> Iterator[str]:
+        """Paths of the methods of services that may run twice."""
+        for ref in refs:
+            found = self.service(ref)
+            if found is not None:
+                yield from found.retryable
+
+
+def digest_of(descriptor_set: bytes) -> str:
+    """SHA-256, 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(descriptor_set).hexdigest()
+
+
+def read(descriptor_set: bytes) -> Mapping[str, Service]:
+    """The services of a set, by full name.
+
+    Raises:
+        InvalidSetError: it is too large, damaged, lacks an import or does not build.
+    """
+    if len(descriptor_set) > MAX_SET_BYTES:
+        raise InvalidSetError(f"is larger than {MAX_SET_BYTES:,} bytes")
+    try:
+        files = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file
+    except DecodeError:
+        raise InvalidSetError("is not a google.protobuf.FileDescriptorSet") from None
+    _build(files)
+    return {
+        f"{file.package}.{service.name}".lstrip("."): _service(file.package, service)
+        for file in files
+        for service in file.service
+    }
+
+
+def _service(package: str, service: descriptor_pb2.ServiceDescriptorProto) -> Service:
+    full_name = f"{package}.{service.name}".lstrip(".")
+    return Service(
+        options=service.options.Extensions[options_pb2.agent],
+        retryable=tuple(
+            f"/{full_name}/{method.name}"
+            for method in service.method
+            if method.options.idempotency_level in _RETRYABLE
+        ),
+    )
+
+
+def _build(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> None:
+    # What does not build here would break everyone who reads it later: gateway, command line, consoles.
+    pool = descriptor_pool.DescriptorPool()
+    by_name = {file.name: file for file in files}
+    built: set[str] = set()
+    pending = [iter(by_name)]
+    stack: list[str] = []
+    while pending:
+        name = next(pending[-1], None)
+        if name is None:
+            pending.pop()
+            if stack:
+                _add(pool, by_name[done := stack.pop()])
+                built.add(done)
+        elif name in stack:
+            raise InvalidSetError(f"holds {name}, which imports itself")
+        elif name not in by_name:
+            raise InvalidSetError(f"lacks {name}, which {stack[-1]} imports")
+        elif name not in built:
+            stack.append(name)
+            pending.append(iter(by_name[name].dependency))
+
+
+def _add(pool: descriptor_pool.DescriptorPool, file: descriptor_pb2.FileDescriptorProto) -> None:
+    try:
+        pool.Add(file)
+    except TypeError as failed:
+        raise InvalidSetError(f"does not build: {failed}") from None

@@ -1,0 +1,226 @@
+"""The Register stream: from the first message to the end of the lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from weft import rpc
+from weft.registry import catalog, leases, validate
+from weft.registry.index import Index
+from weft.registry.store import DescriptorSet, Store
+from weft.registry.streams import Streams
+from weft.v1 import agent_pb2, registry_pb2
+
+State = agent_pb2.InstanceState
+Requests = AsyncIterator[registry_pb2.RegisterRequest]
+Send = Callable[[registry_pb2.RegisterResponse], Awaitable[None]]
+Response = registry_pb2.RegisterResponse
+
+_SETS_TIMEOUT = 30.0  # seconds a process has to send the descriptor sets it was asked for
+
+
+class OutOfOrder(rpc.FailedPrecondition):
+    """The message may not come here."""
+
+    reason = "MESSAGE_OUT_OF_ORDER"
+
+
+class Registrar:
+    """Serves Register streams."""
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        sets: catalog.Catalog,
+        store: Store,
+        table: leases.Leases,
+        streams: Streams,
+    ) -> None:
+        self._index = index
+        self._sets = sets
+        self._store = store
+        self._leases = table
+        self._streams = streams
+
+    async def serve(self, requests: Requests, send: Send) -> None:
+        """Serves one stream until the process leaves, breaks off or is superseded."""
+        async with self._streams.open() as stream:
+            registration = await self._first(requests)
+            if registration is None:
+                return
+            lease = self._leases.grant(stream)
+            try:
+                if await self._admit(lease, registration, requests, send):
+                    await self._keep(lease, requests, send)
+            finally:
+                lease.holder = None  # from here on the ttl runs
+
+    async def _first(self, requests: Requests) -> registry_pb2.Registration | None:
+        request = await anext(requests, None)
+        if request is None:
+            return None
+        if request.WhichOneof("message") != "registration":
+            _out_of_order(request, "the first message must be `registration`")
+        validate.check(validate.registration(request.registration))
+        return request.registration
+
+    async def _admit(
+        self,
+        lease: leases.Lease,
+        registration: registry_pb2.Registration,
+        requests: Requests,
+        send: Send,
+    ) -> bool:
+        """Takes the registration up to `registered`; False: the process left before."""
+        refs = [ref for instance in registration.instances for ref in instance.services]
+        wanted = {ref.descriptor_digest for ref in refs if ref.descriptor_digest not in self._sets}
+        granted = registry_pb2.LeaseGranted(lease_id=lease.lease_id, wanted_digests=sorted(wanted))
+        granted.ttl.FromTimedelta(self._leases.terms.ttl)
+        granted.heartbeat_interval.FromTimedelta(self._leases.terms.heartbeat_interval)
+        await send(Response(granted=granted))
+        sets = await _collect(requests, wanted)
+        if sets is None:
+            return False
+        for digest, received in sets.items():
+            # Kept even if the registration fails: a set is true of itself. Stored with the first that succeeds.
+            self._sets.add(digest, received.content, received.services)
+        validate.check(self._undescribed(registration))
+        revision = await self._register(lease, list(registration.instances))
+        await send(Response(registered=registry_pb2.Registered(revision=revision)))
+        return True
+
+    def _undescribed(self, registration: registry_pb2.Registration) -> validate.Violations:
+        for i, instance in enumerate(registration.instances):
+            for j, ref in enumerate(instance.services):
+                if self._sets.service(ref) is None:
+                    path = f"registration.instances[{i}].services[{j}].name"
+                    yield path, "is not a service of its descriptor set"
+
+    async def _register(self, lease: leases.Lease, instances: Sequence[agent_pb2.Instance]) -> int:
+        ids = [instance.instance_id for instance in instances]
+        now = datetime.now(UTC)
+        for instance in instances:
+            former = self._index.instance(instance.instance_id)
+            if former is None:
+                instance.register_time.FromDatetime(now)
+            else:
+                instance.register_time.CopyFrom(former.register_time)
+            instance.state = instance.state or State.INSTANCE_STATE_SERVING
+        contracts = self._contracts(instances)
+        digests = {ref.descriptor_digest for instance in instances for ref in instance.services}
+        self._leases.claim(lease, ids)
+        try:
+            await self._store.register(
+                lease.lease_id,
+                instances,
+                list(contracts.values()),
+                [DescriptorSet(digest, self._sets.get(digest) or b"") for digest in digests],
+            )
+        except BaseException:
+            self._leases.abandon(lease, ids)
+            raise
+        revision = self._index.register(instances, contracts)
+        self._leases.own(lease, ids)
+        return revision
+
+    def _contracts(self, instances: Sequence[agent_pb2.Instance]) -> Mapping[str, agent_pb2.Agent]:
+        services: dict[str, dict[str, agent_pb2.ServiceRef]] = {}
+        for instance in instances:
+            services.setdefault(instance.agent, {}).update(
+                {ref.name: ref for ref in instance.services}
+            )
+        return {
+            agent: self._sets.contract(agent, refs.values()) for agent, refs in services.items()
+        }
+
+    async def _keep(self, lease: leases.Lease, requests: Requests, send: Send) -> None:
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "report":
+                    await send(self._report(lease, request.report))
+                case "state_change":
+                    await send(await self._change(lease, request.state_change))
+                case "deregistration":
+                    await self._leave(lease)
+                    return
+                case _:
+                    _out_of_order(request, "the lease is granted and the instances are registered")
+
+    def _report(self, lease: leases.Lease, report: registry_pb2.LoadReport) -> Response:
+        validate.check(validate.report(report, lease.instance_ids))
+        expires = self._leases.renew(lease)
+        for instance_id, load in report.loads.items():
+            self._index.report(instance_id, load)
+        response = Response()
+        response.renewed.expire_time.FromDatetime(expires)
+        return response
+
+    async def _change(self, lease: leases.Lease, change: registry_pb2.StateChange) -> Response:
+        validate.check(validate.state_change(change, lease.instance_ids))
+        self._leases.renew(lease)
+        ids = sorted(change.instance_ids or lease.instance_ids)
+        if change.state != State.INSTANCE_STATE_DRAINING:
+            for instance_id in ids:
+                before = self._index.storable(instance_id)
+                if before is not None and before.state == State.INSTANCE_STATE_DRAINING:
+                    raise rpc.FailedPrecondition(
+                        f"{instance_id} is draining, and can only leave.", reason="DRAINING"
+                    )
+        # Seen before it is stored: a drain must take effect even when the database is away.
+        revision = self._index.announce(ids, change.state, change.reason)
+        kept = [found for i in ids if (found := self._index.storable(i)) is not None]
+        await self._store.update(lease.lease_id, kept)
+        return Response(state_changed=registry_pb2.StateChanged(revision=revision))
+
+    async def _leave(self, lease: leases.Lease) -> None:
+        ids = self._leases.close(lease)
+        self._index.remove(ids)
+        await self._store.forget(lease.lease_id, ids)
+
+
+async def _collect(requests: Requests, wanted: set[str]) -> Mapping[str, _Received] | None:
+    """The descriptor sets asked for; None: the process left instead."""
+    sets: dict[str, _Received] = {}
+    try:
+        async with asyncio.timeout(_SETS_TIMEOUT):
+            while wanted - sets.keys():
+                request = await anext(requests, None)
+                if request is None or request.WhichOneof("message") == "deregistration":
+                    return None
+                if request.WhichOneof("message") != "descriptors":
+                    _out_of_order(request, "descriptor sets are awaited")
+                for digest, content in request.descriptors.sets.items():
+                    sets[digest] = _Received(digest, content, wanted)
+    except TimeoutError:
+        raise rpc.DeadlineExceeded(
+            f"The descriptor sets asked for did not come within {_SETS_TIMEOUT:.0f} s."
+        ) from None
+    return sets
+
+
+class _Received:
+    """A descriptor set from outside, checked."""
+
+    __slots__ = ("content", "services")
+
+    def __init__(self, digest: str, content: bytes, wanted: set[str]) -> None:
+        path = f'descriptors.sets["{digest[:64]}"]'
+        if digest not in wanted:
+            raise rpc.InvalidArgument("was not asked for", field=path)
+        if catalog.digest_of(content) != digest:
+            raise rpc.InvalidArgument("does not have this SHA-256 digest", field=path)
+        self.content = content
+        try:
+            self.services = catalog.read(content)
+        except catalog.InvalidSetError as failed:
+            raise rpc.InvalidArgument(str(failed), field=path) from None
+
+
+def _out_of_order(request: registry_pb2.RegisterRequest, why: str) -> NoReturn:
+    raise OutOfOrder(
+        f"`{request.WhichOneof('message') or 'empty message'}` may not come here: {why}."
+    )

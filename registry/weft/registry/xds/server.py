@@ -1,0 +1,164 @@
+"""Aggregated discovery (ADS) over gRPC, state of the world: subscriptions in, pushes out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import grpc
+
+from weft.registry.catalog import Catalog
+from weft.registry.index import Index
+from weft.registry.streams import Streams
+from weft.registry.xds.snapshot import TYPES, Snapshot, sink_address
+from weft.registry.xds.subscription import Subscription
+from weft.telemetry import Telemetry
+from weft.xds.v1 import discovery_pb2 as pb
+
+log = logging.getLogger("weft.registry")
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+Context = grpc.aio.ServicerContext[pb.DiscoveryRequest, pb.DiscoveryResponse]
+
+
+class ControlPlane:
+    """Serves ADS streams from the index.
+
+    Args:
+        index: who is there.
+        sets: which methods may be retried.
+        streams: where open calls are kept.
+        cold_start: how long after `run` begins the endpoints of unknown names are not answered.
+        telemetry: where streams and rejections are counted; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        sets: Catalog,
+        streams: Streams,
+        cold_start: timedelta,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self.address = ""
+        self._index = index
+        self._streams = streams
+        self._cold_start = cold_start.total_seconds()
+        self._metrics = None if telemetry is None else telemetry.metrics
+        self._snapshot = Snapshot(index, sets)
+        self._clients: dict[str, set[_Client]] = {}  # by subscribed name
+
+    def add_to(self, _servicer: object, server: Any) -> None:
+        """Adds the handler to a server; has the shape of generated `add_...Servicer_to_server` functions."""
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._stream,
+            request_deserializer=pb.DiscoveryRequest.FromString,
+            response_serializer=pb.DiscoveryResponse.SerializeToString,
+        )
+        server.add_registered_method_handlers(SERVICE, {"StreamAggregatedResources": handler})
+
+    async def run(self) -> None:
+        """Follows the index for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._warm_up())
+            revision = self._index.revision
+            while True:
+                await self._index.changed.wait()
+                names = self._index.changes(revision)
+                revision = self._index.revision
+                for name in names or ():
+                    self._snapshot.invalidate(name)
+                    for client in self._clients.get(name, ()):
+                        client.wake()
+
+    async def _warm_up(self) -> None:
+        await asyncio.sleep(self._cold_start)
+        self._snapshot.warm_up()
+        for clients in self._clients.values():
+            for client in clients:
+                client.wake()
+
+    async def _stream(self, requests: AsyncIterator[pb.DiscoveryRequest], context: Context) -> None:
+        sink = sink_address(self.address, context.peer())
+        client = _Client(functools.partial(self._snapshot.get, sink=sink))
+        if self._metrics is not None:
+            self._metrics.xds_streams.inc()
+        try:
+            async with self._streams.open(), asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(client.write(context, lambda: self._index.revision))
+                async for request in requests:
+                    self._take(client, request)
+                writer.cancel()
+        finally:
+            self._unsubscribe(client, client.names)
+            if self._metrics is not None:
+                self._metrics.xds_streams.dec()
+
+    def _take(self, client: _Client, request: pb.DiscoveryRequest) -> None:
+        before = client.names
+        if not client.take(request) and self._metrics is not None:
+            self._metrics.xds_nacks.labels(request.type_url).inc()
+        for name in client.names - before:
+            self._clients.setdefault(name, set()).add(client)
+        self._unsubscribe(client, before - client.names)
+
+    def _unsubscribe(self, client: _Client, names: frozenset[str]) -> None:
+        for name in names:
+            clients = self._clients[name]
+            clients.discard(client)
+            if not clients:
+                del self._clients[name]
+                self._snapshot.forget(name)
+
+
+class _Client:
+    """One stream. Its writer has a pace of its own: one that reads slowly holds up nobody, and skips states."""
+
+    def __init__(self, get: Callable[[str, str], bytes | None]) -> None:
+        self.names: frozenset[str] = frozenset()
+        self._get = get
+        self._node = ""
+        self._subscriptions = {type_url: Subscription(type_url) for type_url in TYPES}
+        self._awake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Makes the writer look what the client does not have yet."""
+        self._awake.set()
+
+    def take(self, request: pb.DiscoveryRequest) -> bool:
+        """Takes a request; False: it rejects what was sent."""
+        if request.HasField("node"):
+            self._node = f"{request.node.id} ({request.node.user_agent_name})"
+        subscription = self._subscriptions.get(request.type_url)
+        if subscription is None:
+            return True  # a type that is never published: the client's own time-out tells it so
+        rejected = subscription.take(request)
+        self.names = frozenset().union(*(s.names for s in self._subscriptions.values()))
+        self.wake()
+        if rejected is None:
+            return True
+        log.error(
+            "a client rejected xDS resources",
+            extra={
+                "node": self._node,
+                "type_url": request.type_url,
+                "names": list(rejected.names),
+                "why": rejected.reason,
+            },
+        )
+        return False
+
+    async def write(self, context: Context, version: Callable[[], int]) -> None:
+        """Sends what is new, for ever."""
+        while True:
+            await self._awake.wait()
+            self._awake.clear()
+            for subscription in self._subscriptions.values():
+                response = subscription.respond(self._get, str(version()))
+                if response is not None:
+                    await context.write(response)
