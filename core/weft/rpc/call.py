@@ -102,6 +102,11 @@ class Call:
             self._metadata = tuple(context.invocation_metadata() or ()) if context else ()
         return self._metadata
 
+    def extend_metadata(self, further: Metadata) -> None:
+        """Adds what a door found out about the caller."""
+        self._metadata = (*self.metadata, *further)
+        self._forwarded = None
+
     def first(self, key: str) -> str | bytes | None:
         """First metadata value of a (lower-case) key."""
         for found, value in self.metadata:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -84,7 +84,7 @@ class Upstream:
 
     async def stream(
         self, agent: str, path: str, request: bytes, deadline: rpc.Deadline | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages.
 
         Raises:

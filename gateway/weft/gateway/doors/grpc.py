@@ -79,14 +79,14 @@ class GrpcDoor(grpc.GenericRpcHandler):
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler of a method; one that answers NOT_FOUND where no agent has it."""
         found = self._handlers.get(handler_call_details.method)
-        return found or grpc.stream_stream_rpc_method_handler(_unknown)  # type: ignore[arg-type]
+        return found or grpc.stream_stream_rpc_method_handler(_unknown)
 
     def _handler(self, path: str, target: Target) -> grpc.RpcMethodHandler[Any, Any]:
         passing = _Passing(path, target, self._upstream, self._admission, self._telemetry)
         passing.longest = self._longest
         if target.unary:
-            return grpc.unary_unary_rpc_method_handler(passing.unary)  # type: ignore[arg-type]
-        return grpc.stream_stream_rpc_method_handler(passing.stream)  # type: ignore[arg-type]
+            return grpc.unary_unary_rpc_method_handler(passing.unary)
+        return grpc.stream_stream_rpc_method_handler(passing.stream)
 
 
 class _Passing:

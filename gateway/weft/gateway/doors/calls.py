@@ -1,0 +1,136 @@
+"""What every HTTP door does with a call: let it in, make it, hand back its messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+
+from weft import rpc
+from weft.gateway.failures import NotServedHere
+from weft.gateway.guards import caller_deadline, read_body
+from weft.gateway.guards.admission import Admission
+from weft.gateway.http.exchange import Exchange
+from weft.gateway.transcoding.catalog import Method
+from weft.gateway.upstream import Upstream
+from weft.rpc.call import IDENTITY_KEY, TRACEPARENT_KEY, Call, Metadata, serve_as
+from weft.rpc.tracing import begin_span
+from weft.telemetry import Telemetry
+
+# A caller that hung up is looked for only in calls that take longer than this, seconds.
+_HANG_UP_CHECK = 0.25
+
+
+class Calls:
+    """The way of a request from an HTTP door to an agent and back.
+
+    Args:
+        upstream: the way to agents.
+        admission: finds out who calls.
+        telemetry: where calls are traced.
+        max_body: largest body, bytes.
+        max_timeout: longest deadline a caller may ask for.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        admission: Admission,
+        *,
+        telemetry: Telemetry | None,
+        max_body: int,
+        max_timeout: timedelta,
+    ) -> None:
+        self._upstream = upstream
+        self._admission = admission
+        self._telemetry = telemetry if telemetry and telemetry.tracer else None
+        self._max_body = max_body
+        self._max_timeout = max_timeout
+
+    async def enter(self, exchange: Exchange, method: Method, door: str) -> bytes:
+        """Admits a request and reads its body; from then on this task serves `exchange.call`.
+
+        Raises:
+            rpc.Error: the caller is not let in, the body is too large, a header is malformed.
+        """
+        if method.client_streaming:
+            raise NotServedHere(f"{method.full_name} takes a stream of requests; call it by gRPC.")
+        headers = exchange.headers
+        traced: Metadata = ()
+        if traceparent := exchange.header(b"traceparent"):
+            traced = ((TRACEPARENT_KEY, traceparent.decode("latin-1")),)
+        call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
+        deadline = caller_deadline(headers, maximum=self._max_timeout)
+        call.deadline = deadline or rpc.Deadline.after(method.skill.default_timeout)
+        identity = await self._admission.admit(headers)
+        call.extend_metadata(((IDENTITY_KEY, identity.SerializeToString()),))
+        serve_as(call)
+        if self._telemetry is not None:
+            attributes = {
+                "weft.door": door,
+                "http.request.method": exchange.method,
+                "url.path": exchange.path,
+                "rpc.method": method.full_name,
+            }
+            begin_span(self._telemetry, call, attributes, may_begin_trace=True)
+        return await read_body(exchange.receive, headers, limit=self._max_body)
+
+    async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
+        """Calls a unary method; gives up when the caller hangs up.
+
+        Raises:
+            rpc.Error: as the agent answered, or what kept it from being reached.
+        """
+        assert exchange.call is not None
+        assert exchange.call.deadline is not None
+        hang_up = _HangUp(exchange)
+        try:
+            return await self._upstream.unary(
+                method.agent.name, method.path, request, exchange.call.deadline
+            )
+        finally:
+            hang_up.forget()
+
+    async def stream(
+        self, exchange: Exchange, method: Method, request: bytes
+    ) -> AsyncGenerator[bytes, None]:
+        """Calls a server-streaming method and yields its messages; gives up when the caller hangs up."""
+        assert exchange.call is not None
+        hang_up = _HangUp(exchange)
+        messages = self._upstream.stream(
+            method.agent.name, method.path, request, exchange.call.deadline
+        )
+        try:
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    yield message
+        finally:
+            hang_up.forget()
+
+
+class _HangUp:
+    """Cancels the task that serves a request when its caller disconnects."""
+
+    __slots__ = ("_handle", "_receive", "_serving", "_watching")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._receive = exchange.receive
+        self._serving = asyncio.current_task()
+        self._watching: asyncio.Task[None] | None = None
+        self._handle = asyncio.get_running_loop().call_later(_HANG_UP_CHECK, self._begin)
+
+    def _begin(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        assert self._serving is not None
+        self._serving.cancel()
+
+    def forget(self) -> None:
+        """Stops looking."""
+        self._handle.cancel()
+        if self._watching is not None:
+            self._watching.cancel()

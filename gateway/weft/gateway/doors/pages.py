@@ -1,0 +1,64 @@
+"""What the gateway serves of its own: OpenAPI, the page to read it, health."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import orjson
+
+from weft.gateway.http.exchange import Exchange
+from weft.gateway.openapi import document, page
+from weft.gateway.transcoding.catalog import Catalog
+
+Page = Callable[[Exchange], Awaitable[None]]
+
+
+class Pages:
+    """Pages by path. Agents' routes never hide them.
+
+    Args:
+        ready: whether the gateway knows the mesh.
+    """
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
+        self._catalog = Catalog()
+        self._openapi: bytes | None = None
+        self._pages: Mapping[str, Page] = {
+            "/": self._home,
+            "/docs": self._docs,
+            "/openapi.json": self._document,
+            "/healthz": self._alive,
+            "/readyz": self._readiness,
+        }
+
+    def use(self, catalog: Catalog) -> None:
+        """Takes the methods to describe."""
+        self._catalog = catalog
+        self._openapi = None
+
+    def find(self, exchange: Exchange) -> Page | None:
+        """The page a request asks for; None: it asks for an agent."""
+        return self._pages.get(exchange.path) if exchange.method == "GET" else None
+
+    async def _home(self, exchange: Exchange) -> None:
+        await exchange.reply(307, b"", b"text/plain", [(b"location", b"/docs")])
+
+    async def _docs(self, exchange: Exchange) -> None:
+        await exchange.reply(200, page.HTML, b"text/html; charset=utf-8", list(page.HEADERS))
+
+    async def _document(self, exchange: Exchange) -> None:
+        if self._openapi is None:
+            self._openapi = orjson.dumps(document(self._catalog.methods.values()))
+        await exchange.reply(200, self._openapi)
+
+    async def _alive(self, exchange: Exchange) -> None:
+        await exchange.reply(200, b'{"status":"SERVING"}')
+
+    async def _readiness(self, exchange: Exchange) -> None:
+        if self._ready():
+            await exchange.reply(200, b'{"status":"SERVING"}')
+        else:
+            await exchange.reply(
+                503, b'{"status":"NOT_SERVING","reason":"registry not reached yet"}'
+            )

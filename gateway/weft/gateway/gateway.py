@@ -1,0 +1,204 @@
+"""The gateway as a whole: both listeners, what they know of the mesh, and how they stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Literal, Self
+
+from weft import rpc
+from weft.gateway.doors.calls import Calls
+from weft.gateway.doors.grpc import GrpcDoor, Target
+from weft.gateway.doors.pages import Pages
+from weft.gateway.guards import Breakers, BreakerSettings, Transition
+from weft.gateway.guards.admission import Admission
+from weft.gateway.guards.key_check import KeyCheck
+from weft.gateway.guards.key_store import KeyStore
+from weft.gateway.http.app import App
+from weft.gateway.http.server import HttpServer
+from weft.gateway.http.settings import HttpSettings
+from weft.gateway.mesh_view import Contracts, MeshView
+from weft.gateway.transcoding.catalog import Catalog, Contract
+from weft.gateway.upstream import Upstream
+from weft.postgres import Database
+from weft.telemetry import Telemetry
+
+log = logging.getLogger("weft.gateway")
+
+_DRAIN = timedelta(seconds=10)
+
+
+class Gateway:
+    """Opens the mesh to HTTP and gRPC callers.
+
+    Args:
+        registry: address of the registry.
+        database_url: PostgreSQL, for API keys.
+        listen: "host:port" for HTTP; port 0 takes any.
+        grpc_listen: "host:port" for gRPC; port 0 takes any.
+        auth: "keys" lets in callers with an API key only, "off" lets in everybody, "auto" asks for keys
+            unless both listeners are on the loopback interface. A key that is given is always verified.
+        max_body: largest request, bytes.
+        max_timeout: longest deadline a caller may ask for.
+        breaker: when circuits open and close.
+        telemetry: where calls are counted and traced.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: str,
+        database_url: str,
+        listen: str = "127.0.0.1:7080",
+        grpc_listen: str = "127.0.0.1:7081",
+        auth: Literal["auto", "off", "keys"] = "auto",
+        max_body: int = 4 * 1024 * 1024,
+        max_timeout: timedelta = timedelta(minutes=10),
+        breaker: BreakerSettings | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        required = auth == "keys" or (
+            auth == "auto" and not (_is_loopback(listen) and _is_loopback(grpc_listen))
+        )
+        rpc.use_registry(registry)
+        self._database_url = database_url
+        self._listen = listen
+        self._grpc_listen = grpc_listen
+        self._required = required
+        self._max_body = max_body
+        self._max_timeout = max_timeout
+        self._breaker = breaker
+        self._telemetry = telemetry
+        self._view = MeshView(registry, self._use)
+        self._stack = contextlib.AsyncExitStack()
+        self._app: App
+        self._door: GrpcDoor
+        self._upstream: Upstream
+        self.url = ""
+        self.grpc_address = ""
+
+    async def start(self) -> None:
+        """Listens. Agents are served as soon as the registry names them.
+
+        Raises:
+            AddressInUseError: a port is taken.
+            Unavailable: the database cannot be reached.
+        """
+        database = await Database.connect(self._database_url, schema="gateway")
+        self._stack.push_async_callback(database.close)
+        await database.migrate("weft.gateway.sql")
+        admission = Admission(KeyCheck(KeyStore(database)), required=self._required)
+        breakers = Breakers(self._breaker, on_transition=self._changed)
+        self._upstream = Upstream(
+            breakers, telemetry=self._telemetry, in_service=self._view.in_service
+        )
+        self._stack.push_async_callback(self._upstream.close)
+        calls = Calls(
+            self._upstream,
+            admission,
+            telemetry=self._telemetry,
+            max_body=self._max_body,
+            max_timeout=self._max_timeout,
+        )
+        self._app = App(calls, Pages(self._view.ready.is_set), telemetry=self._telemetry)
+        self._door = GrpcDoor(
+            self._upstream,
+            admission,
+            telemetry=self._telemetry,
+            longest=self._max_timeout.total_seconds(),
+        )
+        following = asyncio.create_task(self._view.run(), name="mesh view")
+        self._stack.push_async_callback(_cancel, following)
+        await self._listen_grpc()
+        host, _, port = self._listen.rpartition(":")
+        http = HttpServer(self._app, HttpSettings(host=host.strip("[]"), port=int(port)))
+        await http.start()
+        self._stack.push_async_callback(http.stop, _DRAIN)
+        self.url = f"http://{http.address}"
+
+    async def _listen_grpc(self) -> None:
+        server = rpc.Server(
+            self._grpc_listen, telemetry=self._telemetry, max_message_bytes=self._max_body
+        )
+        server.add_fallback(self._door)
+        await server.start()
+        self._stack.push_async_callback(server.stop, _DRAIN)
+        self.grpc_address = server.address
+
+    async def ready(self) -> None:
+        """Returns when the gateway has heard from the registry."""
+        await self._view.ready.wait()
+
+    async def stop(self) -> None:
+        """Stops listening, lets running calls finish, closes what it holds."""
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def _use(self, contracts: Contracts, sets: Mapping[str, bytes]) -> None:
+        catalog = Catalog(_contracts(contracts, sets), previous=self._app.catalog)
+        for problem in catalog.problems:
+            log.warning(
+                "not served: %s",
+                problem.text,
+                extra={"agent": problem.agent, "of": problem.subject},
+            )
+        self._app.use(catalog)
+        self._upstream.keep_only(contracts)
+        self._door.serve(
+            {
+                path: Target(
+                    agent=method.agent.name,
+                    unary=not (method.client_streaming or method.server_streaming),
+                    timeout=None
+                    if method.client_streaming or method.server_streaming
+                    else method.skill.default_timeout.total_seconds(),
+                )
+                for path, method in catalog.methods.items()
+            }
+        )
+        log.info("routes made", extra={"agents": len(contracts), "methods": len(catalog.methods)})
+
+    def _changed(self, transition: Transition) -> None:
+        if self._telemetry is not None:
+            self._telemetry.metrics.breaker_transitions.labels(
+                transition.agent, transition.method.lstrip("/"), transition.state
+            ).inc()
+
+
+def _contracts(contracts: Contracts, sets: Mapping[str, bytes]) -> list[Contract]:
+    found = []
+    for agent, services in sorted(contracts.items()):
+        for digest in sorted(set(services.values())):
+            served = tuple(sorted(name for name, of in services.items() if of == digest))
+            found.append(Contract(agent=agent, descriptor_set=sets[digest], services=served))
+    return found
+
+
+def _is_loopback(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,96 @@
+"""One HTTP request and its answer, as the doors see them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from weft import rpc
+from weft.gateway import failures
+from weft.rpc.call import Call
+
+Headers = list[tuple[bytes, bytes]]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON = b"application/json"
+_TYPE_JSON = (b"content-type", JSON)
+
+
+class UnsupportedMediaType(rpc.InvalidArgument):
+    """This door takes application/json."""
+
+    reason = "UNSUPPORTED_MEDIA_TYPE"
+    http_status = 415
+
+
+class Exchange:
+    """A request, and what is sent back.
+
+    Attributes:
+        method: HTTP method.
+        path: path of the request target, not decoded, without its query.
+        query: query of the request target, not decoded.
+        headers: lower-case names and values.
+        call: the call it stands for, once it was admitted.
+    """
+
+    __slots__ = ("call", "headers", "method", "path", "query", "receive", "send", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["raw_path"].decode("latin-1")
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.headers: Headers = scope["headers"]
+        self.receive = receive
+        self.send = send
+        self.call: Call | None = None
+        self.started = False
+
+    def header(self, name: bytes) -> bytes:
+        """First value of a header; empty: it is not there."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return b""
+
+    def require_json(self, body: bytes) -> None:
+        """Refuses a body that says it is something else than JSON.
+
+        Raises:
+            UnsupportedMediaType: it does.
+        """
+        given = self.header(b"content-type")
+        if body and given and given.split(b";", 1)[0].strip().lower() != JSON:
+            raise UnsupportedMediaType
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """Sends status and headers, the trace of the call among them."""
+        self.started = True
+        if self.call is not None:
+            headers.append((b"traceparent", self.call.traceparent.encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """Sends a part of the body."""
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def reply(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers | None = None
+    ) -> None:
+        """Sends a whole answer."""
+        sent: Headers = [
+            _TYPE_JSON if content_type is JSON else (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if headers:
+            sent += headers
+        await self.begin(status, sent)
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def fail(self, error: rpc.Error, render: Callable[[rpc.Error], bytes]) -> None:
+        """Sends an error."""
+        await self.reply(
+            failures.http_status(error), render(error), headers=failures.http_headers(error)
+        )
