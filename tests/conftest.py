@@ -23,6 +23,7 @@ _REDIS_DATABASES = 16
 def short_folder() -> Iterator[Path]:
     """A folder whose path is short enough for unix sockets, which pytest's own is not."""
     folder = Path(tempfile.mkdtemp(prefix="weft-", dir="/tmp"))
+    folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
 

@@ -152,16 +152,15 @@ class Child:
             await self.dispose()
 
     async def dispose(self) -> None:
-        """Waits for the end and takes the watchdog off. Call it once, when the process is ending."""
+        """Waits for the end and takes the watchdog off. May be cancelled and called again."""
         await self.wait()
-        if self._watchdog is None:
-            return
-        with contextlib.suppress(BrokenPipeError):  # somebody shot the watchdog
-            os.write(self._leash, b"released\n")
-        os.close(self._leash)
-        await _ended(self._watchdog)
-        self._watchdog.wait()
-        self._watchdog = None
+        if self._leash >= 0:
+            leash, self._leash = self._leash, -1
+            with contextlib.suppress(BrokenPipeError):  # somebody shot the watchdog
+                os.write(leash, b"released\n")
+            os.close(leash)
+        if self._watchdog is not None:
+            await _ended(self._watchdog)
 
     def log(self) -> str:
         """What the process has written so far (the last 16 KiB of it)."""

@@ -120,8 +120,9 @@ class Redis:
         except OSError:
             self._socket.unlink(missing_ok=True)
             return
-        with contextlib.closing(writer):
-            pid = _listener(writer.get_extra_info("socket"))
+        pid = _listener(writer.get_extra_info("socket"))
+        # A connection that is reset is as good as one that ends.
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
             try:
                 async with asyncio.timeout(_LEFT_OVER_LIMIT.total_seconds()):
                     writer.write(b"SHUTDOWN\r\n")
@@ -130,8 +131,6 @@ class Redis:
                 if pid:
                     os.kill(pid, signal.SIGKILL)
                     await reader.read()
-            except OSError:  # a connection that is reset is as good as one that ends
-                pass
         self._socket.unlink(missing_ok=True)
 
 
