@@ -111,7 +111,7 @@ class _Serving:
 
     def end(self, call: Call, code: grpc.StatusCode, started: float) -> None:
         seconds = perf_counter() - started
-        self.load.end(seconds, failed=code in SERVER_FAULTS)
+        self.load.end(seconds, failed=code is not C.OK and code in SERVER_FAULTS)
         if self.record is not None:
             self.record(code, seconds)
         if call.span is not None:

@@ -28,6 +28,8 @@ _TRACEPARENT = re.compile(
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
+_NOT_ZERO = (1 << 64) | 1  # both ids must differ from zero
+
 _CURRENT: ContextVar[Call | None] = ContextVar("weft_call", default=None)
 
 
@@ -38,8 +40,9 @@ def current_call() -> Call | None:
 
 def new_traceparent(*, sampled: bool = False) -> str:
     """A traceparent that begins a new trace."""
-    flags = "01" if sampled else "00"
-    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-{flags}"
+    # One draw for both ids: this is paid by every call that no trace reached.
+    ids = f"{random.getrandbits(192) | _NOT_ZERO:048x}"
+    return f"00-{ids[:32]}-{ids[32:]}-{'01' if sampled else '00'}"
 
 
 def parse_traceparent(value: str) -> trace.SpanContext | None:

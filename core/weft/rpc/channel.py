@@ -171,12 +171,13 @@ class _Calling:
 
     def timeout(self, asked: float | None) -> float | None:
         deadline = Deadline.current()
-        if deadline is not None:
-            left = deadline.seconds()
-            asked = left if asked is None else min(asked, left)
-        if asked is None:
-            asked = self.implied
-        return None if asked is None or math.isinf(asked) else asked
+        if deadline is None:
+            return self.implied if asked is None else asked
+        left = deadline.seconds()
+        asked = left if asked is None else min(asked, left)
+        if math.isinf(asked):
+            return self.implied
+        return asked
 
     def metadata(self, given: Metadata | None) -> tuple[Metadata, trace.Span | None]:
         """Metadata to send, and the span of the call where it is traced."""

@@ -34,11 +34,11 @@ class Deadline:
     @staticmethod
     def current() -> Deadline | None:
         """The deadline this task works under: applied by `applied()`, or that of the call being served."""
-        from weft.rpc.call import current_call
+        from weft.rpc.call import current_call  # that module needs this one
 
         applied = _APPLIED.get()
         call = current_call()
-        served = call.deadline if call is not None else None
+        served = None if call is None else call.deadline
         if applied is None or served is None:
             return applied or served
         return min(applied, served)

@@ -24,6 +24,8 @@ def begin_span(
     """Starts the SERVER span of a call if it is sampled, and makes it current for this task."""
     assert telemetry.tracer is not None
     raw = call.first(TRACEPARENT_KEY)
+    if isinstance(raw, str) and raw.endswith("-00"):
+        return  # the usual case: decided already, and not sampled
     remote = parse_traceparent(raw) if isinstance(raw, str) else None
     parent = otel_context.Context()
     if remote is not None:
@@ -42,6 +44,6 @@ def begin_span(
 def end_span(span: trace.Span, code: grpc.StatusCode) -> None:
     """Ends the span of a call with its status."""
     span.set_attribute("rpc.response.status_code", code.name)
-    if code in SERVER_FAULTS:
+    if code is not grpc.StatusCode.OK and code in SERVER_FAULTS:
         span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
     span.end()

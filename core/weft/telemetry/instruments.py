@@ -115,12 +115,17 @@ class Instruments:
 
 def _by_code(histogram: Histogram, *labels: str) -> Callable[[grpc.StatusCode, float], None]:
     # labels() takes a lock and builds a key; the few codes a method really returns are kept at hand.
-    children: dict[grpc.StatusCode, Callable[[float], None]] = {}
+    # An Enum hashes in Python code, so the usual status is asked for first.
+    well = histogram.labels(*labels, "OK").observe
+    others: dict[grpc.StatusCode, Callable[[float], None]] = {}
 
     def record(code: grpc.StatusCode, seconds: float) -> None:
-        observe = children.get(code)
+        if code is grpc.StatusCode.OK:
+            well(seconds)
+            return
+        observe = others.get(code)
         if observe is None:
-            observe = children[code] = histogram.labels(*labels, code.name).observe
+            observe = others[code] = histogram.labels(*labels, code.name).observe
         observe(seconds)
 
     return record

@@ -1,0 +1,44 @@
+"""A host that stops tells callers first, finishes what it has, and leaves the registry."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from weft.agents import Host, Mesh
+from weft.agents.echo import Echo
+from weft.echo.v1 import echo_pb2, echo_pb2_grpc
+
+
+async def test_a_running_call_finishes_and_new_ones_go_elsewhere(registry):
+    async with Host(registry=registry) as stays, Mesh(registry) as mesh:
+        stays.add(Echo("stays"))
+        await stays.start()
+        leaves = Host(registry=registry)
+        leaves.add(Echo("leaves"))
+        await leaves.start()
+        stub = mesh.stub(echo_pb2_grpc.EchoServiceStub)
+        slow = echo_pb2.SayRequest()
+        slow.delay.FromTimedelta(timedelta(seconds=0.5))
+        running = [asyncio.ensure_future(stub.Say(slow)) for _ in range(10)]
+        while leaves.server.load.in_flight + sum(m.in_flight for *_, m in leaves._agents) == 0:
+            await asyncio.sleep(0)
+        await leaves.stop()
+        assert {answer.instance for answer in await asyncio.gather(*running)} == {"stays", "leaves"}
+        assert (await stub.Say(echo_pb2.SayRequest())).instance == "stays"
+
+
+async def test_with_no_instance_left_a_call_fails_at_once(registry):
+    async with Mesh(registry) as mesh:
+        async with Host(registry=registry) as host:
+            host.add(Echo())
+            await host.start()
+            stub = mesh.stub(echo_pb2_grpc.EchoServiceStub)
+            await stub.Say(echo_pb2.SayRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            async with asyncio.timeout(1):
+                await stub.Say(echo_pb2.SayRequest())
+    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
