@@ -25,8 +25,11 @@ from weft import rpc
 from weft.gateway.transcoding.fields import SPECIAL_JSON
 from weft.gateway.transcoding.json_depth import too_deep
 
-# What the two libraries raise for a document that does not fit.
-MISFIT = (ValueError, TypeError, OverflowError, RecursionError, json_format.ParseError)
+# What the two libraries raise for a document that does not fit; json_format lets slip the last two.
+MISFIT = (
+    *(ValueError, TypeError, OverflowError, RecursionError, json_format.ParseError),
+    *(LookupError, AttributeError),
+)
 
 _log = logging.getLogger("weft.gateway")
 

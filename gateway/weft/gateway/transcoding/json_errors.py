@@ -79,7 +79,7 @@ class _Walk:
         for name, item in value.items():
             if name in names:
                 known.append((name, item))
-            else:
+            elif len(self.found) < _MOST:
                 self.add(_join(path, name[:_SHOWN]), _unknown(message, name, names))
         for name, item in self.misfits(message, known, dict):
             self.field(message, names[name], name, item, _join(path, name))
@@ -93,7 +93,9 @@ class _Walk:
             self.leaf(field, value, path)
         elif isinstance(value, list):
             pairs = list(enumerate(value))
-            for at, item in self.misfits(message, pairs, lambda some: {name: [v for _, v in some]}):
+            for at, item in self.misfits(
+                message, pairs, lambda part: {name: [v for _, v in part]}, some=True
+            ):
                 self.leaf(field, item, f"{path}[{at}]")
         else:
             self.add(path, f"expects an array, got {_kind(value)}")
@@ -128,17 +130,35 @@ class _Walk:
             self.add(path, f"expects {fields.expectation(field)}, got {_kind(value)}")
 
     def misfits(
-        self, message: Descriptor, items: list[E], build: Callable[[Sequence[E]], Any]
+        self,
+        message: Descriptor,
+        items: list[E],
+        build: Callable[[Sequence[E]], Any],
+        *,
+        some: bool = False,
     ) -> Iterator[E]:
-        """Those of the items that the codec refuses: by halves, since most are fine."""
-        if not items or len(self.found) >= _MOST or self.takes(message, build(items)):
+        """Those of the items that the codec refuses, by halves, since most are fine.
+
+        Args:
+            message: What the items are parts of.
+            items: The items.
+            build: Puts items together again.
+            some: It is known that there are some.
+        """
+        if not items or len(self.found) >= _MOST:
             return
-        if len(items) == 1:
-            yield items[0]
-            return
+        if len(items) == 1 or not some:
+            if self.takes(message, build(items)):
+                return
+            if len(items) == 1:
+                yield items[0]
+                return
         middle = len(items) // 2
-        yield from self.misfits(message, items[:middle], build)
-        yield from self.misfits(message, items[middle:], build)
+        left_is_fine = True
+        for each in self.misfits(message, items[:middle], build):
+            left_is_fine = False
+            yield each
+        yield from self.misfits(message, items[middle:], build, some=left_is_fine)
 
     def takes(self, message: Descriptor, value: Any) -> bool:
         return self.accepts(message, json.dumps(value).encode())

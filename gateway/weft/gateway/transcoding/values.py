@@ -19,6 +19,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from weft.gateway.transcoding import wire
 from weft.gateway.transcoding.fields import SPECIAL_JSON, expectation
+from weft.gateway.transcoding.json_codec import MISFIT
 
 Encode = Callable[[str], bytes]
 """Tag and value of a field from text. Raises ValueError saying what is expected."""
@@ -27,6 +28,7 @@ F = FieldDescriptor
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _AFTER_UNDERSCORE = re.compile("_([a-z0-9])")
+_BOOLEANS = ("true", "false")
 _NON_FINITE = ("NaN", "Infinity", "-Infinity")
 _LONGEST_NUMBER = 400  # characters; a double needs at most 324 digits
 
@@ -82,10 +84,12 @@ def json_encoder(field: FieldDescriptor, parse: Callable[[bytes], bytes]) -> Enc
         if name == "google.protobuf.FieldMask":
             # Clients write the names of the .proto as often as those of JSON; the wire has the former.
             text = _AFTER_UNDERSCORE.sub(lambda found: found.group(1).upper(), text)
+        if name == "google.protobuf.BoolValue" and text not in _BOOLEANS:
+            raise ValueError("expects true or false")
         body = text if name in _RAW_JSON else json.dumps(text)
         try:
             return wire.delimited(field, parse(body.encode()))
-        except (ValueError, TypeError, OverflowError, RecursionError):
+        except MISFIT:
             raise ValueError(f"expects {SPECIAL_JSON[name]}") from None
 
     return encode
@@ -131,7 +135,7 @@ def _boolean(field: F) -> Encode:
     tag = wire.tag(field, wire.VARINT)
 
     def encode(text: str) -> bytes:
-        if text not in ("true", "false"):
+        if text not in _BOOLEANS:
             raise ValueError("expects true or false")
         return tag + (b"\1" if text == "true" else b"\0")
 
