@@ -13,19 +13,29 @@ from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 
 
+class Noticing(Echo):
+    def __init__(self, instance):
+        super().__init__(instance)
+        self.began = asyncio.Event()
+
+    async def Say(self, request, context):
+        self.began.set()
+        return await super().Say(request, context)
+
+
 async def test_a_running_call_finishes_and_new_ones_go_elsewhere(registry):
     async with Host(registry=registry) as stays, Mesh(registry) as mesh:
         stays.add(Echo("stays"))
         await stays.start()
         leaves = Host(registry=registry)
-        leaves.add(Echo("leaves"))
+        agent = Noticing("leaves")
+        leaves.add(agent)
         await leaves.start()
         stub = mesh.stub(echo_pb2_grpc.EchoServiceStub)
         slow = echo_pb2.SayRequest()
         slow.delay.FromTimedelta(timedelta(seconds=0.5))
         running = [asyncio.ensure_future(stub.Say(slow)) for _ in range(10)]
-        while leaves.server.load.in_flight + sum(m.in_flight for *_, m in leaves._agents) == 0:
-            await asyncio.sleep(0)
+        await agent.began.wait()
         await leaves.stop()
         assert {answer.instance for answer in await asyncio.gather(*running)} == {"stays", "leaves"}
         assert (await stub.Say(echo_pb2.SayRequest())).instance == "stays"

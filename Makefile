@@ -1,0 +1,54 @@
+# Every target makes the virtual environment it needs; `make VENV=/elsewhere test` uses another.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+WEFT   := $(BIN)/weft
+
+.PHONY: demo up test check fix gen bench wheel clean
+
+demo: $(VENV)/.run  ## one real question through the whole mesh
+	$(WEFT) demo
+
+up: $(VENV)/.run  ## everything on this machine
+	$(WEFT) up
+
+test: $(VENV)/.dev  ## all tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	VENV=$(VENV) tools/buf.sh lint
+	VENV=$(VENV) tools/buf.sh breaking
+	$(BIN)/python tools/gen.py --check
+
+fix: $(VENV)/.dev  ## mend what tools can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gen: $(VENV)/.dev  ## code from the contracts
+	$(BIN)/python tools/gen.py
+
+bench: $(VENV)/.dev  ## every benchmark, one after the other
+	for script in rpc gateway_json; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+wheel: $(VENV)/.dev  ## build the wheel and run the fundamentals against it
+	VENV=$(VENV) PYTHON=$(PYTHON) tools/wheel.sh
+
+clean:  ## everything that was made
+	rm -rf $(VENV) dist build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run: pyproject.toml | $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev]'
+	touch $@ $(VENV)/.run

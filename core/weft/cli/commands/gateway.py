@@ -1,0 +1,67 @@
+"""`weft gateway`: one part alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from weft.cli import failures, part
+from weft.cli.options import configured
+
+if TYPE_CHECKING:
+    from weft.config import Settings
+    from weft.gateway import Gateway
+
+
+@click.command()
+@configured(
+    "registry",
+    "database_url",
+    listen="gateway_listen",
+    grpc_listen="gateway_grpc_listen",
+    metrics="gateway_metrics",
+    auth="gateway_auth",
+    log_format="log_format",
+)
+@part.supervisor_option
+def gateway(settings: Settings, supervised: str | None) -> None:
+    """Run the gateway alone: REST, Connect, SSE and gRPC in front of a registry's agents.
+
+    \b
+    Example:
+      weft gateway --registry 10.0.0.5:7070 --listen 0.0.0.0:7080 --auth keys \\
+        --database-url postgresql://weft@db/weft
+    """
+    if not settings.database_url:
+        raise failures.WrongSetting(
+            "The gateway keeps API keys in PostgreSQL: give --database-url or WEFT_DATABASE_URL. "
+            "`weft up` brings its own."
+        )
+    part.run(_serve(settings, supervised), supervised)
+
+
+async def _serve(settings: Settings, supervised: str | None) -> None:
+    from weft.gateway import Gateway
+
+    async with (
+        part.observed(settings, "gateway", settings.gateway_metrics) as telemetry,
+        Gateway(
+            registry=settings.registry,
+            listen=settings.gateway_listen,
+            grpc_listen=settings.gateway_grpc_listen,
+            database_url=settings.database_url,
+            telemetry=telemetry,
+            auth=settings.gateway_auth,
+            max_body=settings.gateway_max_body,
+        ) as found,
+    ):
+        await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
+
+
+async def _serving(found: Gateway, metrics: str, supervised: str | None) -> None:
+    # Ready is when it knows the mesh: before, it has no routes.
+    await found.ready()
+    part.announce(supervised, address=found.url, grpc=found.grpc_address, metrics=metrics)
+    await asyncio.Event().wait()

@@ -1,0 +1,63 @@
+"""`weft registry`: one part alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from weft.cli import failures, part
+from weft.cli.options import configured
+
+if TYPE_CHECKING:
+    from weft.config import Settings
+    from weft.registry import Registry
+
+
+@click.command()
+@configured(
+    "database_url",
+    listen="registry_listen",
+    metrics="registry_metrics",
+    log_format="log_format",
+)
+@part.supervisor_option
+def registry(settings: Settings, supervised: str | None) -> None:
+    """Run the registry alone, on a PostgreSQL of yours.
+
+    It leases names to agents, answers who is there, is the xDS server of gRPC clients, and keeps
+    recent traces.
+
+    \b
+    Example:
+      weft registry --database-url postgresql://weft@db/weft --listen 0.0.0.0:7070
+    """
+    if not settings.database_url:
+        raise failures.WrongSetting(
+            "The registry needs a PostgreSQL: give --database-url or WEFT_DATABASE_URL. "
+            "`weft up` brings its own."
+        )
+    part.run(_serve(settings, supervised), supervised)
+
+
+async def _serve(settings: Settings, supervised: str | None) -> None:
+    from weft import traces
+    from weft.registry import Registry, Terms
+
+    async with (
+        part.observed(settings, "registry", settings.registry_metrics) as telemetry,
+        Registry(
+            database_url=settings.database_url,
+            address=settings.registry_listen,
+            terms=Terms(ttl=settings.registry_lease_ttl),
+            cold_start=settings.registry_cold_start,
+            telemetry=telemetry,
+            extra=traces.add_to,
+        ) as found,
+    ):
+        await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
+
+
+async def _serving(found: Registry, metrics: str, supervised: str | None) -> None:
+    part.announce(supervised, address=found.address, metrics=metrics)
+    await found.wait()

@@ -1,0 +1,110 @@
+"""How commands reach the mesh: one event loop a command, one channel to the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from weft import rpc
+from weft.cli import failures
+from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
+
+if TYPE_CHECKING:
+    from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+
+T = TypeVar("T")
+PATIENCE = 5.0  # seconds for an answer of the registry
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Runs the asynchronous part of a command."""
+    return asyncio.run(main)
+
+
+@contextlib.asynccontextmanager
+async def registry(address: str) -> AsyncIterator[Registry]:
+    """The registry at "host:port".
+
+    Raises:
+        Failure: it cannot be reached; says what to do.
+        rpc.Error: it refuses a question.
+    """
+    async with rpc.Channel(address) as channel:
+        with told(address):
+            yield Registry(address, channel)
+
+
+@contextlib.contextmanager
+def told(address: str) -> Any:
+    """Turns failed calls to the registry into what a person can act upon."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as failed:
+        error = rpc.error_from_call(failed)
+        if isinstance(error, rpc.Unavailable | rpc.DeadlineExceeded):
+            raise failures.Failure(
+                f"The registry at {address} cannot be reached. Start everything with `weft up`, "
+                "or name another registry with --registry or WEFT_REGISTRY."
+            ) from failed
+        raise error from failed
+
+
+class Registry:
+    """What commands ask a registry."""
+
+    def __init__(self, address: str, channel: rpc.Channel) -> None:
+        self.address = address
+        self.channel = channel
+        self._stub: RegistryServiceAsyncStub = registry_pb2_grpc.RegistryServiceStub(channel)
+
+    async def agents(self, *, timeout: float = PATIENCE) -> list[agent_pb2.Agent]:  # noqa: ASYNC109 gRPC's own
+        """All agents by name."""
+        found: list[agent_pb2.Agent] = []
+        token = ""
+        while True:
+            request = registry_pb2.ListAgentsRequest(page_size=1_000, page_token=token)
+            page = await self._stub.ListAgents(request, timeout=timeout)
+            found += page.agents
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def resolve(self, **target: str) -> Sequence[agent_pb2.Instance]:
+        """Instances in service of agent=, service= or capability=.
+
+        Raises:
+            AioRpcError: NOT_FOUND when there never was such a one.
+        """
+        request = registry_pb2.ResolveRequest(**target)  # type: ignore[arg-type]  # one of the three
+        return (await self._stub.Resolve(request, timeout=PATIENCE)).instances
+
+    async def agent(self, name: str) -> Sequence[agent_pb2.Instance]:
+        """Instances in service of an agent, at least one.
+
+        Raises:
+            Failure: there is none; names what is similar.
+        """
+        try:
+            found = await self.resolve(agent=name)
+        except grpc.aio.AioRpcError as failed:
+            if failed.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            hint = failures.nearest(name, [agent.name for agent in await self.agents()])
+            raise failures.Failure(
+                f"There is no agent {name!r}.{hint} `weft agents` lists them."
+            ) from failed
+        if not found:
+            raise failures.Failure(
+                f"No instance of {name!r} is in service now. `weft agents` shows their states."
+            )
+        return found
+
+    async def descriptors(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Serialized descriptor sets by digest."""
+        request = registry_pb2.GetDescriptorsRequest(digests=digests)
+        answer = await self._stub.GetDescriptors(request, timeout=PATIENCE)
+        return dict(answer.descriptors.sets)

@@ -1,0 +1,140 @@
+"""All parts of a mesh on one machine, owned by one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from weft import config, embedded
+from weft.cli.house.child import Child, State
+from weft.config import Settings
+
+_STOP = timedelta(seconds=5)  # beyond what the calls that run are granted
+FLEET = "support"
+
+
+class House:
+    """Servers and parts of a mesh. Enter it in the main thread: the servers' lives hang on it.
+
+        async with House(settings, environ=os.environ) as house:
+            await house.ready()
+
+    Leaving it stops the gateway first, which drains, then agents, registry and servers.
+
+    Args:
+        settings: of the whole mesh; addresses must be fixed (see `with_free_ports`).
+        environ: what parts inherit beyond their settings.
+        replicas: instances of an agent, by its name, where it shall be more than one.
+        report: told in words what happens.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        environ: Mapping[str, str],
+        replicas: Mapping[str, int] | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings = settings
+        self.children: list[Child] = []
+        self._environ = environ
+        self._replicas = replicas or {}
+        self._report = report
+        self._keeping: list[asyncio.Task[None]] = []
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            servers = await stack.enter_async_context(
+                embedded.launch(
+                    self.settings.data,
+                    redis_url=self.settings.redis_url or None,
+                    database_url=self.settings.database_url or None,
+                    on_progress=self._report,
+                )
+            )
+            self.settings = dataclasses.replace(
+                self.settings, redis_url=servers.redis_url, database_url=servers.database_url
+            )
+            await stack.enter_async_context(self._parts())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def ready(self) -> None:
+        """Returns when every part is.
+
+        Raises:
+            Failure: one does not come up.
+        """
+        waiting = [asyncio.create_task(child.ready.wait()) for child in self.children]
+        try:
+            pending = set(waiting)
+            while pending:
+                done, _ = await asyncio.wait(
+                    {*pending, *self._keeping}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for kept in done.intersection(self._keeping):
+                    await kept
+                pending -= done
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def failed(self) -> None:
+        """Waits for a part that cannot be kept running, and raises its Failure."""
+        await asyncio.gather(*self._keeping)
+
+    def kill(self) -> None:
+        """Ends all parts at once; the servers end with this process."""
+        for child in self.children:
+            child.kill()
+
+    @contextlib.asynccontextmanager
+    async def _parts(self) -> AsyncIterator[None]:
+        # The order in which they stop.
+        grace = self.settings.agents_drain + _STOP
+        gateway = [self._child("gateway", "gateway", grace=grace)]
+        agents = [self._child("agents", "agents", "serve", FLEET, grace=grace)]
+        for agent, count in self._replicas.items():
+            for number in range(2, count + 1):
+                command = ("agents", "serve", FLEET, "--only", agent, "--metrics", "127.0.0.1:0")
+                agents.append(self._child(f"{agent}-{number}", *command, grace=grace))
+        registry = [self._child("registry", "registry", grace=_STOP)]
+        self.children = [*registry, *agents, *gateway]
+        self._keeping = [asyncio.create_task(child.keep()) for child in self.children]
+        try:
+            yield
+        finally:
+            for group in (gateway, agents, registry):
+                await asyncio.gather(*(child.stop() for child in group))
+            await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    def _child(self, name: str, *arguments: str, grace: timedelta) -> Child:
+        return Child(
+            name,
+            (sys.executable, "-m", "weft.cli", *arguments),
+            environment={**self._environ, **config.environment(self.settings)},
+            log=self.log(name),
+            patience=grace,
+            report=self._report,
+        )
+
+    def log(self, name: str) -> Path:
+        """The log file of a part."""
+        return self.settings.data.resolve() / "log" / f"{name}.log"
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every part is ready now."""
+        return all(child.state is State.READY for child in self.children)

@@ -1,0 +1,82 @@
+"""The addresses of a mesh on one machine: checked before anything starts, or chosen where they may be any."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import socket
+from contextlib import ExitStack
+
+from weft.cli.failures import Failure
+from weft.config import Settings
+
+# Addresses that others must know before their process runs, so that port 0 cannot be left to it.
+_LISTENS = ("registry_listen", "gateway_listen", "gateway_grpc_listen")
+_METRICS = ("registry_metrics", "gateway_metrics", "agents_metrics")
+
+
+def check_free(settings: Settings) -> None:
+    """Sees that every address can be bound.
+
+    Raises:
+        Failure: one cannot; names the setting to change.
+    """
+    with ExitStack() as held:
+        for field in (*_LISTENS, *_METRICS):
+            address = getattr(settings, field)
+            try:
+                held.enter_context(_bound(address))
+            except OSError as failed:
+                why = "is in use" if failed.errno == errno.EADDRINUSE else f"fails: {failed}"
+                raise Failure(
+                    f"{address} {why}. Stop what uses it, or set WEFT_{field.upper()} "
+                    f"(in weft.toml: {field}) to another address; port 0 takes any."
+                ) from failed
+            except ValueError as failed:
+                raise Failure(
+                    f"WEFT_{field.upper()} must be HOST:PORT, not {address!r}."
+                ) from failed
+
+
+def with_free_ports(settings: Settings) -> Settings:
+    """The settings with every port 0 that others must know replaced by a free port, and callers told."""
+    with ExitStack() as held:
+        chosen = {}
+        for field in _LISTENS:
+            address = getattr(settings, field)
+            if address.endswith(":0"):
+                # All held until all are chosen, so that no two get the same.
+                host, port = held.enter_context(_bound(address)).getsockname()[:2]
+                chosen[field] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    found = dataclasses.replace(settings, **chosen)
+    return dataclasses.replace(
+        found,
+        registry=dialled(found.registry_listen),
+        gateway=f"http://{dialled(found.gateway_listen)}",
+    )
+
+
+def any_ports(settings: Settings) -> Settings:
+    """The settings with every port of the loopback interface's free ones."""
+    return dataclasses.replace(settings, **dict.fromkeys((*_LISTENS, *_METRICS), "127.0.0.1:0"))
+
+
+def dialled(address: str) -> str:
+    """The address by which this machine reaches a server that listens on `address`."""
+    host, _, port = address.rpartition(":")
+    anywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 compared, not bound
+    return f"{anywhere.get(host, host)}:{port}"
+
+
+def _bound(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port whose last connections linger can be had; one that is listened on cannot.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host.strip("[]"), int(port)))
+    except BaseException:
+        found.close()
+        raise
+    return found

@@ -1,0 +1,68 @@
+"""Options that several commands share. Settings come from weft.config; an option on the line wins."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import click
+
+from weft import config
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FIELDS = {field.name: field for field in dataclasses.fields(config.Settings)}
+_HINTS = get_type_hints(config.Settings)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for programs instead of text."
+)
+key_option = click.option("--key", metavar="KEY", help="API key, where the gateway asks for one.")
+
+
+def configured(*fields: str, **renamed: str) -> Callable[[F], F]:
+    """Passes `settings` to a command, with options that override single fields of it.
+
+    Args:
+        fields: settings whose option is their name: "registry" -> --registry.
+        renamed: option name -> setting: listen="registry_listen" -> --listen.
+    """
+    options = {field: field for field in fields} | renamed
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = {field: kwargs.pop(f"set_{field}") for field in options.values()}
+            settings = config.load()
+            overrides = {field: value for field, value in given.items() if value is not None}
+            return command(*args, settings=dataclasses.replace(settings, **overrides), **kwargs)
+
+        for name, field in reversed(options.items()):
+            call = _option(name, field)(call)
+        return call  # type: ignore[return-value]  # the same command with fewer parameters
+
+    return decorate
+
+
+def _option(name: str, field: str) -> Callable[[F], F]:
+    about = str(_FIELDS[field].metadata["doc"]).rstrip(".")
+    kind, metavar = _kind(field)
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        f"set_{field}",
+        type=kind,
+        metavar=metavar,
+        help=f"{about}. [WEFT_{field.upper()}]",
+    )
+
+
+def _kind(field: str) -> tuple[click.ParamType, str | None]:
+    if field == "data":
+        return click.Path(path_type=Path, file_okay=False), "DIR"
+    if choices := get_args(_HINTS[field]):
+        return click.Choice(choices), None
+    if field == "gateway" or field.endswith("_url"):
+        return click.STRING, "URL"
+    return click.STRING, "NAME" if field == "zone" else "ADDRESS"

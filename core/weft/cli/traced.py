@@ -1,0 +1,46 @@
+"""Recent traces, from the registry process that keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+
+from weft import rpc
+from weft.cli import connect, waterfall
+from weft.v1 import trace_pb2, trace_pb2_grpc
+
+_POLL = 0.1  # seconds
+
+
+async def recent(registry: str, limit: int) -> list[trace_pb2.TraceSummary]:
+    """The newest traces, newest first."""
+    async with rpc.Channel(registry) as channel:
+        with connect.told(registry):
+            stub = trace_pb2_grpc.TraceQueryServiceStub(channel)
+            request = trace_pb2.ListTracesRequest(page_size=limit)
+            return list((await stub.ListTraces(request, timeout=connect.PATIENCE)).traces)
+
+
+async def spans(registry: str, trace_id: str, wait: float) -> list[trace_pb2.Span]:
+    """The spans of a trace; with `wait`, asked for that many seconds until none is missing.
+
+    Raises:
+        rpc.NotFound: there is no such trace.
+    """
+    until = time.monotonic() + wait
+    async with rpc.Channel(registry) as channel:
+        stub = trace_pb2_grpc.TraceQueryServiceStub(channel)
+        request = trace_pb2.GetTraceRequest(trace_id=trace_id)
+        while True:
+            late = time.monotonic() >= until
+            with connect.told(registry):
+                try:
+                    answer = await stub.GetTrace(request, timeout=connect.PATIENCE)
+                    if late or waterfall.is_whole(answer.spans):
+                        return list(answer.spans)
+                except grpc.aio.AioRpcError as failed:
+                    if late or failed.code() is not grpc.StatusCode.NOT_FOUND:
+                        raise
+            await asyncio.sleep(_POLL)

@@ -1,0 +1,12 @@
+"""PostgreSQL for the rooms: a pool, ordered migrations, SQL called by its name, errors of one tree.
+
+Each room has a schema of its own and a package of `.sql` files: `NNNN_*.sql` are migrations, all
+others hold queries, each under a line `-- name: NAME` and a comment that says what it is for.
+"""
+
+from weft.postgres._database import Database
+from weft.postgres._migrations import MigrationChanged, MigrationFailed
+from weft.postgres._queries import UnknownQuery
+from weft.postgres._transaction import Transaction
+
+__all__ = ["Database", "MigrationChanged", "MigrationFailed", "Transaction", "UnknownQuery"]

@@ -1,0 +1,185 @@
+"""Single point of control for connections to PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self, TypeVar
+
+import asyncpg
+
+from weft.postgres import _migrations
+from weft.postgres._errors import broke, translated
+from weft.postgres._queries import Queries
+from weft.postgres._transaction import Connection, Transaction, execute, time_left
+
+_CONNECT_LIMIT = 10.0  # seconds
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]*")
+_POOL_SIZE = 10
+
+T = TypeVar("T")
+Act = Callable[[Connection[asyncpg.Record]], Awaitable[T]]
+
+
+class Database:
+    """A pool of connections that look into one schema. Close it by `close()`.
+
+    A statement may take what is left of the current rpc.Deadline, and 30 seconds at most. Its
+    methods raise: Unavailable when the server is away (a statement that only reads is tried once
+    more on a fresh connection before that), DeadlineExceeded, AlreadyExists (unique), Aborted
+    (deadlock, serialization), FailedPrecondition (foreign key), InvalidArgument (a value that
+    cannot be stored); `metadata["constraint"]` names the constraint. After Unavailable or
+    DeadlineExceeded a change may have been made or not.
+
+    A SELECT that calls a function of one's own which changes something belongs into `execute` or
+    a transaction: `fetch` takes every SELECT without a changing word in it for a read.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], schema: str) -> None:
+        self._pool = pool
+        self._schema = schema
+        self._queries = Queries()
+
+    @classmethod
+    async def connect(cls, url: str, schema: str, *, pool_size: int = _POOL_SIZE) -> Self:
+        """Opens a pool on `url`. The schema need not exist before `migrate`. Raises rpc.Error."""
+        if not _SCHEMA.fullmatch(schema):
+            raise ValueError(f"{schema!r} is no plain name for a schema")
+        with translated():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=pool_size,
+                timeout=_CONNECT_LIMIT,
+                reset=_reset,
+                server_settings={"search_path": schema, "application_name": f"weft-{schema}"},
+            )
+        return cls(pool, schema)
+
+    async def close(self) -> None:
+        """Closes all connections; statements that still run are cut."""
+        self._pool.terminate()
+        with contextlib.suppress(asyncpg.InterfaceError, OSError):
+            await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def load(self, package: str) -> None:
+        """Reads the named queries of a package; `migrate` does it too."""
+        self._queries.load(package)
+
+    async def migrate(self, package: str) -> list[str]:
+        """Reads the queries of a package and runs those of its migrations that were never run.
+
+        All run in one transaction, one process at a time: either all take effect or none. Returns
+        their names. Raises MigrationFailed, MigrationChanged or rpc.Unavailable.
+        """
+        self.load(package)
+        async with self._begun() as connection:
+            return await _migrations.run(connection, package, self._schema)
+
+    def query(self, name: str) -> str:
+        """The SQL of the query `name`. Raises UnknownQuery."""
+        return self._queries[name].sql
+
+    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """All rows of the query `name`."""
+        query = self._queries[name]
+        return await self._run(
+            lambda on: on.fetch(query.sql, *args, timeout=time_left()), twice=query.reads
+        )
+
+    async def fetchrow(self, name: str, *args: Any) -> asyncpg.Record | None:
+        """The first row of the query `name`, None if there is none."""
+        query = self._queries[name]
+        return await self._run(
+            lambda on: on.fetchrow(query.sql, *args, timeout=time_left()), twice=query.reads
+        )
+
+    async def fetchval(self, name: str, *args: Any) -> Any:
+        """The first value of the first row of the query `name`, None if there is none."""
+        query = self._queries[name]
+        return await self._run(
+            lambda on: on.fetchval(query.sql, *args, timeout=time_left()), twice=query.reads
+        )
+
+    async def execute(self, name: str, *args: Any) -> int:
+        """Runs the query `name` and returns how many rows it changed. It is never run twice."""
+        query = self._queries[name]
+        return await self._run(lambda on: execute(on, query, *args), twice=False)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Begins a transaction; commits at the end of the block, rolls back when it raises.
+
+        Raises Unavailable from a commit whose answer was lost: it may have taken effect.
+        """
+        async with self._begun() as connection:
+            yield Transaction(connection, self._queries)
+
+    @contextlib.asynccontextmanager
+    async def _begun(self) -> AsyncIterator[Connection[asyncpg.Record]]:
+        async with contextlib.AsyncExitStack() as stack:
+            with translated():
+                try:
+                    connection, work = await self._begin(stack)
+                except BaseException as failed:
+                    if not broke(failed):
+                        raise
+                    await self._forget_connections()
+                    connection, work = await self._begin(stack)
+            try:
+                yield connection
+            except BaseException:
+                await _roll_back(connection, work)
+                raise
+            with translated():
+                await work.commit()
+
+    async def _begin(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[Connection[asyncpg.Record], asyncpg.transaction.Transaction]:
+        connection = await stack.enter_async_context(self._pool.acquire(timeout=time_left()))
+        work = connection.transaction()
+        await work.start()
+        return connection, work
+
+    async def _run(self, act: Act[T], *, twice: bool) -> T:
+        with translated():
+            try:
+                return await self._once(act)
+            except Exception as failed:
+                if not (twice and broke(failed)):
+                    raise
+            await self._forget_connections()
+            return await self._once(act)
+
+    async def _once(self, act: Act[T]) -> T:
+        async with self._pool.acquire(timeout=time_left()) as connection:
+            return await act(connection)
+
+    async def _forget_connections(self) -> None:
+        # After a restart of the server every pooled connection is dead, each not noticed before
+        # its first use; the next one to be taken must be a new one.
+        await self._pool.expire_connections()
+
+
+async def _reset(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    # asyncpg's own reset is a round trip for each statement, to undo what is never done here
+    # (LISTEN, SET, session locks).
+    if connection.is_in_transaction():
+        await connection.reset()
+
+
+async def _roll_back(
+    connection: Connection[asyncpg.Record], work: asyncpg.transaction.Transaction
+) -> None:
+    try:
+        await work.rollback()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        connection.terminate()

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it in a fresh virtual environment and runs the fundamentals against it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+"${VENV:-.venv}/bin/python" -m build --wheel --outdir "$scratch/dist" . >"$scratch/build.log" || { cat "$scratch/build.log"; exit 1; }
+"${PYTHON:-python3}" -m venv "$scratch/venv"
+"$scratch/venv/bin/python" -m pip install --quiet --disable-pip-version-check --prefer-binary \
+  "$scratch"/dist/*.whl httpx pytest pytest-asyncio pytest-timeout
+cp -r tests/fundamentals tests/conftest.py "$scratch/"
+cat >"$scratch/pytest.ini" <<'INI'
+[pytest]
+addopts = --import-mode=importlib
+asyncio_mode = auto
+timeout = 60
+INI
+cd "$scratch"
+venv/bin/python - <<'PY'
+import pathlib, weft.rpc
+assert "site-packages" in str(pathlib.Path(weft.rpc.__file__)), weft.rpc.__file__
+PY
+venv/bin/python -m pytest -q fundamentals
