@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,11 +16,12 @@ from weft.postgres._queries import Queries
 from weft.postgres._transaction import Connection, Transaction, execute, time_left
 
 _CONNECT_LIMIT = 10.0  # seconds
+_CLOSE_LIMIT = 1.0  # seconds
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]*")
 _POOL_SIZE = 10
 
 T = TypeVar("T")
-Act = Callable[[Connection[asyncpg.Record]], Awaitable[T]]
+Act = Callable[[Connection], Awaitable[T]]
 
 
 class Database:
@@ -58,10 +60,12 @@ class Database:
         return cls(pool, schema)
 
     async def close(self) -> None:
-        """Closes all connections; statements that still run are cut."""
-        self._pool.terminate()
-        with contextlib.suppress(asyncpg.InterfaceError, OSError):
-            await self._pool.close()
+        """Closes all connections; statements that still run after a second are cut."""
+        try:
+            async with asyncio.timeout(_CLOSE_LIMIT):
+                await self._pool.close()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # TimeoutError is one
+            self._pool.terminate()
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,16 +127,16 @@ class Database:
             yield Transaction(connection, self._queries)
 
     @contextlib.asynccontextmanager
-    async def _begun(self) -> AsyncIterator[Connection[asyncpg.Record]]:
-        async with contextlib.AsyncExitStack() as stack:
-            with translated():
-                try:
-                    connection, work = await self._begin(stack)
-                except BaseException as failed:
-                    if not broke(failed):
-                        raise
-                    await self._forget_connections()
-                    connection, work = await self._begin(stack)
+    async def _begun(self) -> AsyncIterator[Connection]:
+        with translated():
+            try:
+                connection, work = await self._begin()
+            except Exception as failed:
+                if not broke(failed):
+                    raise
+                await self._forget_connections()
+                connection, work = await self._begin()
+        try:
             try:
                 yield connection
             except BaseException:
@@ -140,13 +144,18 @@ class Database:
                 raise
             with translated():
                 await work.commit()
+        finally:
+            await self._pool.release(connection)
 
-    async def _begin(
-        self, stack: contextlib.AsyncExitStack
-    ) -> tuple[Connection[asyncpg.Record], asyncpg.transaction.Transaction]:
-        connection = await stack.enter_async_context(self._pool.acquire(timeout=time_left()))
-        work = connection.transaction()
-        await work.start()
+    async def _begin(self) -> tuple[Connection, asyncpg.transaction.Transaction]:
+        connection = await self._pool.acquire(timeout=time_left())
+        try:
+            work = connection.transaction()
+            async with asyncio.timeout(time_left()):
+                await work.start()
+        except BaseException:
+            await self._pool.release(connection)
+            raise
         return connection, work
 
     async def _run(self, act: Act[T], *, twice: bool) -> T:
@@ -176,9 +185,7 @@ async def _reset(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await connection.reset()
 
 
-async def _roll_back(
-    connection: Connection[asyncpg.Record], work: asyncpg.transaction.Transaction
-) -> None:
+async def _roll_back(connection: Connection, work: asyncpg.transaction.Transaction) -> None:
     try:
         await work.rollback()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):

@@ -7,7 +7,7 @@ the RPC server logs it and tells the caller nothing of it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import asyncpg
@@ -18,11 +18,8 @@ _RETRY_AFTER = timedelta(milliseconds=500)
 _UNAVAILABLE = "DATABASE_UNAVAILABLE"
 # SQLSTATE or its class (PostgreSQL, Appendix A) of a server that is going down or coming up.
 _SERVER_AWAY = ("08", "57P01", "57P02", "57P03", "57P05")
-_NO_ENTRY = ("28", "3D")
-_OUT_OF_RESOURCES = ("53",)
-_CONCURRENT = ("40001", "40P01", "55P03")
-_DANGLING = ("23001", "23503", "23P01")
-_NOT_STORABLE = ("22", "23502", "23514")
+_DANGLING = "Something this depends on is not there, or something depends on it."
+_NOT_STORABLE = "A value is of a form that cannot be stored."
 # asyncpg's own words for a connection that was closed under a caller's hands.
 _CLOSED = ("connection is closed", "connection was closed", "connection has been released")
 
@@ -72,20 +69,22 @@ def _by_state(failed: asyncpg.PostgresError, state: str) -> rpc.Error | None:
     # The server's detail is left out: it holds values, which may be secret.
     constraint = getattr(failed, "constraint_name", None)
     where = {"constraint": str(constraint)} if constraint else {}
-    if state.startswith(_OUT_OF_RESOURCES):
-        return rpc.Unavailable(
-            "The database is out of resources.", reason=_UNAVAILABLE, retry_after=_RETRY_AFTER
-        )
-    if state.startswith(_NO_ENTRY):
-        return rpc.FailedPrecondition(f"The database refuses this program: {failed}.")
-    if state.startswith(_CONCURRENT):
-        return rpc.Aborted()
-    if state == "57014":
-        return rpc.DeadlineExceeded("The database gave up on a statement that took too long.")
-    if state == "23505":
-        return rpc.AlreadyExists(metadata=where)
-    if state.startswith(_DANGLING):
-        return rpc.FailedPrecondition("Something this depends on is not there.", metadata=where)
-    if state.startswith(_NOT_STORABLE):
-        return rpc.InvalidArgument("A value is of a form that cannot be stored.")
+    table: tuple[tuple[tuple[str, ...], Callable[[], rpc.Error]], ...] = (
+        (("53",), _out_of_resources),
+        (("28", "3D"), lambda: rpc.FailedPrecondition(f"The database refuses: {failed}.")),
+        (("40001", "40P01", "55P03"), rpc.Aborted),
+        (("57014",), lambda: rpc.DeadlineExceeded("The database gave up on a long statement.")),
+        (("23505",), lambda: rpc.AlreadyExists(metadata=where)),
+        (("23001", "23503", "23P01"), lambda: rpc.FailedPrecondition(_DANGLING, metadata=where)),
+        (("22", "23502", "23514"), lambda: rpc.InvalidArgument(_NOT_STORABLE, metadata=where)),
+    )
+    for states, error in table:
+        if state.startswith(states):
+            return error()
     return None
+
+
+def _out_of_resources() -> rpc.Error:
+    return rpc.Unavailable(
+        "The database is out of resources.", reason=_UNAVAILABLE, retry_after=_RETRY_AFTER
+    )

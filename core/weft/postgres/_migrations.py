@@ -28,7 +28,7 @@ class MigrationChanged(rpc.FailedPrecondition):
     reason = "MIGRATION_CHANGED"
 
 
-async def run(connection: Connection[asyncpg.Record], package: str, schema: str) -> list[str]:
+async def run(connection: Connection, package: str, schema: str) -> list[str]:
     """Runs what was never run, in the transaction that is open on `connection`; returns the names."""
     own = Queries()
     own.load(_SQL)
@@ -56,7 +56,7 @@ async def run(connection: Connection[asyncpg.Record], package: str, schema: str)
     return done
 
 
-async def _apply(connection: Connection[asyncpg.Record], script: Script) -> None:
+async def _apply(connection: Connection, script: Script) -> None:
     with translated():
         try:
             await connection.execute(script.sql)

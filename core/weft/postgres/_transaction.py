@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -15,7 +15,7 @@ from weft.postgres._queries import Queries, Query
 STATEMENT_LIMIT = 30.0  # seconds, where no deadline says less
 _COUNT = re.compile(r"\d+$")
 
-Connection = PoolConnectionProxy
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 
 def time_left() -> float:
@@ -42,7 +42,7 @@ class Transaction:
     All methods raise rpc errors as those of Database do, after which the transaction is lost.
     """
 
-    def __init__(self, connection: Connection[asyncpg.Record], queries: Queries) -> None:
+    def __init__(self, connection: Connection, queries: Queries) -> None:
         self._connection = connection
         self._queries = queries
 
@@ -71,6 +71,6 @@ class Transaction:
             return await execute(self._connection, query, *args)
 
 
-async def execute(connection: Connection[asyncpg.Record], query: Query, *args: Any) -> int:
+async def execute(connection: Connection, query: Query, *args: Any) -> int:
     """Runs a query for its effect. Raises driver errors."""
     return changed_rows(await connection.execute(query.sql, *args, timeout=time_left()))
