@@ -17,6 +17,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
+from weft import rpc
 from weft.gateway.transcoding.binding import Binding, BindingError, compile_rule
 from weft.gateway.transcoding.json_codec import Codec, JsonOptions
 from weft.gateway.transcoding.router import Route, Router
@@ -234,6 +235,12 @@ def _method(
             faults.append(f"HTTP rule: {failed}")
     skill, skill_faults = _skill(options.Extensions[options_pb2.skill])
     request, reply = method.input_type, method.output_type
+    request_codec = schema.codec(request.full_name)
+    for number, example in enumerate(skill.examples, 1):
+        try:
+            request_codec.to_wire(example.encode())
+        except rpc.InvalidArgument as wrong:
+            faults.append(f"example {number}: {wrong.message}")
     made = Method(
         path=f"/{service.full_name}/{method.name}",
         service=service.full_name,
@@ -247,7 +254,7 @@ def _method(
         idempotency=Idempotency(options.idempotency_level),
         skill=skill,
         bindings=tuple(bindings),
-        request_codec=schema.codec(request.full_name),
+        request_codec=request_codec,
         response_codec=schema.codec(reply.full_name),
     )
     return made, faults + skill_faults

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from weft import rpc
 from weft.gateway.transcoding import percent
@@ -27,9 +27,10 @@ _SHOWN = 200  # characters of a path repeated in an error
 
 
 class MethodNotAllowed(rpc.Unimplemented):
-    """The path is served, by other HTTP methods (HTTP status 405). `allow` lists them."""
+    """The path is served, by other HTTP methods. `allow` lists them."""
 
     reason = "METHOD_NOT_ALLOWED"
+    http_status: ClassVar[int] = 405
 
     def __init__(self, method: str, path: str, allow: Iterable[str]) -> None:
         self.allow = tuple(sorted(allow))
