@@ -1,0 +1,236 @@
+"""What a careless or hostile caller sends, by each door: a clear error, and the process lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+import grpc
+import httpx
+import pytest
+from httpx import AsyncClient
+
+from weft import rpc
+from weft.echo.v1 import echo_pb2, echo_pb2_grpc
+from weft.gateway import Gateway
+from weft.gateway.guards.key_store import KeyStore
+from weft.postgres import Database
+from weft.rpc.testing import wait_until
+
+REST = "/v1/echo:say"
+CONNECT = "/weft.echo.v1.EchoService/Say"
+DOORS = [REST, CONNECT]
+
+
+def violations(answer: httpx.Response) -> list[tuple[str, str]]:
+    body = answer.json()
+    details = body["error"]["details"] if "error" in body else [d["debug"] for d in body["details"]]
+    return [(v["field"], v["description"]) for d in details for v in d.get("fieldViolations", [])]
+
+
+async def alive(http: AsyncClient) -> None:
+    assert (await http.post(REST, json={"text": "ok"})).json()["text"] == "ok"
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"text": ', None),
+        (b"[]", None),
+        (b'"text"', None),
+        (b'{"txet": "a"}', "txet"),
+        (b'{"text": 5}', "text"),
+        (b'{"delay": "soon"}', "delay"),
+        (b'{"failWith": "x"}', "failWith"),
+        (b'{"failWith": 99999999999}', "failWith"),
+        (b'{"text": "\xff\xfe"}', None),
+        (b'{"text": "\\ud800"}', None),
+        (b"{" * 100_000, None),
+        (b'{"a":' * 100_000, None),
+        (b"[" * 100_000, None),
+    ],
+)
+async def test_bodies_that_are_no_request(
+    http: AsyncClient, door: str, body: bytes, field: str | None
+) -> None:
+    answer = await http.post(door, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    if field is not None:
+        assert field in [name for name, _ in violations(answer)]
+    await alive(http)
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_hundred_megabytes_are_refused_unread(http: AsyncClient, door: str) -> None:
+    answer = await http.post(door, content=b"x" * 100_000_000)
+    assert answer.status_code == 413
+
+    async def drops():
+        for _ in range(100):
+            yield b"x" * 1_000_000
+
+    try:
+        chunked = await http.post(door, content=drops())
+    except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
+        chunked = None  # the gateway hung up on a sender that would not stop
+    assert chunked is None or chunked.status_code == 413
+    await alive(http)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ({"x-request-timeout": "0"}, 504),
+        ({"connect-timeout-ms": "0"}, 504),
+        ({"grpc-timeout": "0S"}, 504),
+        ({"x-request-timeout": "soon"}, 400),
+        ({"connect-timeout-ms": "-1"}, 400),
+        ({"grpc-timeout": "5"}, 400),
+    ],
+)
+async def test_deadlines_of_nothing_and_of_nonsense(
+    http: AsyncClient, door: str, header: dict[str, str], status: int
+) -> None:
+    answer = await http.post(door, json={"text": "a"}, headers=header)
+    assert answer.status_code == status
+    if status == 400:
+        assert violations(answer)[0][0] == next(iter(header))
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_body_of_another_type_is_refused(http: AsyncClient, door: str) -> None:
+    answer = await http.post(door, content=b"a=b", headers={"content-type": "text/plain"})
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/echo/%ff", "/v1/echo/%zz", "/v1/echo/a?text=%ff", "/v1/echo/a?nope=1"]
+)
+async def test_bad_targets(http: AsyncClient, path: str) -> None:
+    answer = await http.get(path)
+    assert answer.status_code in {400, 404}
+    await alive(http)
+
+
+async def test_a_header_bomb_is_refused(gateway: Gateway, http: AsyncClient) -> None:
+    host, _, port = gateway.url.removeprefix("http://").rpartition(":")
+    for bomb in (b"".join(b"x-%d: y\r\n" % n for n in range(100_000)), b"x: " + b"y" * 10_000_000):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        answer = b""
+        try:
+            writer.write(b"GET /v1/echo/a HTTP/1.1\r\nhost: x\r\n" + bomb + b"\r\n\r\n")
+            await writer.drain()
+            answer = await reader.read(200)
+        except ConnectionError:
+            pass
+        writer.close()
+        assert not answer or b" 431 " in answer
+    await alive(http)
+
+
+async def test_the_grpc_door(gateway: Gateway) -> None:
+    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+        stub = echo_pb2_grpc.EchoServiceStub(channel)
+
+        async def code_of(call: grpc.aio.UnaryUnaryCall) -> grpc.StatusCode:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            return caught.value.code()
+
+        raw = channel.unary_unary(CONNECT)
+        assert await code_of(raw(b"\x0a\xff\xff\xff\xff\x0f")) in {
+            grpc.StatusCode.INTERNAL,
+            grpc.StatusCode.INVALID_ARGUMENT,
+        }
+        assert await code_of(raw(b"x" * 100_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (
+            await code_of(stub.Say(echo_pb2.SayRequest(), timeout=0))
+            is grpc.StatusCode.DEADLINE_EXCEEDED
+        )
+        unknown = channel.unary_unary("/no.such.Service/Method")
+        assert await code_of(unknown(b"")) is grpc.StatusCode.NOT_FOUND
+        assert (
+            await code_of(stub.Say(echo_pb2.SayRequest(fail_with=99)))
+            is grpc.StatusCode.INVALID_ARGUMENT
+        )
+        assert (
+            await code_of(stub.Say(echo_pb2.SayRequest(), metadata=(("x-big", "y" * 100_000),)))
+            is grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
+        assert (await stub.Say(echo_pb2.SayRequest(text="ok"))).text == "ok"
+
+
+async def test_keys_at_every_door(
+    start,
+    echo,
+    database_url: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with start(auth="keys") as gateway:
+        database = await Database.connect(database_url, schema="gateway")
+        store = KeyStore(database)
+        good = await store.create("good", scopes=["a.read"])
+        bad = await store.create("bad")
+        await store.revoke(bad.key.id)
+        async with (
+            httpx.AsyncClient(base_url=gateway.url) as http,
+            grpc.aio.insecure_channel(gateway.grpc_address) as channel,
+        ):
+            say = echo_pb2_grpc.EchoServiceStub(channel).Say
+
+            async def routed() -> bool:
+                sent = {"x-api-key": good.text}
+                return (await http.post(REST, json={}, headers=sent)).status_code == 200
+
+            await wait_until(routed)
+            for key, reason in (
+                (None, "KEY_MISSING"),
+                ("nonsense", "KEY_MALFORMED"),
+                (bad.text, "KEY_REVOKED"),
+            ):
+                for door in DOORS:
+                    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+                    answer = await http.post(door, json={}, headers=headers)
+                    assert answer.status_code == 401
+                    assert reason in answer.text
+                    assert "www-authenticate" in answer.headers
+                metadata = () if key is None else (("x-api-key", key),)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await say(echo_pb2.SayRequest(), metadata=metadata)
+                assert rpc.error_from_call(caught.value).reason == reason
+            answer = await http.post(CONNECT, json={}, headers={"x-api-key": good.text})
+            assert answer.json()["caller"] == f"key:{good.key.id}"
+            told = await say(echo_pb2.SayRequest(), metadata=(("x-api-key", good.text),))
+            assert told.caller == f"key:{good.key.id}"
+        await database.close()
+    secrets = [key.text.rpartition("_")[2] for key in (good, bad)]
+    for record in caplog.records:
+        assert not any(secret in record.getMessage() for secret in secrets)
+
+
+async def test_nobody_forges_an_identity_from_outside(gateway: Gateway) -> None:
+    forged = (("weft-identity-bin", b"\x0a\x04root"),)
+    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+        stub = echo_pb2_grpc.EchoServiceStub(channel)
+        assert (await stub.Say(echo_pb2.SayRequest(), metadata=forged)).caller == "anonymous"
+        talk = stub.Talk(iter([echo_pb2.TalkRequest(text="a")]), metadata=forged)
+        assert [m.text async for m in talk] == ["a"]
+
+
+async def test_all_kinds_of_rpc_pass_the_grpc_door(gateway: Gateway) -> None:
+    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+        stub = echo_pb2_grpc.EchoServiceStub(channel)
+        repeated = [m.number async for m in stub.Repeat(echo_pb2.RepeatRequest(count=3))]
+        assert repeated == [0, 1, 2]
+        gathered = await stub.Gather(iter([echo_pb2.GatherRequest(text=t) for t in "ab"]))
+        assert list(gathered.texts) == ["a", "b"]
+        request = echo_pb2.SayRequest(text="a")
+        answer = await stub.Say(request, timeout=3)
+        assert timedelta(seconds=2) < answer.time_left.ToTimedelta() < timedelta(seconds=3.1)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Say(echo_pb2.SayRequest(fail_with=9))
+        assert rpc.error_from_call(caught.value).reason == "FAILED_PRECONDITION"
