@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import grpc
 import pytest
@@ -20,7 +21,7 @@ from google.protobuf.descriptor import FileDescriptor
 
 from weft import registry, rpc
 from weft.registry import catalog
-from weft.support.v1 import triage_pb2, triage_pb2_grpc
+from weft.support.v1 import research_pb2, triage_pb2, triage_pb2_grpc
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
 QUICK = registry.Terms(ttl=timedelta(seconds=1), heartbeat_interval=timedelta(seconds=0.2))
@@ -51,6 +52,18 @@ class World:
     port = 0  # of a server that answers on all of 127.0.0.0/8
     descriptor_set = _descriptor_set(triage_pb2.DESCRIPTOR)
     digest = catalog.digest_of(descriptor_set)
+    sets: ClassVar = {
+        catalog.digest_of(content): content
+        for content in (descriptor_set, _descriptor_set(research_pb2.DESCRIPTOR))
+    }
+
+    @classmethod
+    def ref(cls, service: str) -> agent_pb2.ServiceRef:
+        """A reference to a service of any of the contracts."""
+        for digest, content in cls.sets.items():
+            if service in catalog.read(content):
+                return agent_pb2.ServiceRef(name=service, descriptor_digest=digest)
+        raise LookupError(service)
 
     @classmethod
     def instance(cls, instance_id: str = "", **fields: object) -> agent_pb2.Instance:
@@ -60,7 +73,7 @@ class World:
                 "instance_id": instance_id or f"triage-{number}",
                 "agent": "support-triage",
                 "address": f"127.1.{number // 250}.{number % 250 + 1}:{cls.port}",
-                "services": [agent_pb2.ServiceRef(name=SERVICE, descriptor_digest=cls.digest)],
+                "services": [cls.ref(SERVICE)],
                 "version": "1.0.0",
                 "max_concurrency": 10,
             }
@@ -102,7 +115,7 @@ class Member:
         answer = await self.say(registration=registry_pb2.Registration(instances=self.instances))
         self.granted = answer.granted
         if answer.granted.wanted_digests:
-            sets = dict.fromkeys(answer.granted.wanted_digests, World.descriptor_set)
+            sets = {digest: World.sets[digest] for digest in answer.granted.wanted_digests}
             answer = await self.say(descriptors=registry_pb2.DescriptorSets(sets=sets))
         else:
             answer = await self.stream.read()
@@ -250,7 +263,9 @@ class Replica:
         self.server.add(triage_pb2_grpc.add_TriageServiceServicer_to_server, self.triage)
 
     def instance(self, **fields: object) -> agent_pb2.Instance:
-        return World.instance(self.triage.name, address=self.server.address, **fields)
+        return World.instance(
+            **{"instance_id": self.triage.name, "address": self.server.address} | fields
+        )
 
 
 @pytest_asyncio.fixture
@@ -309,21 +324,21 @@ async def spawn() -> AsyncIterator[Callable[..., object]]:
 
 
 @pytest.fixture
-def dial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., rpc.Channel]]:
+def dial(monkeypatch: pytest.MonkeyPatch) -> Callable[..., rpc.Channel]:
     """dial(registry_address, agent) opens xds:///agent as any client would, by the environment variable."""
 
     def open_channel(address: str, agent: str = "support-triage") -> rpc.Channel:
         monkeypatch.setenv(rpc.BOOTSTRAP_VARIABLE, rpc.xds_bootstrap(address))
         return rpc.Channel(f"xds:///{agent}")
 
-    yield open_channel
+    return open_channel
 
 
-async def classify(channel: grpc.aio.Channel, text: str = "hello", timeout: float = 5) -> str:
+async def classify(channel: grpc.aio.Channel, text: str = "hello", within: float = 5) -> str:
     """The name of the replica that answered."""
     stub = triage_pb2_grpc.TriageServiceStub(channel)
     request = triage_pb2.ClassifyRequest(text=text)
-    return (await stub.Classify(request, timeout=timeout)).model
+    return (await stub.Classify(request, timeout=within)).model
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ log = logging.getLogger("weft.registry")
 _OPTIONS = (
     # A server that comes back is noticed by the next check, not after gRPC's minutes of back-off.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # how long a connection may take
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # A connection of our own for each prober: shared ones outlive it in the global pool.
     ("grpc.use_local_subchannel_pool", 1),
@@ -37,6 +37,7 @@ _WATCH = "/grpc.health.v1.Health/Watch"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _FAILURES = 2  # in a row, before an address counts as unreachable
 _JITTER = 0.1
+_SOON = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class _Prober:
         self._services: dict[str, _Service] = {}
         self._fault = ""  # of the address as a whole
         self._failures = 0
+        self._doubt = False  # a connection broke, which says little yet: look again soon
         self._look = asyncio.Event()  # set: check now
         self._up = asyncio.Event()  # set by each check that is answered
         self._task: asyncio.Task[None] | None = None
@@ -156,7 +158,7 @@ class _Prober:
                 await self._probe()
                 spent = asyncio.get_running_loop().time() - started
                 jitter = 1 + _JITTER * (random.random() - 0.5)  # noqa: S311 spreads the load
-                await self._pause(self._interval * jitter - spent)
+                await self._pause(_SOON if self._doubt else self._interval * jitter - spent)
         finally:
             await self._channel.close()
 
@@ -179,7 +181,7 @@ class _Prober:
                     return
             else:
                 self._reached()
-                self._tell(name, health_pb2.HealthCheckResponse.FromString(answer).status)
+                self._tell(name, answer)
 
     def _failed(self, name: str, failed: grpc.aio.AioRpcError) -> bool:
         """Takes a failed check; whether the address answered all the same."""
@@ -197,12 +199,14 @@ class _Prober:
         details = failed.details() or ""
         refused = code == grpc.StatusCode.UNAVAILABLE and "refused" in details.lower()
         self._failures += 1
+        self._doubt = code == grpc.StatusCode.UNAVAILABLE and self._failures < _FAILURES
         if refused or self._failures >= _FAILURES:
             self._unreached("connection refused" if refused else f"health check: {code.name}")
         return False
 
     def _reached(self) -> None:
         self._failures = 0
+        self._doubt = False
         self._up.set()
         self._up.clear()
         if self._fault:
@@ -218,9 +222,8 @@ class _Prober:
             for service in self._services.values():
                 self._index.probed(service.instances, fault)
 
-    def _tell(
-        self, name: str, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType
-    ) -> None:
+    def _tell(self, name: str, answer: bytes) -> None:
+        status = health_pb2.HealthCheckResponse.FromString(answer).status
         said = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
         self._settle(name, "" if status == _SERVING else f"its health service says {said}")
 
@@ -237,7 +240,7 @@ class _Prober:
             try:
                 async for answer in self._watch(request):
                     service.watched = True
-                    self._tell(name, health_pb2.HealthCheckResponse.FromString(answer).status)
+                    self._tell(name, answer)
             except grpc.aio.AioRpcError as failed:
                 if failed.code() == grpc.StatusCode.UNIMPLEMENTED:
                     return

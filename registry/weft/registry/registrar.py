@@ -145,7 +145,7 @@ class Registrar:
                 case "state_change":
                     await send(await self._change(lease, request.state_change))
                 case "deregistration":
-                    await self._leave(lease)
+                    self._leave(lease)
                     return
                 case _:
                     _out_of_order(request, "the lease is granted and the instances are registered")
@@ -176,10 +176,10 @@ class Registrar:
         await self._store.update(lease.lease_id, kept)
         return Response(state_changed=registry_pb2.StateChanged(revision=revision))
 
-    async def _leave(self, lease: leases.Lease) -> None:
+    def _leave(self, lease: leases.Lease) -> None:
         ids = self._leases.close(lease)
         self._index.remove(ids)
-        await self._store.forget(lease.lease_id, ids)
+        self._store.forget(lease.lease_id, ids)
 
 
 async def _collect(requests: Requests, wanted: set[str]) -> Mapping[str, _Received] | None:

@@ -76,6 +76,10 @@ class Registry:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Ends open streams and calls, and returns when all is closed."""
         self._stop.set()
         await self.wait()
 
@@ -88,7 +92,7 @@ class Registry:
         database = await Database.connect(self._database_url, schema="registry")
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
-            store = Store(database)
+            store = Store(database, patience=self._terms.ttl / 2)
             parts = _Parts(store, await store.restore(), self._terms)
             plane = ControlPlane(
                 index=parts.index,
@@ -117,6 +121,7 @@ class Registry:
                 await server.stop(_STOP_GRACE)
                 for task in running:
                     task.cancel()
+            await store.flush()
 
     def _server(self, parts: _Parts, plane: ControlPlane) -> rpc.Server:
         server = rpc.Server(
@@ -164,4 +169,4 @@ class _Parts:
         ids = sorted(lease.instance_ids)
         log.warning("a lease ran out", extra={"lease_id": lease.lease_id, "instances": ids})
         self.index.remove(ids)
-        self.store.forget_later(lease.lease_id, ids)
+        self.store.forget(lease.lease_id, ids)

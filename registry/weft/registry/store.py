@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 
 from weft import rpc
@@ -50,10 +51,16 @@ class Restored:
 
 
 class Store:
-    """Writes through, one transaction for each change. Heartbeats and probes are not written."""
+    """Writes through, one transaction for each change. Heartbeats and probes are not written.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: the registry's own schema.
+        patience: how long a write may take. A stream waits for it with its next heartbeats unread.
+    """
+
+    def __init__(self, database: Database, patience: timedelta) -> None:
         self._database = database
+        self._patience = patience
         self._stored: set[str] = set()  # digests that need not be sent to the database again
         self._stale: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
 
@@ -90,7 +97,7 @@ class Store:
         """Stores instances under a lease, with their agents' contracts and descriptor sets.
 
         Raises:
-            rpc.Unavailable: the database is away; nothing is stored.
+            rpc.Unavailable, rpc.DeadlineExceeded: the database is away; perhaps nothing is stored.
         """
         names = {("service", ref.name) for instance in instances for ref in instance.services}
         names |= {("capability", word) for instance in instances for word in instance.capabilities}
@@ -99,57 +106,65 @@ class Store:
         roles = sorted(agents, key=lambda agent: agent.name)
         sets = sorted(s for s in descriptors if s.digest not in self._stored)
         named = sorted(names)
-        async with self._database.transaction() as work:
-            await work.execute(
-                "put_descriptors", [s.digest for s in sets], [s.content for s in sets]
-            )
-            await work.execute("put_agents", [a.name for a in roles], [_bytes(a) for a in roles])
-            await work.execute(
-                "put_names", [kind for kind, _ in named], [name for _, name in named]
-            )
-            await work.execute(
-                "put_instances",
-                lease_id,
-                [i.instance_id for i in ordered],
-                [i.agent for i in ordered],
-                [_bytes(i) for i in ordered],
-            )
+        with rpc.Deadline.after(self._patience).applied():
+            async with self._database.transaction() as work:
+                if sets:
+                    digests, contents = [s.digest for s in sets], [s.content for s in sets]
+                    await work.execute("put_descriptors", digests, contents)
+                await work.execute(
+                    "put_agents", [a.name for a in roles], [_bytes(a) for a in roles]
+                )
+                await work.execute("put_names", [kind for kind, _ in named], [n for _, n in named])
+                await work.execute(
+                    "put_instances",
+                    lease_id,
+                    [i.instance_id for i in ordered],
+                    [i.agent for i in ordered],
+                    [_bytes(i) for i in ordered],
+                )
         self._stored.update(s.digest for s in sets)
 
     async def update(self, lease_id: str, instances: Sequence[agent_pb2.Instance]) -> None:
         """Stores instances anew, those that are still of this lease.
 
         Raises:
-            rpc.Unavailable: the database is away; nothing is stored.
+            rpc.Unavailable, rpc.DeadlineExceeded: the database is away; perhaps nothing is stored.
         """
-        await self._database.execute(
-            "update_instances",
-            lease_id,
-            [i.instance_id for i in instances],
-            [_bytes(i) for i in instances],
-        )
+        with rpc.Deadline.after(self._patience).applied():
+            await self._database.execute(
+                "update_instances",
+                lease_id,
+                [i.instance_id for i in instances],
+                [_bytes(i) for i in instances],
+            )
 
-    async def forget(self, lease_id: str, instance_ids: Sequence[str]) -> None:
+    def forget(self, lease_id: str, instance_ids: Sequence[str]) -> None:
         """Deletes instances, those that are still of this lease.
 
-        With the database away this is only logged: the next run restores them and lets them run out.
+        Done by `run`, so that no caller waits and none that is cancelled leaves it undone. With the database
+        away it is only logged: the next run restores the instances and lets them run out.
         """
+        self._stale.put_nowait((lease_id, list(instance_ids)))
+
+    async def run(self) -> None:
+        """Does what `forget` was asked for, for ever."""
+        while True:
+            await self._forget(*await self._stale.get())
+
+    async def flush(self) -> None:
+        """Does what is left of it."""
+        while not self._stale.empty():
+            await self._forget(*self._stale.get_nowait())
+
+    async def _forget(self, lease_id: str, instance_ids: list[str]) -> None:
         try:
-            await self._database.execute("delete_instances", lease_id, list(instance_ids))
+            with rpc.Deadline.after(self._patience).applied():
+                await self._database.execute("delete_instances", lease_id, instance_ids)
         except rpc.Error as failed:
             log.warning(
                 "instances that left could not be deleted; they run out after the next start",
                 extra={"lease_id": lease_id, "error": failed.message},
             )
-
-    def forget_later(self, lease_id: str, instance_ids: Sequence[str]) -> None:
-        """The same without waiting, by `run`."""
-        self._stale.put_nowait((lease_id, list(instance_ids)))
-
-    async def run(self) -> None:
-        """Does what `forget_later` was asked for, for ever."""
-        while True:
-            await self.forget(*await self._stale.get())
 
 
 def _bytes(message: agent_pb2.Instance | agent_pb2.Agent) -> bytes:
