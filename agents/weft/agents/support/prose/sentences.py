@@ -1,0 +1,43 @@
+"""Sentences of a text. An answer and its review must cut alike, so this is the only place that cuts."""
+
+from __future__ import annotations
+
+import re
+
+# An end mark, closing quotes or brackets, then the citations that belong to the sentence.
+_END = re.compile(r"""[.!?…]+["'\u201d\u2019»)\]]*(?:\s*\[\d{1,3}\])*(?=\s)""")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:e\.g|i\.e|etc|approx|incl|max|min|mr|mrs|ms|dr|no|st|vs)\.$", re.IGNORECASE
+)
+_MARK = re.compile(r"\[(\d{1,3})\]")
+_TRAILING_MARKS = re.compile(r"(?:\s*\[\d{1,3}\])+\s*$")
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """The sentences of `text` in order, each with the citations that follow it. A line end ends a sentence."""
+    return tuple(
+        sentence for line in text.splitlines() for sentence in _of_line(line.strip()) if sentence
+    )
+
+
+def _of_line(line: str) -> list[str]:
+    found: list[str] = []
+    begin = 0
+    for match in _END.finditer(line):
+        following = line[match.end() :].lstrip()
+        if _ABBREVIATION.search(line[begin : match.end()]) or following[:1].islower():
+            continue
+        found.append(line[begin : match.end()].strip())
+        begin = match.end()
+    found.append(line[begin:].strip())
+    return found
+
+
+def marks(sentence: str) -> tuple[int, ...]:
+    """Numbers of the citations in a sentence, such as 2 for "[2]"."""
+    return tuple(int(number) for number in _MARK.findall(sentence))
+
+
+def bare(sentence: str) -> str:
+    """A sentence without the citations that follow it."""
+    return _TRAILING_MARKS.sub("", sentence).strip()

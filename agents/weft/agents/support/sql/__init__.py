@@ -1,0 +1,1 @@
+"""Schema and named queries of the support fleet."""

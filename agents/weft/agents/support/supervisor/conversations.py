@@ -1,0 +1,68 @@
+"""Conversations in Redis, one list of serialized messages each. The only place that touches their keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from weft import rpc
+from weft.support.v1.supervisor_pb2 import Message
+
+MOST_MESSAGES = 200
+_KEPT = timedelta(days=30)
+
+
+class ConversationsUnavailable(rpc.Unavailable):
+    """Conversations cannot be reached now; try again."""
+
+    reason = "CONVERSATIONS_UNAVAILABLE"
+
+
+class Conversations:
+    """What was said, by conversation.
+
+    Args:
+        client: of Redis, with replies in bytes.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+
+    async def read(self, conversation_id: str) -> list[Message]:
+        """Messages of a conversation, oldest first; empty for an unknown one.
+
+        Raises:
+            ConversationsUnavailable: Redis cannot be reached.
+        """
+        async with _translated():
+            kept = await self._client.lrange(_key(conversation_id), 0, -1)
+        return [Message.FromString(one) for one in kept if isinstance(one, bytes)]
+
+    async def append(self, conversation_id: str, *messages: Message) -> None:
+        """Adds messages at once, keeps the latest 200, for 30 days from now.
+
+        Raises:
+            ConversationsUnavailable: Redis cannot be reached; the messages may be stored or not.
+        """
+        key = _key(conversation_id)
+        async with _translated(), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.rpush(key, *(message.SerializeToString() for message in messages))
+            pipeline.ltrim(key, -MOST_MESSAGES, -1)
+            pipeline.expire(key, _KEPT)
+            await pipeline.execute()
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as failed:
+        raise ConversationsUnavailable from failed
+
+
+def _key(conversation_id: str) -> str:
+    return f"weft:support:conversation:{conversation_id}"
