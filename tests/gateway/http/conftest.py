@@ -26,6 +26,7 @@ class Echo:
 
     def __init__(self):
         self.seen = []
+        self.headers = []
         self.held = 0
         self.left = 0
         self.released = asyncio.Event()
@@ -33,6 +34,7 @@ class Echo:
     async def __call__(self, scope, receive, send):
         path = scope["path"]
         self.seen.append(path)
+        self.headers = scope["headers"]
         if path.startswith("/hold"):
             self.held += 1
             await self.released.wait()
