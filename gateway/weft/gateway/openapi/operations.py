@@ -29,7 +29,7 @@ def rest_operation(
     example: Any = next(iter(_examples(method)), None)
     operation = _operation(method, f"_{number + 1}" if number else "")
     parameters = [
-        *(_path_parameter(each, binding, components) for each in route.parameters),
+        *(_path_parameter(each, binding, components, example) for each in route.parameters),
         *(_query_parameter(path, components, example) for path in _query_paths(method, binding)),
     ]
     if parameters:
@@ -78,12 +78,17 @@ def _words(name: str) -> str:
     return spaced.strip().capitalize()
 
 
-def _path_parameter(parameter: PathParameter, binding: Binding, components: Components) -> Json:
+def _path_parameter(
+    parameter: PathParameter, binding: Binding, components: Components, example: Any
+) -> Json:
     described: Json = {"name": parameter.name, "in": "path", "required": True}
     schema: Json = {"type": "string"}
     if parameter.variable is not None:
-        field = binding.path_fields[parameter.index][-1]
-        schema = components.field(field) if parameter.whole else schema
+        path = binding.path_fields[parameter.index]
+        if parameter.whole:
+            schema = components.field(path[-1])
+            if (value := _value_at(example, path)) is not None:
+                described["example"] = value
         described["description"] = schema.pop("description", "") or (
             f"`{parameter.variable.name}`"
             if parameter.whole
@@ -129,11 +134,15 @@ def _query_parameter(path: Path, components: Components, example: Any) -> Json:
     if is_required(path[-1]) and len(path) == 1:
         described["required"] = True
     described["schema"] = schema
+    if (value := _value_at(example, path)) is not None:
+        described["example"] = value
+    return described
+
+
+def _value_at(example: Any, path: Path) -> Any:
     for field in path:
         example = example.get(field.json_name) if isinstance(example, dict) else None
-    if example is not None:
-        described["example"] = example
-    return described
+    return example
 
 
 def _request_body(method: Method, binding: Binding, components: Components) -> Json:
