@@ -2,6 +2,7 @@ import asyncio
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -227,3 +228,33 @@ async def test_root_runs_postgres_as_nobody_even_in_a_closed_folder(warm):
     finally:
         assert stat.S_IMODE(warm.parent.stat().st_mode) == 0o700
         warm.parent.chmod(mode)
+
+
+AS_A_LONELY_ROOT = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+LAUNCH = """
+import asyncio, sys
+from pathlib import Path
+from weft import embedded
+
+async def main():
+    async with embedded.launch(Path(sys.argv[1]), redis_url="redis://elsewhere"):
+        pass
+
+asyncio.run(main())
+"""
+
+
+async def test_root_that_cannot_lend_an_account_is_told_what_to_do(data, tmp_path):
+    # In a user namespace of its own this limit binds nobody else, and no other user exists.
+    process = await asyncio.create_subprocess_exec(
+        *("unshare", "--user", "--map-root-user", "/bin/sh", "-c", AS_A_LONELY_ROOT, "sh"),
+        *(sys.executable, "-c", LAUNCH, str(data)),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await process.communicate()
+    said = stderr.decode()
+    if said.startswith(("unshare:", "sh:", "/bin/sh:")):
+        pytest.skip("this machine allows no user namespace")
+    assert "NoAccount: PostgreSQL refuses to run as root" in said
+    assert "WEFT_DATA" in said

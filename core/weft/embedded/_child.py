@@ -49,8 +49,9 @@ class Result:
 
 async def run(argv: Sequence[str], *, account: str = SAME_ACCOUNT) -> Result:
     """Runs a command that ends by itself, within 30 seconds."""
-    command = _through_exec(argv, account=account, parent=0, death_signal=0)
-    return await asyncio.to_thread(_run, command)
+    if account != SAME_ACCOUNT:
+        argv = _through_exec(argv, account=account, parent=0, death_signal=0)
+    return await asyncio.to_thread(_run, argv)
 
 
 def _run(command: Sequence[str]) -> Result:

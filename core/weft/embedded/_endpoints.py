@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,13 @@ class Endpoints:
 
 
 def endpoints(data: Path) -> Endpoints | None:
-    """The endpoints of the launcher that holds `data` now; None if there is none, or not ready yet."""
+    """The endpoints of the launcher that holds `data` now.
+
+    None if there is none, if it is not ready yet, or if it is not this user's.
+    """
     folders = Folders.of(data)
+    if not os.access(folders.lock, os.R_OK):
+        return None
     launcher = _lock.holder(folders.lock)
     if launcher is None:
         return None

@@ -1,6 +1,6 @@
 """What can keep a private server from running.
 
-    Error
+    embedded.Error
     |-- NotMainThread    |-- NotInstalled    |-- Incompatible    |-- NoAccount
     |-- FolderUnusable   |-- FolderBusy      |-- StartFailed     `-- ServerLost
 

@@ -76,10 +76,16 @@ class Folders:
                 folder.mkdir(mode=0o700, exist_ok=True)
             self.postgres.mkdir(mode=mode, exist_ok=True)
         except OSError as failed:
-            raise FolderUnusable(
-                f"The data folder {self.data} cannot be used: {failed.strerror}. "
-                "Set WEFT_DATA to a folder of your own."
-            ) from failed
+            raise self._unusable(failed.strerror) from failed
+        for path in (self.data, self.lock, self.redis, self.log, self.postgres):
+            if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+                raise self._unusable(f"{path} belongs to somebody else")
+
+    def _unusable(self, why: str | None) -> FolderUnusable:
+        return FolderUnusable(
+            f"The data folder {self.data} cannot be used: {why}. "
+            "Set WEFT_DATA to a folder of your own."
+        )
 
     def sockets(self) -> Path:
         """Makes and returns the folder for sockets, which none but this user can write to.

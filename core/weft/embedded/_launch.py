@@ -111,6 +111,8 @@ class _Loss:
             self._task.cancel()
 
     async def __aenter__(self) -> None:
+        if self._error is not None:  # one server was lost while the other started
+            raise self._error
         self._task = asyncio.current_task()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

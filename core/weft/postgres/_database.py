@@ -189,4 +189,5 @@ async def _roll_back(connection: Connection, work: asyncpg.transaction.Transacti
     try:
         await work.rollback()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-        connection.terminate()
+        with contextlib.suppress(asyncpg.InterfaceError):  # the loss was noticed before
+            connection.terminate()

@@ -1,7 +1,7 @@
 """What the driver and the server say, in the errors of `weft.rpc`. The one place that knows both.
 
-A wrong statement, a missing table or an argument of the wrong type is a bug and passes unchanged:
-the RPC server logs it and tells the caller nothing of it.
+A wrong statement or a missing table is a bug and passes unchanged: the RPC server logs it and tells
+the caller nothing of it.
 """
 
 from __future__ import annotations
