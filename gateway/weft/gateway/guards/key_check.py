@@ -108,6 +108,8 @@ class KeyCheck:
         try:
             async with asyncio.timeout(self._patience):
                 stored = await self._store.find(key_id)
+        except rpc.DeadlineExceeded as hurried:  # this caller's own; says nothing of the database
+            return self._without_database(key_id, hurried)
         except (rpc.Unavailable, TimeoutError) as unreachable:
             self._down_until = self._clock() + self._ttl
             return self._without_database(key_id, unreachable)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+
+import asyncpg
 
 from weft import rpc
 from weft.gateway.guards import keys
@@ -86,7 +87,7 @@ class KeyStore:
         return None if row is None else StoredKey(key=_key(row), secret_hash=row["secret_hash"])
 
 
-def _key(row: Mapping[str, Any]) -> ApiKey:
+def _key(row: asyncpg.Record) -> ApiKey:
     return ApiKey(
         id=row["id"],
         name=row["name"],
