@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # An end mark, closing quotes or brackets, then the citations that belong to the sentence.
-_END = re.compile(r"""[.!?…]+["'\u201d\u2019»)\]]*(?:\s*\[\d{1,3}\])*(?=\s)""")
+_END = re.compile(r"""[.!?…]+["'\u201d\u2019»)\]]*(?:\s*\[\d{1,3}\])*(?=\s|$)""")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:e\.g|i\.e|etc|approx|incl|max|min|mr|mrs|ms|dr|no|st|vs)\.$", re.IGNORECASE
 )

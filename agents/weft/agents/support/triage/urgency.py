@@ -106,6 +106,7 @@ _SIGNALS = (
         r"thinking (?:about|of)",
         r"do you (?:offer|have|support|charge)",
         r"would it be possible",
+        r"how (?:can|do) i recogni[sz]e",
         r"keine eile",
         r"sin prisa",
     ),
@@ -114,7 +115,7 @@ _SIGNALS = (
         1.2,
         r"^(?:what|which|who|how (?:much|many|old|does|do|long)|is (?:it|there|the)|are there|can (?:i|you))",
     ),
-    signal(URGENCY_LOW, 0.6, r"how (?:can|do) i recogni[sz]e", r"fees?", r"interest", r"statement"),
+    signal(URGENCY_LOW, 0.6, r"fees?", r"interest", r"statement"),
 )
 
 
