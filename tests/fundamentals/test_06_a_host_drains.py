@@ -12,6 +12,8 @@ from weft.agents import Host, Mesh
 from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 
+BOTH = {"stays", "leaves"}
+
 
 class Noticing(Echo):
     def __init__(self, instance):
@@ -32,12 +34,15 @@ async def test_a_running_call_finishes_and_new_ones_go_elsewhere(registry):
         leaves.add(agent)
         await leaves.start()
         stub = mesh.stub(echo_pb2_grpc.EchoServiceStub)
+        while {(await stub.Say(echo_pb2.SayRequest())).instance for _ in range(4)} != BOTH:
+            """The channel connects to both."""
+        agent.began.clear()
         slow = echo_pb2.SayRequest()
         slow.delay.FromTimedelta(timedelta(seconds=0.5))
         running = [asyncio.ensure_future(stub.Say(slow)) for _ in range(10)]
         await agent.began.wait()
         await leaves.stop()
-        assert {answer.instance for answer in await asyncio.gather(*running)} == {"stays", "leaves"}
+        assert {answer.instance for answer in await asyncio.gather(*running)} == BOTH
         assert (await stub.Say(echo_pb2.SayRequest())).instance == "stays"
 
 

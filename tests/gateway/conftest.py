@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -18,7 +19,9 @@ Start = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 @pytest.fixture
 async def registry(database_url: str) -> AsyncIterator[str]:
-    async with Registry(database_url=database_url, address="127.0.0.1:0") as running:
+    async with Registry(
+        database_url=database_url, address="127.0.0.1:0", cold_start=timedelta(0)
+    ) as running:
         yield running.address
 
 

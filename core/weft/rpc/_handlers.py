@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -124,26 +124,24 @@ class _Serving:
         call.deadline = Deadline.after_seconds(self.implied)
         return self.implied
 
-    async def refuse(self, context: Context, failed: Exception) -> grpc.StatusCode:
-        """Ends the call with the status `failed` stands for and returns that status."""
+    def error(self, failed: Exception) -> Error:
+        """What the caller is told of `failed`."""
         error = error_from_exception(failed)
         if error is None:
             log.error("%s failed", self.method, exc_info=failed)
             error = Internal()
-        await abort(context, error)
-        return error.code
+        return error
 
 
-async def abort(context: Context, error: Error) -> None:
-    """Ends a call with an error and its details; returns instead of raising as context.abort does."""
-    try:
-        await context.abort(
-            error.code,
-            error.message,
-            ((DETAILS_KEY, status_proto(error).SerializeToString()),),
-        )
-    except grpc.aio.AbortError:
-        return
+async def abort(context: Context, error: Error) -> NoReturn:
+    """Ends a call with an error and its details.
+
+    Raises:
+        grpc.aio.AbortError: always; it must leave the handler as it is.
+    """
+    await context.abort(
+        error.code, error.message, ((DETAILS_KEY, status_proto(error).SerializeToString()),)
+    )
 
 
 def _overload(load: LoadMeter) -> ResourceExhausted:
@@ -163,11 +161,9 @@ def _single(
         started = perf_counter()
         call = serving.begin(context)
         code = C.OK
-        if not load.begin():
-            code = await serving.refuse(context, _overload(load))
-            serving.end(call, code, started)
-            raise grpc.aio.AbortError
         try:
+            if not load.begin():
+                raise _overload(load)  # noqa: TRY301 told as every error is
             budget = serving.budget(call, context)
             if budget is None:
                 return await behaviour(request, context)
@@ -180,8 +176,9 @@ def _single(
             code = _cancelled_as(call)
             raise
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
-            code = await serving.refuse(context, failed)
-            raise grpc.aio.AbortError from None
+            error = serving.error(failed)
+            code = error.code
+            await abort(context, error)
         finally:
             serving.end(call, code, started)
 
@@ -197,11 +194,9 @@ def _streaming(
         started = perf_counter()
         call = serving.begin(context)
         code = C.OK
-        if not load.begin():
-            code = await serving.refuse(context, _overload(load))
-            serving.end(call, code, started)
-            raise grpc.aio.AbortError
         try:
+            if not load.begin():
+                raise _overload(load)  # noqa: TRY301 told as every error is
             budget = serving.budget(call, context)
             if budget is None:
                 async for response in behaviour(request, context):
@@ -217,8 +212,9 @@ def _streaming(
             code = _cancelled_as(call)
             raise
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
-            code = await serving.refuse(context, failed)
-            raise grpc.aio.AbortError from None
+            error = serving.error(failed)
+            code = error.code
+            await abort(context, error)
         finally:
             serving.end(call, code, started)
 

@@ -11,10 +11,11 @@ from typing import Any, Self
 
 import grpc
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from weft.rpc._handlers import FusedHandlers
+from weft.rpc.health import Health
 from weft.rpc.load import LoadMeter
 from weft.telemetry import Telemetry
 
@@ -32,6 +33,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+_HEALTH = "grpc.health.v1.Health"
 _NO_GRACE = timedelta(0)
 
 
@@ -70,7 +72,7 @@ class Server:
         self._server = grpc.aio.server(
             options=(*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes))
         )
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._services: dict[str, None] = {}
         self._meters = [self.load]
 
@@ -127,7 +129,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
         reflection.enable_server_reflection(
-            [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            [*self._services, _HEALTH, reflection.SERVICE_NAME], self._server
         )
         host, _, _ = self.address.rpartition(":")
         try:
@@ -139,21 +141,20 @@ class Server:
         self.address = f"{host}:{port}"
         await self._server.start()
         for service in self._services:
-            await self.set_health(service, serving=True)
+            self._health.set(service, serving=True)
         if self._telemetry is not None:
             self._telemetry.metrics.in_flight.set_function(
                 lambda: sum(meter.in_flight for meter in self._meters)
             )
 
-    async def set_health(self, service: str, *, serving: bool) -> None:
+    def set_health(self, service: str, *, serving: bool) -> None:
         """Tells health watchers how a service is; "" is the server as a whole."""
-        status = health_pb2.HealthCheckResponse
-        await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+        self._health.set(service, serving=serving)
 
     async def stop(self, grace: timedelta = _NO_GRACE) -> None:
         """Takes no new calls, lets running ones finish within `grace`, then cancels them."""
+        self._health.stop()
         self.stopping.set()
-        await self._health.enter_graceful_shutdown()
         await self._server.stop(grace.total_seconds())
 
     async def __aenter__(self) -> Self:

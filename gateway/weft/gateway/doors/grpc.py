@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -149,6 +150,8 @@ class _Passing:
         except rpc.Error as error:
             code = error.code
             await _abort(context, error)
+        except asyncio.CancelledError:
+            code = C.CANCELLED
             raise
         else:
             return response
@@ -184,6 +187,8 @@ class _Passing:
         except rpc.Error as error:
             code = error.code
             await _abort(context, error)
+        except asyncio.CancelledError:
+            code = C.CANCELLED
             raise
         finally:
             self._end(call, code, started)
@@ -223,7 +228,7 @@ def _as_headers(metadata: Metadata) -> Iterable[tuple[bytes, bytes]]:
     )
 
 
-async def _abort(context: Context, error: rpc.Error) -> None:
+async def _abort(context: Context, error: rpc.Error) -> NoReturn:
     await context.abort(
         error.code,
         error.message,
