@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from weft.gateway.transcoding.template import Segment, Template, Variable, Wildcard
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORD = re.compile(r"(?!v[0-9])[A-Za-z_][A-Za-z0-9_]*")  # a version is no name for what follows it
 _LITERAL_CHARACTERS = "-._~!$&'()*+,;=:@"
 
 
@@ -104,7 +104,7 @@ def _wildcards(segments: tuple[Segment, ...], variable: Variable) -> int:
 def _after(segments: tuple[Segment, ...], at: int) -> str:
     """Says "shelf" after "shelves", "book" after "books", "segment" where there is no word."""
     before = segments[at - 1] if at else ""
-    if not isinstance(before, str) or not _IDENTIFIER.fullmatch(before):
+    if not isinstance(before, str) or not _WORD.fullmatch(before):
         return "segment"
     for plural, singular in (("ies", "y"), ("lves", "lf"), ("sses", "ss"), ("s", "")):
         if before.endswith(plural) and len(before) > len(plural):
