@@ -12,7 +12,7 @@ function h(tag, properties = {}, ...children) {
     else if (name in element && typeof value !== "string") element[name] = value;
     else element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -158,12 +158,6 @@ function doorView(skill, door) {
     editor.value = JSON.stringify(first, null, 2);
     problem = h("p", { class: "problem", id: `${base}-problem`, role: "alert", hidden: true });
     editor.addEventListener("input", () => checkBody());
-    editor.addEventListener("keydown", (event) => {
-      if (event.key === "Tab" && !event.shiftKey && editor.selectionStart !== editor.selectionEnd) {
-        event.preventDefault();
-        editor.setRangeText("  ", editor.selectionStart, editor.selectionEnd, "end");
-      }
-    });
     const more = examples.length > 1 ? h("span", {}, examples.map((each, n) => h("button", {
       class: "plain", type: "button", onclick: () => { editor.value = JSON.stringify(each, null, 2); checkBody(); },
     }, `Example ${n + 1}`))) : null;
@@ -339,7 +333,7 @@ function skillCard(skill) {
       about["x-weft-idempotency"] === "NO_SIDE_EFFECTS" ? "changes nothing" : null,
       about["x-weft-idempotency"] === "IDEMPOTENT" ? "safe to repeat" : null,
       about.responses["200"].content["text/event-stream"] ? "streams" : null,
-      `${about["x-weft-timeout-seconds"]} s unless you say less`,
+      `answers within ${about["x-weft-timeout-seconds"]} s`,
       ...((about.security || [])[0] ? Object.values(about.security[0])[0] : []).map((scope) => `scope ${scope}`),
       ...(about["x-weft-tags"] || []),
     ];
@@ -362,8 +356,7 @@ function skillCard(skill) {
   h("summary", {},
     h("span", { class: "badge", "data-verb": first.verb }, first.verb),
     h("span", {}, h("span", { class: "name" }, name), " ", h("code", {}, first.path),
-      about.description ? h("span", { class: "about" }, about.description) : null),
-    h("span")),
+      about.description ? h("span", { class: "about" }, about.description) : null)),
   inside);
   skill.card = card;
   skill.words = [skill.name, skill.agent, about.description, ...(about["x-weft-tags"] || []),
