@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from weft.cli import output
-from weft.support.v1 import support_pb2, supervisor_pb2
+from weft.support.v1 import supervisor_pb2, support_pb2
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,13 @@ def step_line(step: support_pb2.Step) -> Text:
     return line
 
 
+def follow(out: Console, step: support_pb2.Step) -> None:
+    """Shows a step as it goes: on a terminal its end takes the place of its beginning."""
+    begins = step.outcome == support_pb2.STEP_OUTCOME_STARTED
+    if out.is_terminal or not begins:
+        out.print(step_line(step), end="\r" if begins else "\n", no_wrap=True, overflow="ellipsis")
+
+
 def show(out: Console, handled: supervisor_pb2.HandleResponse) -> None:
     """Answer, sources, route, and where to look further."""
     from rich.text import Text
@@ -68,10 +76,12 @@ def show(out: Console, handled: supervisor_pb2.HandleResponse) -> None:
 
 
 def _prose(out: Console, text: str, style: str = "", indent: int = 0) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
-    out.print(Padding(Text(text, style=style), (0, 0, 0, indent)), width=min(out.width, _WIDTH))
+    width = min(out.width, _WIDTH) - indent
+    for paragraph in text.splitlines():
+        for line in textwrap.wrap(paragraph, width) or [""]:
+            out.print(Text(" " * indent + line, style=style))
 
 
 def _shortened(text: str) -> str:

@@ -96,5 +96,5 @@ def find(known: list[Skill], name: str, agent: str) -> Skill:
 def _pool(serialized: bytes) -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(serialized).file:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     return pool

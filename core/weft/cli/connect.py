@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
 import grpc
 
 from weft import rpc
 from weft.cli import failures
+from weft.rpc.call import TRACEPARENT_KEY, new_traceparent
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
 if TYPE_CHECKING:
@@ -18,6 +21,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE = 5.0  # seconds for an answer of the registry
+
+
+def traced_metadata() -> tuple[tuple[str, str], ...]:
+    """Metadata of a call that begins a trace to be kept; its id is told on a terminal."""
+    traceparent = new_traceparent(sampled=True)
+    if sys.stderr.isatty():
+        click.echo(f"trace {traceparent.split('-')[1]}", err=True)
+    return ((TRACEPARENT_KEY, traceparent),)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -79,7 +90,7 @@ class Registry:
         Raises:
             AioRpcError: NOT_FOUND when there never was such a one.
         """
-        request = registry_pb2.ResolveRequest(**target)  # type: ignore[arg-type]  # one of the three
+        request = registry_pb2.ResolveRequest(**target)
         return (await self._stub.Resolve(request, timeout=PATIENCE)).instances
 
     async def agent(self, name: str) -> Sequence[agent_pb2.Instance]:

@@ -24,7 +24,7 @@ class WrongSetting(click.ClickException):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean X?" when something known is like `name`, else nothing."""
+    """A hint like "Did you mean X?", a space before it, when something known is like `name`."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
 
@@ -63,10 +63,8 @@ def of_error(error: rpc.Error) -> click.ClickException:
     from weft import rpc
 
     lines = [f"{error.code.name}: {error.message}"]
-    if isinstance(error, rpc.InvalidArgument):
-        lines += [
-            f"  {path}: {text}" for path, text in error.violations if text not in error.message
-        ]
+    if isinstance(error, rpc.InvalidArgument) and error.violations:
+        lines = [f"{error.code.name}:", *(f"  {path}: {text}" for path, text in error.violations)]
     retry = getattr(error, "retry_after", None)
     if retry:
         lines.append(f"  Try again in {retry.total_seconds():g} s.")

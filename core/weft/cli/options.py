@@ -22,6 +22,13 @@ json_option = click.option(
 key_option = click.option("--key", metavar="KEY", help="API key, where the gateway asks for one.")
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: what one may type."""
+    title = "Example" if len(lines) == 1 else "Examples"
+    # A paragraph that begins with a backspace is not filled by click.
+    return "\b\n" + "\n".join([f"{title}:", *(f"  {line}" for line in lines)])
+
+
 def configured(*fields: str, **renamed: str) -> Callable[[F], F]:
     """Passes `settings` to a command, with options that override single fields of it.
 
@@ -58,7 +65,7 @@ def _option(name: str, field: str) -> Callable[[F], F]:
     )
 
 
-def _kind(field: str) -> tuple[click.ParamType, str | None]:
+def _kind(field: str) -> tuple[click.ParamType[Any], str | None]:
     if field == "data":
         return click.Path(path_type=Path, file_okay=False), "DIR"
     if choices := get_args(_HINTS[field]):

@@ -56,10 +56,15 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], em
     for row in rows:
         table.add_row(*row)
     out = console()
-    if table.row_count:
-        out.print(table)
-    else:
+    if not table.row_count:
         out.print(empty)
+    elif out.is_terminal:
+        out.print(table)
+    else:  # programs and people who copy get no padding at the ends of lines
+        with out.capture() as captured:
+            out.print(table)
+        for line in captured.get().splitlines():
+            print(line.rstrip())  # noqa: T201 the command's output
 
 
 def state(name: str) -> Text:

@@ -57,7 +57,7 @@ async def observed(settings: Settings, service: str, metrics: str) -> AsyncItera
 
 
 def log_format(settings: Settings) -> Any:
-    """ "json" or "text"."""
+    """What the format "auto" comes to: text on a terminal, else JSON."""
     if settings.log_format != "auto":
         return settings.log_format
     return "text" if sys.stderr.isatty() else "json"

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from weft import rpc
 from weft.cli import connect
 from weft.cli.failures import Failure
-from weft.cli.rest import Gateway, GatewayUnreachable
+from weft.cli.rest import ENTRY, Gateway, GatewayUnreachable
 from weft.support.v1 import supervisor_pb2, supervisor_pb2_grpc, support_pb2
 
 if TYPE_CHECKING:
     from weft.config import Settings
 
 AGENT = "support-supervisor"
-_HANDLE, _WATCH = "/v1/support:handle", "/v1/support:watch"
+_WATCH = "/v1/support:watch"
 Handled = supervisor_pb2.HandleResponse
+MessageT = TypeVar("MessageT", bound=Message)
 Seen = Callable[[support_pb2.Step], None]
 
 
@@ -61,9 +63,9 @@ def through(gateway: Gateway, request: supervisor_pb2.HandleRequest, seen: Seen 
     """The answer by a gateway. Raises GatewayUnreachable, and rpc.Error with the fleet's reason."""
     asked = json_format.MessageToDict(request)
     if seen is None:
-        return _parsed(Handled(), gateway.post(_HANDLE, asked))
+        return _parsed(Handled, gateway.post(ENTRY, asked))
     for event in gateway.events(_WATCH, {"request": asked}):
-        watched = _parsed(supervisor_pb2.WatchResponse(), event)
+        watched = _parsed(supervisor_pb2.WatchResponse, event)
         if watched.HasField("result"):
             return watched.result
         seen(watched.step)
@@ -73,18 +75,20 @@ def through(gateway: Gateway, request: supervisor_pb2.HandleRequest, seen: Seen 
 async def _by_name(
     registry: str,
     request: supervisor_pb2.HandleRequest,
-    timeout: float,
-    seen: Seen | None,  # noqa: ASYNC109 gRPC's own
+    timeout: float,  # noqa: ASYNC109 gRPC's own
+    seen: Seen | None,
 ) -> Handled:
     async with connect.registry(registry) as known:
         await known.agent(AGENT)
     rpc.use_registry(registry)
     async with rpc.Channel(f"xds:///{AGENT}") as channel:
         stub = supervisor_pb2_grpc.SupervisorServiceStub(channel)
+        metadata = connect.traced_metadata()
         if seen is None:
-            handled: Handled = await stub.Handle(request, timeout=timeout)
+            handled: Handled = await stub.Handle(request, timeout=timeout, metadata=metadata)
             return handled
-        stream = stub.Watch(supervisor_pb2.WatchRequest(request=request), timeout=timeout)
+        watch = supervisor_pb2.WatchRequest(request=request)
+        stream = stub.Watch(watch, timeout=timeout, metadata=metadata)
         async for watched in stream:
             if watched.HasField("result"):
                 return watched.result
@@ -96,6 +100,6 @@ def _no_result() -> rpc.Error:
     return rpc.DataLoss("The stream of steps ended without a result; ask again.")
 
 
-def _parsed(message: Any, document: Any) -> Any:
+def _parsed(kind: type[MessageT], document: Any) -> MessageT:
     # A gateway newer than this command may send fields it does not know.
-    return json_format.ParseDict(document, message, ignore_unknown_fields=True)
+    return json_format.ParseDict(document, kind(), ignore_unknown_fields=True)

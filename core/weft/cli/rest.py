@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SLACK = 5.0  # seconds beyond the deadline that the gateway keeps
 _OK = 200
+ENTRY = "/v1/support:handle"  # where a question comes in
 
 
 class GatewayUnreachable(OSError):
@@ -94,6 +95,14 @@ class Gateway:
         except (OSError, http.client.HTTPException) as failed:
             connection.close()
             raise GatewayUnreachable(f"{self.url}: {failed or type(failed).__name__}") from failed
+
+
+def serves(gateway: Gateway, path: str = ENTRY) -> bool:
+    """Whether a gateway is there and has a route of this path."""
+    try:
+        return path in gateway.get("/openapi.json")["paths"]
+    except (GatewayUnreachable, ValueError, KeyError, TypeError):
+        return False
 
 
 def _read(response: http.client.HTTPResponse) -> Any:

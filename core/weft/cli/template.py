@@ -63,12 +63,13 @@ def _object(message: Descriptor, depth: int, about: str, inside: tuple[str, ...]
 
 def _field(field: FieldDescriptor, depth: int, inside: tuple[str, ...]) -> Iterator[str]:
     notes = _notes(field)
+    kind = field.message_type
     if _is_map(field):
-        entry = field.message_type.fields_by_name
+        assert kind is not None
+        entry = kind.fields_by_name
         kinds = f"{_type(entry['key'])} to {_type(entry['value'])}"
         yield "{}" + _comment(f"map of {kinds}{notes}")
         return
-    kind = field.message_type
     if field.is_repeated:
         if kind is None or kind.full_name in _WELL_KNOWN or kind.full_name in inside:
             yield "[]" + _comment(f"list of {_type(field)}{notes}")

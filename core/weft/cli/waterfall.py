@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _BAR = 32  # characters
+_CALLS = "→ "  # before what a caller saw, as opposed to who served it
 _BLOCK = "█"
 
 
@@ -67,7 +68,8 @@ def show(out: Console, spans: Sequence[trace_pb2.Span]) -> None:
         before = _BAR * (_start(span) - begin) // whole
         length = max(1, round(_BAR * _length(span) / whole))
         bar = " " * min(before, _BAR - 1) + _BLOCK * min(length, _BAR - before)
-        name = Text("  " * line.depth + _short(span), style=style)
+        arrow = _CALLS if span.kind == "CLIENT" else ""
+        name = Text("  " * line.depth + arrow + _short(span), style=style)
         if span.error:
             name.append(f"  {span.status_message}")
         took = output.milliseconds(timedelta(microseconds=_length(span) / 1_000))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli import complete, failures, output, part
-from weft.cli.options import configured, json_option
+from weft.cli.fleet import AGENTS
+from weft.cli.options import configured, examples, json_option
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -25,38 +26,38 @@ if TYPE_CHECKING:
 _FLEETS = ("support",)
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "weft agents",
+        "weft agents --json",
+        "weft agents serve support",
+        "weft agents serve greeter.agent:Greeter",
+    ),
+)
 @configured("registry")
 @json_option
 @click.pass_context
-def agents(ctx: click.Context, settings: Settings, as_json: bool) -> None:
-    """List the agents of the mesh; with `serve`, run some.
-
-    \b
-    Examples:
-      weft agents
-      weft agents --json
-      weft agents serve support
-      weft agents serve greeter.agent:Greeter
-    """
+def agents(ctx: click.Context, *, settings: Settings, as_json: bool) -> None:
+    """List the agents of the mesh; with `serve`, run some."""
     if ctx.invoked_subcommand is None:
         _list(settings, as_json=as_json)
 
 
-@agents.command(name="list")
+@agents.command(name="list", epilog=examples("weft agents list"))
 @configured("registry")
 @json_option
-def list_agents(settings: Settings, as_json: bool) -> None:
-    """List the agents of the mesh with their instances.
-
-    \b
-    Example:
-      weft agents list
-    """
+def list_agents(*, settings: Settings, as_json: bool) -> None:
+    """List the agents of the mesh with their instances."""
     _list(settings, as_json=as_json)
 
 
-@agents.command()
+@agents.command(
+    epilog=examples(
+        "weft agents serve support --only support-triage --metrics 127.0.0.1:0",
+        "weft agents serve agent:Greeter",
+    )
+)
 @click.argument("what", nargs=-1, required=True, metavar="FLEET|MODULE:CLASS...")
 @click.option(
     "--only",
@@ -73,22 +74,26 @@ def list_agents(settings: Settings, as_json: bool) -> None:
 )
 @part.supervisor_option
 def serve(
-    settings: Settings, what: tuple[str, ...], only: tuple[str, ...], supervised: str | None
+    *, settings: Settings, what: tuple[str, ...], only: tuple[str, ...], supervised: str | None
 ) -> None:
     """Serve agents in this process: the fleet `support`, or classes of your own.
 
     A class is one derived from a generated Servicer; a function that makes one from the Mesh does as
     well. Modules are looked for in this folder first.
-
-    \b
-    Examples:
-      weft agents serve support --only support-triage --metrics 127.0.0.1:0
-      weft agents serve agent:Greeter
     """
     own = [_imported(name) for name in what if name not in _FLEETS]
     fleets = [name for name in what if name in _FLEETS]
     if only and not fleets:
         raise click.UsageError("--only chooses agents of a fleet, and no fleet is named.")
+    for agent in only:
+        if agent not in AGENTS:
+            hint = failures.nearest(agent, AGENTS)
+            raise click.UsageError(f"The fleet has no agent {agent!r}.{hint}")
+    if fleets and not (settings.database_url and settings.redis_url):
+        raise failures.WrongSetting(
+            "The fleet keeps its data in PostgreSQL and Redis: give --database-url and --redis-url, "
+            "or WEFT_DATABASE_URL and WEFT_REDIS_URL. `weft up` brings its own."
+        )
     part.run(_serve(settings, supervised, fleets, own, only), supervised)
 
 
@@ -103,10 +108,28 @@ async def _serve(
 
     async with contextlib.AsyncExitStack() as stack:
         host = await stack.enter_async_context(serving.running(settings, "agents"))
-        if fleets:
-            await _add_fleet(host, settings, only, stack)
         names = [host.add(_made(thing, host)) for thing in own]
+        if fleets:
+            names += await _add_fleet(host, settings, only, stack)
         await part.until_stopped(_serving(host, supervised, names))
+
+
+async def _add_fleet(
+    host: Host, settings: Settings, only: tuple[str, ...], stack: contextlib.AsyncExitStack
+) -> list[str]:
+    from weft.agents import contract_of, support
+
+    servicers = await stack.enter_async_context(
+        support.fleet(
+            database_url=settings.database_url,
+            redis_url=settings.redis_url,
+            stub=host.mesh.stub,
+        )
+    )
+    # Calls end before what they need is closed.
+    stack.push_async_callback(host.stop)
+    chosen = [s for s in servicers if not only or contract_of(s).agent in only]
+    return [host.add(servicer) for servicer in chosen]
 
 
 async def _serving(host: Host, supervised: str | None, names: list[str]) -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from weft.cli import output
-from weft.cli.options import configured, json_option, key_option
+from weft.cli.options import configured, examples, json_option, key_option
 
 if TYPE_CHECKING:
     from weft.config import Settings
     from weft.support.v1 import support_pb2
 
 
-@click.command()
+@click.command(epilog=examples('weft ask "My top-up failed but the money left my bank" --watch'))
 @click.argument("text")
 @click.option("--conversation", default="", metavar="ID", help="Conversation to go on with.")
 @click.option("--watch", is_flag=True, help="Show each step as it begins and ends.")
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @configured("gateway", "registry")
 @json_option
 def ask(
+    *,
     settings: Settings,
     text: str,
     conversation: str,
@@ -37,10 +38,6 @@ def ask(
 
     Goes through the gateway, or straight to the supervisor when no gateway runs. With --json and
     --watch each step is a line of its own, the result the last.
-
-    \b
-    Example:
-      weft ask "My top-up failed but the money left my bank" --watch
     """
     from weft.cli import answer, question
     from weft.support.v1 import supervisor_pb2
@@ -51,7 +48,7 @@ def ask(
         if as_json:
             output.print_line({"step": output.as_json(step)})
         else:
-            out.print(answer.step_line(step))
+            answer.follow(out, step)
 
     handled = question.ask(
         settings,

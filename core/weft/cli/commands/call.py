@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli import complete, failures, output
-from weft.cli.options import configured
+from weft.cli.options import configured, examples
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
     from weft.config import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'weft call support-triage.Classify \'{"text": "My card has not arrived yet"}\'',
+        "weft call support-triage.Classify --template > request.json",
+        "weft call support-triage.Classify @request.json --timeout 2",
+    )
+)
 @click.argument("target", metavar="AGENT.METHOD", shell_complete=complete.skills)
 @click.argument("request_json", metavar="[JSON|@FILE|-]", default="{}")
 @click.option("--template", is_flag=True, help="Print a request with every field and its type.")
@@ -27,18 +34,12 @@ if TYPE_CHECKING:
 )
 @configured("registry")
 def call(
-    settings: Settings, target: str, request_json: str, template: bool, timeout: float | None
+    *, settings: Settings, target: str, request_json: str, template: bool, timeout: float | None
 ) -> None:
     """Call a skill of an agent and print its answer in JSON.
 
     The request is JSON, `@FILE`, or `-` for standard input; // comments in it are fine. A skill that
     streams answers prints one a line; one that takes a stream takes one document after another.
-
-    \b
-    Examples:
-      weft call support-triage.Classify '{"text": "My card has not arrived yet"}'
-      weft call support-triage.Classify --template > request.json
-      weft call support-triage.Classify @request.json --timeout 2
     """
     from weft.cli import connect
 
@@ -56,7 +57,7 @@ def call(
 def _read(given: str) -> str:
     try:
         if given == "-":
-            return click.get_text_stream("stdin").read()
+            return sys.stdin.read()
         return Path(given[1:]).read_text() if given.startswith("@") else given
     except (OSError, UnicodeDecodeError) as failed:
         raise failures.WrongSetting(f"The request cannot be read: {failed}") from failed
@@ -108,7 +109,8 @@ def _requests(skill: Skill, text: str) -> list[Message]:
         ]
     except (ValueError, json_format.ParseError) as failed:
         name = skill.method.input_type.full_name
-        raise failures.WrongSetting(f"The request is no {name}: {failed}. {about}") from failed
+        why = " ".join(str(failed).split()).rstrip(".")
+        raise failures.WrongSetting(f"The request is no {name}: {why}. {about}") from failed
     if not skill.streams[0] and len(found) != 1:
         raise failures.WrongSetting(
             f"{skill.method.name} takes one request, {len(found)} were given. {about}"
@@ -120,8 +122,10 @@ def _responses(
     channel: Any,
     skill: Skill,
     requests: list[Message],
-    timeout: float | None,  # noqa: ASYNC109 gRPC's own
+    timeout: float | None,
 ) -> AsyncIterator[Message]:
+    from weft.cli import connect
+
     makers = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
@@ -133,7 +137,11 @@ def _responses(
     )
     if timeout is None:  # the channel knows only contracts that are part of this program
         timeout = skill.options.default_timeout.ToTimedelta().total_seconds() or None
-    started = made(_each(requests) if skill.streams[0] else requests[0], timeout=timeout)
+    started = made(
+        _each(requests) if skill.streams[0] else requests[0],
+        timeout=timeout,
+        metadata=connect.traced_metadata(),
+    )
     return started if skill.streams[1] else _one(started)
 
 

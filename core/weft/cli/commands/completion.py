@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
+from weft.cli.options import examples
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "weft completion bash > ~/.local/share/bash-completion/completions/weft",
+        "weft completion zsh  > ~/.zfunc/_weft",
+        "weft completion fish > ~/.config/fish/completions/weft.fish",
+    )
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell.
-
-    \b
-    Examples:
-      weft completion bash > ~/.local/share/bash-completion/completions/weft
-      weft completion zsh  > ~/.zfunc/_weft
-      weft completion fish > ~/.config/fish/completions/weft.fish
-    """
+    """Print the completion script of a shell."""
     from click.shell_completion import get_completion_class
 
     from weft.cli.app import root

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 import click
 
 from weft.cli import failures, part
-from weft.cli.options import configured
+from weft.cli.options import configured, examples
 
 if TYPE_CHECKING:
     from weft.config import Settings
     from weft.gateway import Gateway
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "weft gateway --registry 10.0.0.5:7070 --listen 0.0.0.0:7080 --auth keys --database-url postgresql://weft@db/weft"
+    )
+)
 @configured(
     "registry",
     "database_url",
@@ -26,14 +30,8 @@ if TYPE_CHECKING:
     log_format="log_format",
 )
 @part.supervisor_option
-def gateway(settings: Settings, supervised: str | None) -> None:
-    """Run the gateway alone: REST, Connect, SSE and gRPC in front of a registry's agents.
-
-    \b
-    Example:
-      weft gateway --registry 10.0.0.5:7070 --listen 0.0.0.0:7080 --auth keys \\
-        --database-url postgresql://weft@db/weft
-    """
+def gateway(*, settings: Settings, supervised: str | None) -> None:
+    """Run the gateway alone: REST, Connect, SSE and gRPC in front of a registry's agents."""
     if not settings.database_url:
         raise failures.WrongSetting(
             "The gateway keeps API keys in PostgreSQL: give --database-url or WEFT_DATABASE_URL. "

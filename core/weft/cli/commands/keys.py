@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli import output
-from weft.cli.options import configured, json_option
+from weft.cli.options import configured, examples, json_option
 
 if TYPE_CHECKING:
     from weft.config import Settings
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from weft.gateway.guards.keys import ApiKey
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        'weft keys create "web shop" --scope support.write --days 90',
+        "weft keys revoke k7qm2xvtd4ra",
+    )
+)
 def keys() -> None:
     """Create, list and revoke API keys.
 
     They are kept in the mesh's PostgreSQL: that of `weft up` on this machine, or --database-url.
-
-    \b
-    Examples:
-      weft keys create "web shop" --scope support.write --days 90
-      weft keys revoke k7qm2xvtd4ra
     """
 
 
-@keys.command()
+@keys.command(epilog=examples('weft keys create "web shop" --days 90'))
 @click.argument("name")
 @click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="What it may do; may be repeated."
@@ -41,14 +41,9 @@ def keys() -> None:
 @configured("data", "database_url")
 @json_option
 def create(
-    settings: Settings, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool
+    *, settings: Settings, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool
 ) -> None:
-    """Create a key. Its secret is shown now and never again.
-
-    \b
-    Example:
-      weft keys create "web shop" --days 90
-    """
+    """Create a key. Its secret is shown now and never again."""
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
     made = _with_store(
         settings, lambda store: store.create(name, scopes=scopes, expires_at=expires)
@@ -60,16 +55,11 @@ def create(
     click.echo("Keep it now: it is not shown again. Send it as `Authorization: Bearer`.", err=True)
 
 
-@keys.command(name="list")
+@keys.command(name="list", epilog=examples("weft keys list --json"))
 @configured("data", "database_url")
 @json_option
-def list_keys(settings: Settings, as_json: bool) -> None:
-    """List keys, the newest first. Secrets are not known.
-
-    \b
-    Example:
-      weft keys list --json
-    """
+def list_keys(*, settings: Settings, as_json: bool) -> None:
+    """List keys, the newest first. Secrets are not known."""
     found = _with_store(settings, lambda store: store.list_keys())
     if as_json:
         output.print_json([_fields(key) for key in found])
@@ -91,17 +81,12 @@ def list_keys(settings: Settings, as_json: bool) -> None:
     )
 
 
-@keys.command()
+@keys.command(epilog=examples("weft keys revoke k7qm2xvtd4ra"))
 @click.argument("key_id", metavar="ID")
 @configured("data", "database_url")
 @json_option
-def revoke(settings: Settings, key_id: str, as_json: bool) -> None:
-    """Revoke a key for good; every gateway refuses it within a second.
-
-    \b
-    Example:
-      weft keys revoke k7qm2xvtd4ra
-    """
+def revoke(*, settings: Settings, key_id: str, as_json: bool) -> None:
+    """Revoke a key for good; every gateway refuses it within a second."""
     key = _with_store(settings, lambda store: store.revoke(key_id))
     if as_json:
         output.print_json(_fields(key))
@@ -116,9 +101,8 @@ def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) 
 
     async def done() -> Any:
         async with await Database.connect(database.url(settings), schema="gateway") as found:
-            store = KeyStore(found)
-            await store.migrate()
-            return await work(store)
+            await found.migrate("weft.gateway.sql")
+            return await work(KeyStore(found))
 
     return connect.run(done())
 

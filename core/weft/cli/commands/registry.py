@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from weft.cli import failures, part
-from weft.cli.options import configured
+from weft.cli.options import configured, examples
 
 if TYPE_CHECKING:
     from weft.config import Settings
     from weft.registry import Registry
 
+_HEARTBEAT = timedelta(seconds=1)
 
-@click.command()
+
+@click.command(
+    epilog=examples("weft registry --database-url postgresql://weft@db/weft --listen 0.0.0.0:7070")
+)
 @configured(
     "database_url",
     listen="registry_listen",
@@ -22,15 +27,11 @@ if TYPE_CHECKING:
     log_format="log_format",
 )
 @part.supervisor_option
-def registry(settings: Settings, supervised: str | None) -> None:
+def registry(*, settings: Settings, supervised: str | None) -> None:
     """Run the registry alone, on a PostgreSQL of yours.
 
     It leases names to agents, answers who is there, is the xDS server of gRPC clients, and keeps
     recent traces.
-
-    \b
-    Example:
-      weft registry --database-url postgresql://weft@db/weft --listen 0.0.0.0:7070
     """
     if not settings.database_url:
         raise failures.WrongSetting(
@@ -41,18 +42,18 @@ def registry(settings: Settings, supervised: str | None) -> None:
 
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
-    from weft import traces
-    from weft.registry import Registry, Terms
+    from weft.cli.tracing_registry import TracingRegistry
+    from weft.registry import Terms
 
+    ttl = settings.registry_lease_ttl
     async with (
         part.observed(settings, "registry", settings.registry_metrics) as telemetry,
-        Registry(
+        TracingRegistry(
             database_url=settings.database_url,
             address=settings.registry_listen,
-            terms=Terms(ttl=settings.registry_lease_ttl),
+            terms=Terms(ttl=ttl, heartbeat_interval=min(_HEARTBEAT, ttl / 4)),
             cold_start=settings.registry_cold_start,
             telemetry=telemetry,
-            extra=traces.add_to,
         ) as found,
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))

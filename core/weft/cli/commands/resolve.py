@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 import click
 
 from weft.cli import complete, failures, output
-from weft.cli.options import configured, json_option
+from weft.cli.options import configured, examples, json_option
 
 if TYPE_CHECKING:
     from weft.config import Settings
     from weft.v1 import agent_pb2
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "weft resolve support-triage",
+        "weft resolve weft.support.v1.TriageService",
+    )
+)
 @click.argument("name", shell_complete=complete.targets)
 @configured("registry")
 @json_option
-def resolve(settings: Settings, name: str, as_json: bool) -> None:
+def resolve(*, settings: Settings, name: str, as_json: bool) -> None:
     """Show the instances that would receive a call now.
 
     NAME is an agent, the full name of a gRPC service, or a capability; they are tried in this order.
-
-    \b
-    Examples:
-      weft resolve support-triage
-      weft resolve weft.support.v1.TriageService
     """
     from weft.cli import connect
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from datetime import UTC
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from weft.cli import complete, output
-from weft.cli.options import configured, json_option
+from weft.cli.options import configured, examples, json_option
 
 if TYPE_CHECKING:
     from weft.config import Settings
     from weft.support.v1 import escalation_pb2
     from weft.support.v1.escalation_pb2_grpc import EscalationServiceAsyncStub
 
+T = TypeVar("T")
 _STATES = ("pending", "open", "claimed", "answered", "all")
 
 _ticket_argument = click.argument("ticket_id", metavar="TICKET", shell_complete=complete.tickets)
@@ -24,48 +26,38 @@ _person_option = click.option(
 )
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "weft tickets",
+        "weft tickets claim T-1042",
+        'weft tickets answer T-1042 "Your new card is on its way and arrives by Friday."',
+    ),
+)
 @configured("registry")
 @json_option
 @click.pass_context
-def tickets(ctx: click.Context, settings: Settings, as_json: bool) -> None:
-    """List, claim and answer tickets; with no command, list what waits.
-
-    \b
-    Examples:
-      weft tickets
-      weft tickets claim T-1042
-      weft tickets answer T-1042 "Your new card is on its way and arrives by Friday."
-    """
+def tickets(ctx: click.Context, *, settings: Settings, as_json: bool) -> None:
+    """List, claim and answer tickets; with no command, list what waits."""
     if ctx.invoked_subcommand is None:
         _list(settings, "pending", as_json=as_json)
 
 
-@tickets.command(name="list")
+@tickets.command(name="list", epilog=examples("weft tickets list --state answered"))
 @click.option("--state", type=click.Choice(_STATES), default="pending", show_default=True)
 @configured("registry")
 @json_option
-def list_tickets(settings: Settings, state: str, as_json: bool) -> None:
-    """List tickets, the most pressing first.
-
-    \b
-    Example:
-      weft tickets list --state answered
-    """
+def list_tickets(*, settings: Settings, state: str, as_json: bool) -> None:
+    """List tickets, the most pressing first."""
     _list(settings, state, as_json=as_json)
 
 
-@tickets.command()
+@tickets.command(epilog=examples("weft tickets show T-1042"))
 @_ticket_argument
 @configured("registry")
 @json_option
-def show(settings: Settings, ticket_id: str, as_json: bool) -> None:
-    """Show one ticket.
-
-    \b
-    Example:
-      weft tickets show T-1042
-    """
+def show(*, settings: Settings, ticket_id: str, as_json: bool) -> None:
+    """Show one ticket."""
     from weft.support.v1 import escalation_pb2
 
     request = escalation_pb2.GetTicketRequest(ticket_id=ticket_id)
@@ -76,18 +68,13 @@ def show(settings: Settings, ticket_id: str, as_json: bool) -> None:
     _show(_at_desk(settings, ask), as_json=as_json)
 
 
-@tickets.command()
+@tickets.command(epilog=examples("weft tickets claim T-1042 --as ada"))
 @_ticket_argument
 @_person_option
 @configured("registry")
 @json_option
-def claim(settings: Settings, ticket_id: str, person: str | None, as_json: bool) -> None:
-    """Claim a ticket, so that nobody else works on it.
-
-    \b
-    Example:
-      weft tickets claim T-1042 --as ada
-    """
+def claim(*, settings: Settings, ticket_id: str, person: str | None, as_json: bool) -> None:
+    """Claim a ticket, so that nobody else works on it."""
     from weft.support.v1 import escalation_pb2
 
     name = person or getpass.getuser()
@@ -99,21 +86,18 @@ def claim(settings: Settings, ticket_id: str, person: str | None, as_json: bool)
     _show(_at_desk(settings, ask, name), as_json=as_json)
 
 
-@tickets.command()
+@tickets.command(
+    epilog=examples('weft tickets answer T-1042 "Your new card is on its way." --as ada')
+)
 @_ticket_argument
 @click.argument("text")
 @_person_option
 @configured("registry")
 @json_option
 def answer(
-    settings: Settings, ticket_id: str, text: str, person: str | None, as_json: bool
+    *, settings: Settings, ticket_id: str, text: str, person: str | None, as_json: bool
 ) -> None:
-    """Answer a ticket; the customer's conversation shows the answer.
-
-    \b
-    Example:
-      weft tickets answer T-1042 "Your new card is on its way." --as ada
-    """
+    """Answer a ticket; the customer's conversation shows the answer."""
     from weft.support.v1 import escalation_pb2
 
     name = person or getpass.getuser()
@@ -127,12 +111,12 @@ def answer(
 
 def _at_desk(
     settings: Settings,
-    ask: Callable[[EscalationServiceAsyncStub], Awaitable[object]],
+    ask: Callable[[EscalationServiceAsyncStub], Awaitable[T]],
     person: str = "",
-) -> object:
+) -> T:
     from weft.cli import connect, desk
 
-    async def work() -> object:
+    async def work() -> T:
         async with connect.registry(settings.registry) as registry:
             await registry.agent(desk.AGENT)
         async with desk.escalation(settings.registry, person) as stub:
@@ -180,7 +164,7 @@ def _show(ticket: escalation_pb2.Ticket, *, as_json: bool) -> None:
         "ticket": ticket.ticket_id,
         "state": _state(ticket).lower(),
         "priority": _priority(ticket).lower(),
-        "opened": output.moment(ticket.create_time.ToDatetime(tzinfo=output.UTC)),
+        "opened": output.moment(ticket.create_time.ToDatetime(tzinfo=UTC)),
         "due": _due(ticket),
         "assignee": ticket.assignee,
         "conversation": ticket.conversation_id,
@@ -209,7 +193,7 @@ def _priority(ticket: escalation_pb2.Ticket) -> str:
 def _due(ticket: escalation_pb2.Ticket) -> str:
     if _state(ticket) == "ANSWERED":
         return ""
-    return output.until(ticket.due_time.ToDatetime(tzinfo=output.UTC))
+    return output.until(ticket.due_time.ToDatetime(tzinfo=UTC))
 
 
 def _first_line(text: str, most: int = 80) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import click
 
 from weft.cli import output
-from weft.cli.options import configured, json_option
+from weft.cli.options import configured, examples, json_option
 
 if TYPE_CHECKING:
     from weft.config import Settings
@@ -16,22 +17,24 @@ if TYPE_CHECKING:
 _WAIT = 5.0  # seconds; spans are sent twice a second
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "weft trace",
+        "weft trace 4bf92f3577b34da6a3ce929d0e0e4736 --wait",
+    )
+)
 @click.argument("trace_id", required=False, metavar="[ID]")
 @click.option("--wait", is_flag=True, help="Wait up to 5 s until all spans have come in.")
 @click.option("--limit", default=20, show_default=True, help="How many traces to list.")
 @configured("registry")
 @json_option
-def trace(settings: Settings, trace_id: str | None, wait: bool, limit: int, as_json: bool) -> None:
+def trace(
+    *, settings: Settings, trace_id: str | None, wait: bool, limit: int, as_json: bool
+) -> None:
     """List recent traces, or show the waterfall of one.
 
     ID is 32 hexadecimal digits: `weft ask` prints it, the gateway sends it as `traceparent`, every log
     line has it. Traces are kept in the registry's memory, the newest 2,000.
-
-    \b
-    Examples:
-      weft trace
-      weft trace 4bf92f3577b34da6a3ce929d0e0e4736 --wait
     """
     from weft.cli import connect, traced
 
@@ -57,7 +60,7 @@ def _show_list(found: list[trace_pb2.TraceSummary]) -> None:
         [
             [
                 summary.trace_id,
-                output.moment(summary.start_time.ToDatetime(tzinfo=output.UTC)),
+                output.moment(summary.start_time.ToDatetime(tzinfo=UTC)),
                 summary.name,
                 str(summary.span_count),
                 output.milliseconds(summary.duration.ToTimedelta()),

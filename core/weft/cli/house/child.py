@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from weft.cli.failures import Failure
-
 _MOST_RESTARTS = 5
 _WINDOW = 60.0  # seconds
 _FIRST_PAUSE = 0.2  # seconds, doubled with each restart in the window: 0.2 to 3.2
@@ -63,7 +61,8 @@ class Child:
         self.facts: dict[str, str] = {}
         self.restarts = 0
         self.since = time.monotonic()
-        self.ready = asyncio.Event()
+        self.settled = asyncio.Event()
+        self.obituary = ""
         self._command = command
         self._environment = environment
         self._patience = patience
@@ -86,19 +85,19 @@ class Child:
         return self.facts.get("address", "")
 
     async def keep(self) -> None:
-        """Keeps it running until `stop`; for a task of its own.
+        """Keeps it running until `stop`, or until it died more often than it is restarted.
 
-        Raises:
-            Failure: it does not come up, or dies more often than it is restarted.
+        `settled` is set once it is ready or has failed; `obituary` then says why it failed.
         """
         try:
             await self._keep()
         finally:
+            self.settled.set()
             self._gone.set()
 
     async def _keep(self) -> None:
         restarts: deque[float] = deque()
-        while not self._stopping.is_set():
+        while True:
             how = await self._live()
             if self._stopping.is_set():
                 break
@@ -107,16 +106,23 @@ class Child:
                 restarts.popleft()
             if len(restarts) >= _MOST_RESTARTS or how == f"exit status {WRONG_USAGE}":
                 self.state = State.FAILED
-                raise Failure(self._obituary(how))
+                self.obituary = self._end_of_log(how)
+                self._report(f"{self.name}: given up. {self.obituary}")
+                return
             self.state = State.RESTARTING
             self._report(f"{self.name}: ended ({how}), starting it again; see {self.log}")
             pause = _FIRST_PAUSE * 2 ** len(restarts)
             restarts.append(now)
             self.restarts += 1
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+            if await self._stopped_within(pause):
+                break
         self.state = State.STOPPED
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def stop(self) -> None:
         """Ends it: SIGTERM, then after its patience SIGKILL. Returns when `keep` is done."""
@@ -195,7 +201,7 @@ class Child:
             self.state = State.READY
             took = timedelta(seconds=time.monotonic() - self.since).total_seconds()
             self._report(f"{self.name}: ready at {self.address} after {took:.1f} s")
-            self.ready.set()
+            self.settled.set()
 
     @contextlib.contextmanager
     def _output(self) -> Iterator[int]:
@@ -207,7 +213,7 @@ class Child:
             self._log_start = file.tell()
             yield file.fileno()
 
-    def _obituary(self, how: str) -> str:
+    def _end_of_log(self, how: str) -> str:
         with self.log.open("rb") as file:
             file.seek(self._log_start)
             lines = file.read().decode(errors="replace").strip().splitlines()

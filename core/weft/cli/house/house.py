@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Self
 
 from weft import config, embedded
+from weft.cli.failures import Failure
 from weft.cli.house.child import Child, State
+from weft.cli.rest import Gateway, serves
 from weft.config import Settings
 
 _STOP = timedelta(seconds=5)  # beyond what the calls that run are granted
+_POLL = 0.02  # seconds
 FLEET = "support"
 
 
@@ -44,6 +47,7 @@ class House:
     ) -> None:
         self.settings = settings
         self.children: list[Child] = []
+        self.servers: dict[str, str] = {}
         self._environ = environ
         self._replicas = replicas or {}
         self._report = report
@@ -57,7 +61,7 @@ class House:
                     self.settings.data,
                     redis_url=self.settings.redis_url or None,
                     database_url=self.settings.database_url or None,
-                    on_progress=self._report,
+                    on_progress=self._server_said,
                 )
             )
             self.settings = dataclasses.replace(
@@ -76,24 +80,29 @@ class House:
         Raises:
             Failure: one does not come up.
         """
-        waiting = [asyncio.create_task(child.ready.wait()) for child in self.children]
+        waiting = {asyncio.create_task(_settled(child)) for child in self.children}
         try:
-            pending = set(waiting)
-            while pending:
-                done, _ = await asyncio.wait(
-                    {*pending, *self._keeping}, return_when=asyncio.FIRST_COMPLETED
-                )
-                for kept in done.intersection(self._keeping):
-                    await kept
-                pending -= done
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            await self._routed()
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def failed(self) -> None:
-        """Waits for a part that cannot be kept running, and raises its Failure."""
-        await asyncio.gather(*self._keeping)
+    async def _routed(self) -> None:
+        """Waits until the gateway has routes to the agents, which it hears of by the registry."""
+        gateway = Gateway(url=self.settings.gateway, timeout=_STOP.total_seconds())
+        while not await asyncio.to_thread(serves, gateway):  # noqa: ASYNC110 it tells nobody
+            await asyncio.sleep(_POLL)
+
+    def _server_said(self, text: str) -> None:
+        self._report(text)
+        name, _, what = text.partition(": ")
+        if what.startswith(("ready", "died")):
+            self.servers[name] = "ready" if what.startswith("ready") else "restarting"
 
     def kill(self) -> None:
         """Ends all parts at once; the servers end with this process."""
@@ -134,7 +143,8 @@ class House:
         """The log file of a part."""
         return self.settings.data.resolve() / "log" / f"{name}.log"
 
-    @property
-    def all_ready(self) -> bool:
-        """Whether every part is ready now."""
-        return all(child.state is State.READY for child in self.children)
+
+async def _settled(child: Child) -> None:
+    await child.settled.wait()
+    if child.state is State.FAILED:
+        raise Failure(child.obituary)

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import socket
 from contextlib import ExitStack
+from typing import Any
 
 from weft.cli.failures import Failure
 from weft.config import Settings
@@ -41,7 +42,7 @@ def check_free(settings: Settings) -> None:
 def with_free_ports(settings: Settings) -> Settings:
     """The settings with every port 0 that others must know replaced by a free port, and callers told."""
     with ExitStack() as held:
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for field in _LISTENS:
             address = getattr(settings, field)
             if address.endswith(":0"):
@@ -58,7 +59,8 @@ def with_free_ports(settings: Settings) -> Settings:
 
 def any_ports(settings: Settings) -> Settings:
     """The settings with every port of the loopback interface's free ones."""
-    return dataclasses.replace(settings, **dict.fromkeys((*_LISTENS, *_METRICS), "127.0.0.1:0"))
+    ports: dict[str, Any] = dict.fromkeys((*_LISTENS, *_METRICS), "127.0.0.1:0")
+    return dataclasses.replace(settings, **ports)
 
 
 def dialled(address: str) -> str:

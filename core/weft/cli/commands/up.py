@@ -1,0 +1,115 @@
+"""`weft up`: the whole mesh on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from weft.cli import complete
+from weft.cli.options import configured, examples
+
+if TYPE_CHECKING:
+    from weft.cli.house import House, Lines, Table
+    from weft.config import Settings
+
+_MOST_REPLICAS = 32
+
+
+def _replicas(
+    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, int]:
+    found = {}
+    for text in given:
+        agent, _, count = text.partition("=")
+        if not agent or not count.isdecimal() or not 1 <= int(count) <= _MOST_REPLICAS:
+            raise click.BadParameter(
+                f"{text!r} is not AGENT=N with N from 1 to {_MOST_REPLICAS}, such as support-triage=2."
+            )
+        found[agent] = int(count)
+    return found
+
+
+@click.command(
+    epilog=examples(
+        "weft up",
+        "weft up --replicas support-triage=2 --data ./data",
+    )
+)
+@click.option(
+    "--replicas",
+    multiple=True,
+    callback=_replicas,
+    metavar="AGENT=N",
+    shell_complete=complete.agents,
+    help="Run N instances of an agent; may be repeated.",
+)
+@configured(
+    *("data", "registry_listen", "gateway_listen", "gateway_grpc_listen", "gateway_auth"),
+    *("database_url", "redis_url"),
+)
+def up(settings: Settings, replicas: dict[str, int]) -> None:
+    """Run everything on this machine: Redis, PostgreSQL, registry, gateway and the support fleet.
+
+    Each part is a process of its own, started again when it dies. Ctrl-C stops them in order, a second
+    Ctrl-C at once. Data and logs are kept in --data.
+    """
+    from weft.cli.house import HouseLock, Lines, Table, check_free, with_free_ports
+
+    _known(replicas)
+    with HouseLock(settings.data) as lock:
+        check_free(settings)
+        settings = with_free_ports(settings)
+        lock.describe(settings.gateway)
+        with Table() if sys.stdout.isatty() else Lines() as view:
+            asyncio.run(_run(settings, replicas, view))
+
+
+async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table) -> None:
+    from weft.cli.house import House, Interrupt
+
+    began = time.monotonic()
+    house = House(settings, environ=os.environ, replicas=replicas, report=view.report)
+    view.watch(house)
+    with Interrupt(house.kill) as interrupt:
+        try:
+            async with house:
+                await house.ready()
+                for line in _welcome(house, time.monotonic() - began):
+                    view.report(line)
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if not interrupt.asked:
+                raise
+            view.report("stopped")
+
+
+def _welcome(house: House, seconds: float) -> list[str]:
+    settings = house.settings
+    metrics = [
+        f"http://{child.facts['metrics']}/metrics"
+        for child in house.children
+        if child.facts.get("metrics")
+    ]
+    return [
+        f"ready after {seconds:.1f} s; Ctrl-C stops",
+        f"gateway  {settings.gateway}  (docs: {settings.gateway}/docs, gRPC: {settings.gateway_grpc_listen})",
+        f"registry {settings.registry}  (metrics: {', '.join(metrics)})",
+        'try      weft ask "Where is my card?"',
+    ]
+
+
+def _known(replicas: dict[str, int]) -> None:
+    """Raises UsageError for an agent that the fleet does not have, before anything starts."""
+    from weft.cli import failures
+    from weft.cli.fleet import AGENTS
+
+    for agent in replicas:
+        if agent not in AGENTS:
+            raise click.UsageError(
+                f"The fleet has no agent {agent!r}.{failures.nearest(agent, AGENTS)}"
+            )
