@@ -1,7 +1,6 @@
 """A private Redis-protocol server and PostgreSQL for one machine, as child processes in one folder.
 
-They listen on unix sockets only, end with their launcher however it ends, and keep every
-acknowledged write and committed row through it.
+Unix sockets only; they end with their launcher however it ends, and lose nothing acknowledged.
 """
 
 from weft.embedded._client import redis_client
