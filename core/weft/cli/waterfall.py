@@ -14,7 +14,8 @@ from weft.v1 import trace_pb2
 if TYPE_CHECKING:
     from rich.console import Console
 
-_BAR = 32  # characters
+_BAR = 32  # characters, less on a narrow terminal
+_BESIDE = 62  # characters of a line that are not for the bar
 _CALLS = "→ "  # before what a caller saw, as opposed to who served it
 _BLOCK = "█"
 
@@ -42,10 +43,12 @@ def lines(spans: Sequence[trace_pb2.Span]) -> list[Line]:
     return list(visit("", 0))
 
 
-def is_whole(spans: Sequence[trace_pb2.Span]) -> bool:
-    """Whether there is one root and every other span's parent is there: all that began has come in."""
+def top(spans: Sequence[trace_pb2.Span]) -> list[trace_pb2.Span]:
+    """Spans whose parent is not there. One whose parent id is empty began the trace; of another the parent
+    is still to come, or was never ours: a caller outside began the trace.
+    """
     known = {span.span_id for span in spans}
-    return sum(span.parent_span_id not in known for span in spans) == 1
+    return [span for span in spans if span.parent_span_id not in known]
 
 
 def show(out: Console, spans: Sequence[trace_pb2.Span]) -> None:
@@ -61,13 +64,14 @@ def show(out: Console, spans: Sequence[trace_pb2.Span]) -> None:
     )
     table.add_column("SERVICE", no_wrap=True)
     table.add_column("TIME", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=_BAR)
+    width = max(_BAR // 4, min(_BAR, out.width - _BESIDE))
+    table.add_column("", no_wrap=True, min_width=width)
     for line in lines(spans):
         span = line.span
         style = "red" if span.error else ""
-        before = _BAR * (_start(span) - begin) // whole
-        length = max(1, round(_BAR * _length(span) / whole))
-        bar = " " * min(before, _BAR - 1) + _BLOCK * min(length, _BAR - before)
+        before = width * (_start(span) - begin) // whole
+        length = max(1, round(width * _length(span) / whole))
+        bar = " " * min(before, width - 1) + _BLOCK * min(length, width - before)
         arrow = _CALLS if span.kind == "CLIENT" else ""
         name = Text("  " * line.depth + arrow + _short(span), style=style)
         if span.error:

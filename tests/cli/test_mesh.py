@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+QUESTION = "I am still waiting on my card. It should have arrived a week ago, what can I do?"
+# Nothing in the knowledge base answers it.
+UNANSWERABLE = "Xyzzy plugh frobnicate quux?"
+
+
+def test_agents_are_listed_with_their_replicas(weft):
+    agents = {agent["name"]: agent for agent in weft("agents", "--json").json}
+    assert {"support-supervisor", "support-triage", "support-escalation", "echo"} <= set(agents)
+    assert len(agents["support-triage"]["instances"]) == 2
+    table = weft("agents", "list").out
+    assert (
+        len(re.findall(r"^support-triage +\w+ +SERVING +127\.0\.0\.1:\d+ ", table, re.MULTILINE))
+        == 2
+    )
+
+
+def test_resolve_takes_agents_and_services(weft):
+    by_agent = weft("resolve", "support-triage", "--json").json
+    by_service = weft("resolve", "weft.support.v1.TriageService", "--json").json
+    assert len(by_agent["instances"]) == 2
+    assert by_agent["instances"] == by_service["instances"]
+    assert "support-triage" in weft("resolve", "support-triage").out
+
+
+def test_resolve_of_nothing_hints(weft):
+    told = weft("resolve", "support-triag")
+    assert told.code == 1
+    assert "Did you mean 'support-triage'?" in told.err
+
+
+def test_status_shows_every_part(weft):
+    told = weft("status", "--json").json
+    assert {part["part"]: part["state"] for part in told["parts"]} == dict.fromkeys(
+        ("gateway", "registry", "postgres", "redis"), "up"
+    )
+    triage = next(agent for agent in told["agents"] if agent["agent"] == "support-triage")
+    assert (triage["in_service"], len(triage["metrics"])) == (2, 2)
+    assert "PostgreSQL" in weft("status").out
+
+
+def test_metrics_are_where_status_says(weft):
+    agents = weft("status", "--json").json["agents"]
+    metrics = next(a["metrics"][0] for a in agents if a["agent"] == "support-quality")
+    assert "rpc_server_call_duration_seconds" in httpx.get(f"http://{metrics}/metrics").text
+
+
+def test_ask_answers_with_sources_route_and_trace(weft):
+    told = weft("ask", QUESTION)
+    assert told.code == 0, told.err
+    assert "[1]" in told.out
+    assert re.search(r"✓ support-triage\.Classify +\d", told.out)
+    trace = re.search(r"^trace +([0-9a-f]{32})$", told.out, re.MULTILINE)
+    assert trace is not None
+    shown = weft("trace", trace[1], "--wait")
+    assert shown.code == 0, shown.err
+    assert "TriageService/Classify" in shown.out
+    assert "█" in shown.out
+    spans = weft("trace", trace[1], "--json").json
+    assert {"gateway", "agents"} <= {span["service"] for span in spans}
+
+
+def test_every_door_of_ask_gives_the_same_answer(weft):
+    by_rest = weft("ask", QUESTION, "--json").json
+    *steps, last = weft("ask", QUESTION, "--json", "--watch").lines
+    weft.monkeypatch.setenv("WEFT_GATEWAY", "http://127.0.0.1:1")
+    by_name = weft("ask", QUESTION, "--json").json
+    watched = weft("ask", QUESTION, "--watch").out
+    assert by_rest["answer"]["citations"]
+    assert by_rest["answer"] == last["result"]["answer"] == by_name["answer"]
+    assert steps[0]["step"]["outcome"] == "STEP_OUTCOME_STARTED"
+    assert "support-research.Search" in watched
+
+
+def test_a_question_that_is_refused_is_told_with_the_field(weft):
+    told = weft("ask", " ")
+    assert told.code == 1
+    assert "INVALID_ARGUMENT" in told.err
+    assert "text" in told.err
+
+
+def test_a_ticket_goes_from_question_to_answer(weft):
+    asked = weft("ask", UNANSWERABLE, "--json").json
+    ticket = asked["ticketId"]
+    assert ticket in {found["ticketId"] for found in weft("tickets", "--json").json}
+    assert weft("tickets", "claim", ticket, "--as", "ada", "--json").json["assignee"] == "ada"
+    refused = weft("tickets", "claim", ticket, "--as", "bob")
+    assert refused.code == 1
+    assert "FAILED_PRECONDITION" in refused.err
+    answered = weft("tickets", "answer", ticket, "Plugh means nothing.", "--as", "ada")
+    assert "answered" in answered.out
+    assert ticket not in weft("tickets").out
+    assert ticket in weft("tickets", "list", "--state", "answered").out
+    assert "Plugh means nothing." in weft("tickets", "show", ticket).out
+    conversation = httpx.get(
+        f"{weft('status', '--json').json['parts'][0]['address']}"
+        f"/v1/support/conversations/{asked['conversationId']}"
+    ).json()
+    assert "Plugh means nothing." in str(conversation)
+
+
+def test_an_unknown_ticket(weft):
+    told = weft("tickets", "show", "T-999999")
+    assert told.code == 1
+    assert "NOT_FOUND" in told.err
+
+
+def test_keys_are_created_shown_once_and_revoked(weft, house, tools):
+    made = weft("keys", "create", "web shop", "--scope", "support.write", "--days", "90", "--json")
+    key = made.json
+    assert key["key"].startswith(f"weft_{key['id']}_")
+    listed = weft("keys", "list")
+    assert re.search(rf"^{key['id']} +web shop +support\.write +valid ", listed.out, re.MULTILINE)
+    assert key["key"] not in listed.out
+    assert weft("ask", QUESTION, "--key", key["key"]).code == 0
+    assert "is revoked" in weft("keys", "revoke", key["id"]).out
+    assert weft("keys", "list", "--json").json[0]["state"] == "revoked"
+    url = f"{house.address('gateway')}/v1/support/articles"
+    bearer = {"authorization": f"Bearer {key['key']}"}
+    tools.wait_for(lambda: httpx.get(url, headers=bearer).status_code == 401)
+    refused = weft("ask", QUESTION, "--key", key["key"])
+    assert refused.code == 1
+    assert "UNAUTHENTICATED" in refused.err
+    assert key["key"] not in refused.err
+
+
+def test_a_key_prints_alone_so_that_it_can_be_piped(weft):
+    told = weft("keys", "create", "pipe")
+    assert re.fullmatch(r"weft_\w+_\S+\n", told.out)
+    assert "not shown again" in told.err
+
+
+def test_keys_refuse_what_cannot_be(weft):
+    unknown = weft("keys", "revoke", "aaaaaaaaaaaa")
+    assert unknown.code == 1
+    assert "NOT_FOUND" in unknown.err
+    scope = weft("keys", "create", "x", "--scope", "NO SUCH")
+    assert scope.code == 1
+    assert "scopes[0]" in scope.err
+
+
+def test_an_unknown_trace_says_why(weft):
+    told = weft("trace", "0" * 31 + "1")
+    assert told.code == 1
+    assert "not sampled" in told.err
+    assert "trace_id" in weft("trace", "nonsense").err
+
+
+def test_demo_uses_a_mesh_that_runs(weft):
+    told = weft("demo")
+    assert told.code == 0, told.err
+    assert "Using the mesh at" in told.out
+    assert "Sources" in told.out
+    assert "→ TriageService/Classify" in told.out
+
+
+def test_a_new_agent_passes_its_test_and_is_reachable(weft, house, tmp_path: Path, tools):
+    told = weft("new", "agent", "card-limits", "--dir", str(tmp_path), "--json").json
+    folder = tmp_path / "card-limits"
+    assert told["generated"] is True
+    assert {"card_limits.proto", "card_limits_pb2.py", "agent.py", "README.md"} <= set(
+        told["files"]
+    )
+    kept = tools.environment(house.data, **house.environment())
+    tested = subprocess.run(
+        (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"),
+        cwd=folder,
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tested.returncode == 0, tested.stdout
+    assert "2 passed" in tested.stdout
+    assert len((folder / "agent.py").read_text().splitlines()) <= 30
+    with (tmp_path / "agent.txt").open("wb") as file:
+        serving = subprocess.Popen(
+            (*tools.command, "agents", "serve", "agent:CardLimits"),
+            cwd=folder,
+            env=kept,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        url = f"{house.address('gateway')}/v1/card-limits:reply"
+        tools.wait_for(lambda: httpx.post(url, json={"text": "hello"}).status_code == 200)
+        assert httpx.post(url, json={"text": "hello"}).json() == {"text": "You said: hello"}
+        assert weft("call", "card-limits.Reply", '{"text": "x"}').json == {"text": "You said: x"}
+    finally:
+        serving.terminate()
+        assert serving.wait(20) == 0
+
+
+def test_a_new_agent_does_not_touch_what_is_there(nowhere, tmp_path: Path):
+    (tmp_path / "greeter").mkdir()
+    told = nowhere("new", "agent", "greeter", "--dir", str(tmp_path))
+    assert told.code == 1
+    assert "is there already" in told.err
+    for name in ("Greeter", "1st", "a--b", "a_b", "x" * 64):
+        assert nowhere("new", "agent", name, "--dir", str(tmp_path)).code == 2

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from weft.cli.app import root
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    with click.Context(root) as context:
+        for name in root.list_commands(context):
+            command = root.get_command(context, name)
+            assert command is not None
+            yield name, command
+            if isinstance(command, click.Group):
+                yield from ((f"{name} {sub}", found) for sub, found in command.commands.items())
+
+
+def test_help_is_fast_and_imports_no_part(tools):
+    probe = (
+        "import sys, weft.cli.app as app\n"
+        "try: app.main(['--help'])\n"
+        "except SystemExit: print(sorted(m for m in sys.modules if m in ('grpc', 'asyncpg', 'rich')))"
+    )
+    began = time.perf_counter()
+    done = subprocess.run(
+        (tools.command[0], "-c", probe), capture_output=True, text=True, check=True
+    )
+    # A quarter of a second on its own; this machine runs other tests too.
+    assert time.perf_counter() - began < 2
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()))
+def test_every_command_explains_itself(name: str, command: click.Command):
+    assert command.help
+    assert command.epilog is not None
+    assert re.search(rf"^  weft {name.split(maxsplit=1)[0]}", command.epilog, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["agents", "tickets", "keys", "call", "up", "agents serve"])
+def test_help_ends_well(nowhere, name: str):
+    told = nowhere(*name.split(), "--help")
+    assert told.code == 0
+    assert f"Usage: weft {name}" in told.out
+    assert "Example" in told.out
+
+
+def test_version(nowhere):
+    assert re.fullmatch(r"weft \d+\.\d+\.\d+\S*\n", nowhere("--version").out)
+
+
+def test_a_mistyped_command_is_wrong_usage_and_hints(nowhere):
+    told = nowhere("agnts")
+    assert told.code == 2
+    assert "Did you mean 'agents'?" in told.err
+
+
+def test_a_setting_that_cannot_be_read_is_named(nowhere):
+    nowhere.monkeypatch.setenv("WEFT_TRACE_SAMPLE", "often")
+    told = nowhere("agents")
+    assert told.code == 2
+    assert "WEFT_TRACE_SAMPLE" in told.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("agents",),
+        ("resolve", "echo"),
+        ("call", "echo.Say", "{}"),
+        ("trace",),
+        ("tickets",),
+        ("ask", "Where is my card?"),
+    ],
+)
+def test_without_a_mesh_every_command_says_how_to_start_one(nowhere, arguments: tuple[str, ...]):
+    told = nowhere(*arguments)
+    assert told.code == 1
+    assert told.out == ""
+    assert "weft up" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_without_a_mesh_status_says_so_and_fails(nowhere):
+    told = nowhere("status")
+    assert told.code == 1
+    assert re.search(r"^registry +down", told.out, re.MULTILINE)
+    assert re.search(r"^postgres +down", told.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("part", ["registry", "gateway"])
+def test_a_part_alone_asks_for_its_database(nowhere, part: str):
+    told = nowhere(part)
+    assert told.code == 2
+    assert "WEFT_DATABASE_URL" in told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("agents", "serve", "nothing"), "neither a fleet"),
+        (("agents", "serve", "no_such_module:Agent"), "no_such_module"),
+        (("agents", "serve", "weft.agents.echo:Missing"), "Missing"),
+        (("agents", "serve", "support"), "WEFT_DATABASE_URL"),
+        (("agents", "serve", "support", "--only", "support-triag"), "'support-triage'"),
+        (("agents", "serve", "weft.agents.echo:Echo", "--only", "echo"), "--only"),
+        (("call", "echo"), "AGENT.METHOD"),
+        (("call", "echo.Say", "{}", "--timeout", "0"), "--timeout"),
+        (("call", "echo.Say", "@/no/such/file"), "/no/such/file"),
+        (("up", "--replicas", "support-triage"), "AGENT=N"),
+        (("up", "--replicas", "support-triage=0"), "AGENT=N"),
+        (("up", "--replicas", "support-triag=2"), "'support-triage'"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_starts(nowhere, arguments: tuple[str, ...], says: str):
+    told = nowhere(*arguments)
+    assert told.code == 2
+    assert says in told.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(nowhere, shell: str):
+    told = nowhere("completion", shell)
+    assert told.code == 0
+    assert f"_WEFT_COMPLETE={shell}_complete" in told.out
