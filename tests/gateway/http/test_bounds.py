@@ -111,7 +111,7 @@ async def test_trailers_are_bounded_and_never_become_headers(open_server):
     assert (await client.response()).status == 431
 
 
-@pytest.mark.parametrize("flood", [b"0\r\nX: ", b"3;", b"1\r\na\r\n" * 300_000 + b"0\r\nX: "])
+@pytest.mark.parametrize("flood", [b"0\r\nX: ", b"3;", b"1\r\na\r\n" * 20_000 + b"0\r\nX: "])
 async def test_endless_trailer_lines_and_chunk_extensions_are_refused(open_server, flood):
     _, _, connect = await open_server()
     client = await connect()
@@ -173,7 +173,7 @@ async def test_a_silent_connection_is_closed_without_a_word(open_server):
 
 
 async def test_a_body_that_does_not_end_is_cut_and_its_request_ends(open_server):
-    app, _, connect = await open_server(body_time=SHORT)
+    app, _, connect = await open_server(body_time=SHORT, linger=timedelta(seconds=30))
     client = await connect()
     await client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
     assert (await client.response()).status == 408
