@@ -36,10 +36,10 @@ async def test_a_service_that_stops_serving_is_out_until_it_serves_again(
     a = await replica("a")
     process = await join(mesh, a.instance())
     await process.state(DEGRADED, "half a model")
-    await a.server.set_health(world.service, serving=False)
+    a.server.set_health(world.service, serving=False)
     await wait_until(is_in(stub, "a", UNREACHABLE))
     assert "NOT_SERVING" in (await states(stub))["a"][1]
-    await a.server.set_health(world.service, serving=True)
+    a.server.set_health(world.service, serving=True)
     await wait_until(is_in(stub, "a", DEGRADED))
     assert (await states(stub))["a"][1] == "half a model"
 
@@ -47,14 +47,14 @@ async def test_a_service_that_stops_serving_is_out_until_it_serves_again(
 async def test_services_at_one_address_are_judged_apart(mesh, stub, join, replica, world):
     a = await replica("a")
     research = "weft.support.v1.ResearchService"
-    await a.server.set_health(research, serving=True)
+    a.server.set_health(research, serving=True)
     other = a.instance(instance_id="b", agent="research", services=[world.ref(research)])
     await join(mesh, a.instance(), other)
-    await a.server.set_health(research, serving=False)
+    a.server.set_health(research, serving=False)
     await wait_until(is_in(stub, "b", UNREACHABLE))
     assert (await states(stub))["a"][0] == SERVING
-    await a.server.set_health(research, serving=True)
-    await a.server.set_health(world.service, serving=False)
+    a.server.set_health(research, serving=True)
+    a.server.set_health(world.service, serving=False)
     await wait_until(is_in(stub, "b", SERVING))
     await wait_until(is_in(stub, "a", UNREACHABLE))
 
@@ -102,7 +102,7 @@ async def test_a_service_the_server_does_not_know_is_out(mesh, stub, join, world
     async with rpc.Server("127.0.0.1:0") as server:
         await join(mesh, world.instance("stranger", address=server.address))
         await wait_until(is_in(stub, "stranger", UNREACHABLE))
-        assert "SERVICE_UNKNOWN" in (await states(stub))["stranger"][1]
+        assert world.service in (await states(stub))["stranger"][1]
 
 
 @pytest.mark.failure

@@ -34,14 +34,19 @@ async def test_an_unknown_agent_fails_at_once_with_what_to_do(mesh, join, replic
     await join(mesh, a.instance())
     async with dial(mesh.address) as warm:
         await ask(warm)
-    started = time.perf_counter()
-    async with dial(mesh.address, "no-such-agent") as channel:
-        error = await fails(ask(channel))
-        assert time.perf_counter() - started < 0.05
+    spent = []
+    for number in range(5):  # the machine may be busy with something else for a moment
+        started = time.perf_counter()
+        async with dial(mesh.address, f"unknown-{number}") as channel:
+            error = await fails(ask(channel))
+            spent.append(time.perf_counter() - started)
         assert isinstance(error, rpc.NotFound)
         assert error.reason == "AGENT_UNKNOWN"
         assert "weft agents" in error.message
+    assert min(spent) < 0.05
 
+    async with dial(mesh.address, "no-such-agent") as channel:
+        assert isinstance(await fails(ask(channel)), rpc.NotFound)
         # The moment it registers it is called.
         await join(mesh, a.instance(agent="no-such-agent", instance_id="late"))
 
