@@ -172,7 +172,7 @@ def house(short_folder: Path) -> Iterator[Up]:
     data = short_folder / "cli"
     up = Up(data, short_folder / "cli.txt", "--replicas", "support-triage=2")
     try:
-        up.wait_for("ready after")
+        up.wait_for("try      weft ask")
         with (short_folder / "echo.txt").open("wb") as file:
             echo = subprocess.Popen(
                 (*COMMAND, "agents", "serve", "weft.agents.echo:Echo"),

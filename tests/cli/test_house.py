@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from weft import embedded
+
 
 def test_one_mesh_per_folder(weft, house):
     told = weft("up")
@@ -40,6 +42,18 @@ def test_a_folder_that_cannot_be_made_is_named(nowhere, tmp_path: Path):
     told = nowhere("up", "--data", str(tmp_path / "file" / "data"))
     assert told.code == 1
     assert "--data" in told.err
+
+
+def test_a_part_that_cannot_use_its_settings_ends_the_start(nowhere, house, tools, tmp_path):
+    servers = embedded.endpoints(house.data)
+    nowhere.monkeypatch.setenv("WEFT_DATABASE_URL", servers.database_url)
+    nowhere.monkeypatch.setenv("WEFT_REDIS_URL", servers.redis_url)
+    nowhere.monkeypatch.setenv("WEFT_REGISTRY_LEASE_TTL", "0s")
+    told = nowhere("up")
+    assert told.code == 1
+    assert "registry does not run (exit status 2)" in told.err
+    assert "WEFT_REGISTRY_LEASE_TTL" in told.err
+    assert tools.processes_of(tmp_path) == {}
 
 
 @pytest.mark.failure

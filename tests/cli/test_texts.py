@@ -51,6 +51,16 @@ def test_spans_with_no_parent_are_at_the_top():
     assert waterfall.top(SPANS[1:]) == SPANS[1:3]
 
 
+def test_a_trace_is_whole_with_its_beginning_and_both_sides_of_every_call():
+    assert waterfall.is_whole(SPANS)
+    assert not waterfall.is_whole(SPANS[1:])
+    assert not waterfall.is_whole([])
+    caller = span("a.Far/Call", "5", "1", 70, 10)
+    caller.kind = "CLIENT"
+    assert not waterfall.is_whole([*SPANS, caller])
+    assert waterfall.is_whole([*SPANS, caller, span("a.Far/Call", "6", "5", 72, 5)])
+
+
 def test_a_waterfall_shows_place_length_and_error():
     out = io.StringIO()
     waterfall.show(Console(file=out, width=120), SPANS)

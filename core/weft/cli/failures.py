@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +28,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint like "Did you mean X?", a space before it, when something known is like `name`."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+@contextlib.contextmanager
+def settings_checked(names: str) -> Iterator[None]:
+    """Turns a part's refusal of a value into one of the settings it came from."""
+    try:
+        yield
+    except ValueError as failed:
+        raise WrongSetting(f"{names}: {failed}.") from failed
 
 
 def explain(failed: BaseException) -> click.ClickException | None:

@@ -40,13 +40,15 @@ def run(main: Coroutine[Any, Any, None], supervised: str | None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def observed(settings: Settings, service: str, metrics: str) -> AsyncIterator[Telemetry]:
-    """Logs and telemetry as the settings say."""
+async def observed(
+    settings: Settings, service: str, metrics: str, *, traced: bool = True
+) -> AsyncIterator[Telemetry]:
+    """Logs and telemetry as the settings say; `traced`: whether the part has spans to send."""
     from weft import telemetry
     from weft.telemetry import logs
 
     logs.setup(service, form=log_format(settings), level=settings.log_level, trace_id=_trace_id)
-    endpoints = [settings.registry, *filter(None, [settings.otlp_endpoint])]
+    endpoints = [settings.registry, *filter(None, [settings.otlp_endpoint])] if traced else []
     async with telemetry.start(
         service,
         sample_ratio=settings.trace_sample,

@@ -60,10 +60,7 @@ class _Seen:
         """Whether no span seems to be missing."""
         if len(spans) != self._count:
             self._count, self._since = len(spans), time.monotonic()
-        match waterfall.top(spans):
-            case [first]:
-                # Who called from outside may have a span of its own, which never comes.
-                quiet = time.monotonic() - self._since > _QUIET
-                return not first.parent_span_id or quiet
-            case _:
-                return False
+        if waterfall.is_whole(spans):
+            return True
+        # Who called from outside may have a span of its own, and a call that failed may have arrived nowhere.
+        return len(waterfall.top(spans)) == 1 and time.monotonic() - self._since > _QUIET

@@ -44,11 +44,20 @@ def lines(spans: Sequence[trace_pb2.Span]) -> list[Line]:
 
 
 def top(spans: Sequence[trace_pb2.Span]) -> list[trace_pb2.Span]:
-    """Spans whose parent is not there. One whose parent id is empty began the trace; of another the parent
-    is still to come, or was never ours: a caller outside began the trace.
+    """Spans whose parent is not there.
+
+    One whose parent id is empty began the trace. Of another the parent is still to come, or was never ours:
+    a caller outside began the trace.
     """
     known = {span.span_id for span in spans}
     return [span for span in spans if span.parent_span_id not in known]
+
+
+def is_whole(spans: Sequence[trace_pb2.Span]) -> bool:
+    """Whether the span that began the trace is there, and of every call both sides."""
+    parents = {span.parent_span_id for span in spans}
+    answered = all(span.kind != "CLIENT" or span.span_id in parents for span in spans)
+    return answered and [span.parent_span_id for span in top(spans)] == [""]
 
 
 def show(out: Console, spans: Sequence[trace_pb2.Span]) -> None:

@@ -111,7 +111,8 @@ async def _serve(
         names = [host.add(_made(thing, host)) for thing in own]
         if fleets:
             names += await _add_fleet(host, settings, only, stack)
-        await part.until_stopped(_serving(host, supervised, names))
+        metrics = "" if settings.agents_metrics.endswith(":0") else settings.agents_metrics
+        await part.until_stopped(_serving(host, supervised, names, metrics))
 
 
 async def _add_fleet(
@@ -132,9 +133,10 @@ async def _add_fleet(
     return [host.add(servicer) for servicer in chosen]
 
 
-async def _serving(host: Host, supervised: str | None, names: list[str]) -> None:
+async def _serving(host: Host, supervised: str | None, names: list[str], metrics: str) -> None:
     await host.start()
-    part.announce(supervised, address=host.server.address, agents=" ".join(names))
+    agents = " ".join(names)
+    part.announce(supervised, address=host.server.address, agents=agents, metrics=metrics)
     await host.wait()
 
 

@@ -42,7 +42,15 @@ def gateway(*, settings: Settings, supervised: str | None) -> None:
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft.gateway import Gateway
+    from weft.gateway.guards import BreakerSettings
 
+    with failures.settings_checked("WEFT_GATEWAY_BREAKER_*"):
+        breaker = BreakerSettings(
+            window=settings.gateway_breaker_window,
+            failure_rate=settings.gateway_breaker_ratio,
+            minimum_calls=settings.gateway_breaker_volume,
+            open_for=settings.gateway_breaker_open,
+        )
     async with (
         part.observed(settings, "gateway", settings.gateway_metrics) as telemetry,
         Gateway(
@@ -53,6 +61,8 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             telemetry=telemetry,
             auth=settings.gateway_auth,
             max_body=settings.gateway_max_body,
+            max_timeout=settings.gateway_max_timeout,
+            breaker=breaker,
         ) as found,
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))

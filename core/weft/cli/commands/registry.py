@@ -46,12 +46,14 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft.registry import Terms
 
     ttl = settings.registry_lease_ttl
+    with failures.settings_checked("WEFT_REGISTRY_LEASE_TTL"):
+        terms = Terms(ttl=ttl, heartbeat_interval=min(_HEARTBEAT, ttl / 4))
     async with (
-        part.observed(settings, "registry", settings.registry_metrics) as telemetry,
+        part.observed(settings, "registry", settings.registry_metrics, traced=False) as telemetry,
         TracingRegistry(
             database_url=settings.database_url,
             address=settings.registry_listen,
-            terms=Terms(ttl=ttl, heartbeat_interval=min(_HEARTBEAT, ttl / 4)),
+            terms=terms,
             cold_start=settings.registry_cold_start,
             telemetry=telemetry,
         ) as found,

@@ -79,8 +79,8 @@ async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table
         try:
             async with house:
                 await house.ready()
-                for line in _welcome(house, time.monotonic() - began):
-                    view.report(line)
+                view.report(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C stops")
+                view.welcome(_addresses(house))
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
             if not interrupt.asked:
@@ -88,7 +88,7 @@ async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table
             view.report("stopped")
 
 
-def _welcome(house: House, seconds: float) -> list[str]:
+def _addresses(house: House) -> list[str]:
     settings = house.settings
     metrics = [
         f"http://{child.facts['metrics']}/metrics"
@@ -96,9 +96,11 @@ def _welcome(house: House, seconds: float) -> list[str]:
         if child.facts.get("metrics")
     ]
     return [
-        f"ready after {seconds:.1f} s; Ctrl-C stops",
-        f"gateway  {settings.gateway}  (docs: {settings.gateway}/docs, gRPC: {settings.gateway_grpc_listen})",
-        f"registry {settings.registry}  (metrics: {', '.join(metrics)})",
+        f"gateway  {settings.gateway}",
+        f"docs     {settings.gateway}/docs",
+        f"gRPC     {settings.gateway_grpc_listen}",
+        f"registry {settings.registry}",
+        f"metrics  {' '.join(metrics)}",
         'try      weft ask "Where is my card?"',
     ]
 

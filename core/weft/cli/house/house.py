@@ -72,7 +72,9 @@ class House:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._report("stopping; Ctrl-C again ends at once")
         await self._stack.aclose()
+        self.servers = dict.fromkeys(self.servers, "stopped")
 
     async def ready(self) -> None:
         """Returns when every part is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -40,6 +41,11 @@ class Lines:
         """Says what happened."""
         self._out.print(text)
 
+    def welcome(self, lines: Sequence[str]) -> None:
+        """Says where everything is."""
+        for line in lines:
+            self._out.print(line)
+
 
 class Table:
     """A live table of parts, the latest events below it."""
@@ -49,6 +55,7 @@ class Table:
 
         self._events: deque[str] = deque(maxlen=_EVENTS)
         self._house: House | None = None
+        self._addresses: Sequence[str] = ()
         self._live = Live(
             get_renderable=self._render,
             console=output.console(),
@@ -76,6 +83,10 @@ class Table:
         """Says what happened."""
         self._events.append(text)
 
+    def welcome(self, lines: Sequence[str]) -> None:
+        """Shows where everything is, from now on."""
+        self._addresses = lines
+
     def _render(self) -> RenderableType:
         from rich import text as rich_text
         from rich.console import Group
@@ -89,7 +100,8 @@ class Table:
         for child in self._house.children if self._house else ():
             table.add_row(*_row(child))
         events = [rich_text.Text(event, style="dim", overflow="fold") for event in self._events]
-        return Group(table, rich_text.Text(""), *events)
+        lasting = [rich_text.Text(line, overflow="fold") for line in self._addresses]
+        return Group(table, rich_text.Text(""), *lasting, *events)
 
 
 def _row(child: Child) -> list[str | Text]:
