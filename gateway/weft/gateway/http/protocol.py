@@ -3,8 +3,9 @@
 uvicorn 0.54 with httptools bounds nothing before the application runs: any number of headers, a header line
 of any length (httptools joins it in memory), trailers added to the headers of a running request, thousands
 of pipelined requests from one read; and a keep-alive timer that the first byte of a request switches off
-and no other timer replaces, so that a head or body may take for ever. All of that is bounded here, in the
-parser's callbacks and once per read, so that a request that arrives whole costs next to nothing extra.
+and no other timer replaces, so that a head or body may take for ever. All of that is bounded here, once
+per read and per request, so that a request that arrives whole costs next to nothing extra. What is kept
+in memory of a head that is too large is at most its limit and one read (256 KB).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import enum
 import socket
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING, NoReturn
 
 import httptools
 from uvicorn.config import Config
@@ -25,13 +27,16 @@ from weft.gateway.guards import HeadersTooLarge
 from weft.gateway.http import refusal
 from weft.gateway.http.settings import HttpSettings
 
+if TYPE_CHECKING:
+    from uvicorn._types import HTTPScope
+
 _CHUNK_FRAME = 32  # bytes an honest chunk of a chunked body may spend on its frame
 
 
-class _Phase(enum.Enum):
-    """What the connection is being sent."""
+class _Due(enum.Enum):
+    """What the caller is to send."""
 
-    IDLE = 0
+    NOTHING = 0
     HEAD = 1
     BODY = 2
 
@@ -55,12 +60,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lost = lost
         self._max_head = settings.head.total_bytes
         self._max_headers = settings.head.count
-        self._phase = _Phase.HEAD  # a new connection owes a request
-        self._timed = _Phase.IDLE  # phase the timer is for; IDLE: no timer
+        # uvicorn makes a new scope when a request begins: which one it is tells requests apart.
+        self._begun: HTTPScope | None = (
+            None  # of the request that was unfinished after the last read
+        )
+        self._complete: HTTPScope | None = None  # of the last request that was read to its end
+        self._read = 0  # bytes of the read at work
+        self._unspoken = 0  # bytes of this request that reached no callback yet, or were framing
+        self._timed = _Due.NOTHING  # what the timer is for
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0  # target, names and values of this request so far, trailers included
-        self._unspoken = 0  # bytes of this request that reached no callback yet, or were framing
         self._refusal: rpc.Error | None = None
         self._deaf = False  # the connection is ending: what still comes is dropped
 
@@ -79,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops every timer."""
-        self._set_timer(_Phase.IDLE)
+        self._set_timer(_Due.NOTHING)
         self._stop_write_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -90,7 +99,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._unset_keepalive_if_required()
-        self._unspoken += len(data)
+        self._read = len(data)
+        self._unspoken += self._read
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -98,7 +108,9 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal or refusal.MalformedHttp())
             return
-        if self._phase is not _Phase.IDLE or not self._answering():
+        if self.scope is self._complete and self._answering():
+            self._unspoken = 0  # the usual case: the read ended with a request
+        else:
             self._after_part()
 
     def pause_writing(self) -> None:
@@ -112,35 +124,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_write_timer()
         super().resume_writing()
 
-    # Parser
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._phase = _Phase.HEAD
-        self._head_bytes = 0
-        self._unspoken = 0  # the rest of this read is free, whatever of it came before
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the request target."""
-        self._count_head(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header or trailer."""
-        self._count_head(len(name) + len(value))
-        if self._phase is _Phase.BODY:
-            return  # a trailer; RFC 9110 6.5.1: never merged into the headers without knowing it is safe
-        if len(self.headers) >= self._max_headers:
-            self._fail(HeadersTooLarge(f"The request has more than {self._max_headers} headers."))
-        super().on_header(name, value)
+    # Parser. Headers are not counted one by one: that would be the dearest part of a small request.
 
     def on_headers_complete(self) -> None:
         """The head is complete: the request is started or waits for its turn."""
+        whole = self._read <= self._max_head and self.scope is not self._begun
+        if len(self.headers) > self._max_headers or not (whole or self._head_fits()):
+            self._fail(self._head_too_large())
         if len(self.pipeline) >= self._settings.pipeline:
             self._fail(rpc.ResourceExhausted("Too many requests wait on this connection."))
         super().on_headers_complete()
-        self._phase = _Phase.BODY
+        # What the parser calls a header from here on is a trailer, and never joins the request's
+        # headers, which decided its fate already (RFC 9110 6.5.1).
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -148,68 +144,78 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
-        """Called by httptools for the size line of each chunk."""
+        """The size line of a chunk."""
         self._unspoken = max(0, self._unspoken - _CHUNK_FRAME)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        self._phase = _Phase.IDLE
+        self._complete = self.scope
         if self._timer is not None:
-            self._set_timer(_Phase.IDLE)
+            self._set_timer(_Due.NOTHING)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The answer is sent: the next request, or the rest of this one, is the caller's to send."""
         super().on_response_complete()
-        if self._phase is not _Phase.IDLE and not self._deaf:
+        if self.scope is not self._complete and not self._deaf:
             self._watch()
 
     # Bounds
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._max_head:
-            self._fail(self._head_too_large())
-
-    def _head_too_large(self) -> rpc.Error:
-        return HeadersTooLarge(f"The head of the request is larger than {self._max_head} bytes.")
-
-    def _fail(self, error: rpc.Error) -> None:
-        # httptools turns whatever a callback raises into its own error.
-        self._refusal = error
-        raise error
 
     def _answering(self) -> bool:
         """Whether the newest request still waits for its answer."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _due(self) -> _Due:
+        """What the caller is to send next."""
+        if self.scope is self._complete:
+            return _Due.NOTHING if self._answering() else _Due.HEAD
+        begun = self.cycle is not None and self.cycle.scope is self.scope
+        return _Due.BODY if begun else _Due.HEAD
+
     def _after_part(self) -> None:
-        """After a read that left a request unfinished."""
-        if self._unspoken > self._max_head:
+        """After a read that ended within a request, or was nothing but blank lines."""
+        if self.scope is not self._begun:
+            self._begun = self.scope
+            self._unspoken = 0  # of the first read some may be another request's, so it is free
+        if self._unspoken > self._max_head or len(self.headers or ()) > self._max_headers:
             self._refuse(self._head_too_large())
             return
-        if self._phase is _Phase.IDLE and not self._answering():
-            self._phase = _Phase.HEAD  # empty lines before a request: its time runs already
-        if self._phase is _Phase.BODY and self.cycle.transport is self.transport:
+        if self._due() is _Due.BODY and self.cycle.transport is self.transport:
             self.cycle.transport = _LingeringTransport(self.transport, self._end)
         self._watch()
 
+    def _head_fits(self) -> bool:
+        size = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.url) + size <= self._max_head
+
+    def _head_too_large(self) -> rpc.Error:
+        limits = f"{self._max_head} bytes or {self._max_headers} headers"
+        return HeadersTooLarge(f"The head of the request has more than {limits}.")
+
+    def _fail(self, error: rpc.Error) -> NoReturn:
+        # httptools turns whatever a callback raises into its own error.
+        self._refusal = error
+        raise error
+
+    # Times
+
     def _watch(self) -> None:
-        """Runs the timer of the phase; none while the wait is ours: an earlier answer is still due."""
-        due = self._phase
-        if self.pipeline or (due is _Phase.HEAD and self._answering()):
-            due = _Phase.IDLE
+        """Runs the timer of what is due; none while the wait is ours: an earlier answer is owed."""
+        due = self._due()
+        if self.pipeline or (due is _Due.HEAD and self._answering()):
+            due = _Due.NOTHING
         if due is not self._timed:
             self._set_timer(due)
 
-    def _set_timer(self, phase: _Phase) -> None:
+    def _set_timer(self, due: _Due) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._timed = phase
-        if phase is not _Phase.IDLE:
+        self._timed = due
+        if due is not _Due.NOTHING:
             settings = self._settings
-            span = settings.head_time if phase is _Phase.HEAD else settings.body_time
+            span = settings.head_time if due is _Due.HEAD else settings.body_time
             self._timer = self.loop.call_later(span.total_seconds(), self._too_slow)
 
     def _stop_write_timer(self) -> None:
@@ -218,8 +224,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._write_timer = None
 
     def _too_slow(self) -> None:
-        if self._phase is _Phase.HEAD and not self._unspoken and not self._head_bytes:
-            self.transport.close()  # nothing was ever asked
+        if self.scope is self._complete:
+            self.transport.close()  # nothing was asked
         else:
             self._refuse(refusal.RequestTooSlow())
 
@@ -228,7 +234,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, error: rpc.Error) -> None:
         """Ends the connection: with this answer, or after the one that is still owed."""
         self._deaf = True
-        self._set_timer(_Phase.IDLE)
+        self._set_timer(_Due.NOTHING)
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             self._answer(error)
@@ -248,7 +254,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _end(self) -> None:
         """The application ends the connection after an answer it gave before the request was complete."""
-        if self._phase is _Phase.BODY:
+        if self._due() is _Due.BODY:
             self._linger()
         else:
             self.transport.close()
@@ -262,7 +268,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._deaf = True
-        self._set_timer(_Phase.IDLE)
+        self._set_timer(_Due.NOTHING)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
