@@ -58,14 +58,14 @@ class World:
         catalog.digest_of(content): content
         for content in (descriptor_set, _descriptor_set(research_pb2.DESCRIPTOR))
     }
+    digests: ClassVar = {
+        service: digest for digest, content in sets.items() for service in catalog.read(content)
+    }
 
     @classmethod
     def ref(cls, service: str) -> agent_pb2.ServiceRef:
         """A reference to a service of any of the contracts."""
-        for digest, content in cls.sets.items():
-            if service in catalog.read(content):
-                return agent_pb2.ServiceRef(name=service, descriptor_digest=digest)
-        raise LookupError(service)
+        return agent_pb2.ServiceRef(name=service, descriptor_digest=cls.digests[service])
 
     @classmethod
     def instance(cls, instance_id: str = "", **fields: object) -> agent_pb2.Instance:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import time
 from datetime import timedelta
@@ -103,6 +105,60 @@ async def test_a_service_the_server_does_not_know_is_out(mesh, stub, join, world
         await join(mesh, world.instance("stranger", address=server.address))
         await wait_until(is_in(stub, "stranger", UNREACHABLE))
         assert world.service in (await states(stub))["stranger"][1]
+
+
+async def test_servers_that_do_not_speak_grpc_are_out(mesh, stub, join, world):
+    held = []
+
+    async def closes(_reader, writer):
+        writer.close()
+
+    async def babbles(_reader, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n" * 10)
+        held.append(writer)
+
+    async def is_silent(_reader, writer):
+        held.append(writer)
+
+    async with contextlib.AsyncExitStack() as stack:
+        for behaviour in (closes, babbles, is_silent):
+            server = await asyncio.start_server(behaviour, "127.0.0.1", 0)
+            stack.callback(server.close)
+            host, port = server.sockets[0].getsockname()
+            name = behaviour.__name__.replace("_", "-")
+            await join(mesh, world.instance(name, agent=name, address=f"{host}:{port}"))
+        for name in ("closes", "babbles", "is-silent"):
+            await wait_until(is_in(stub, name, UNREACHABLE))
+        for writer in held:
+            writer.close()
+
+
+async def test_answers_may_come_in_pieces(mesh, stub, join, replica, world):
+    a = await replica("a")
+    host, _, port = a.server.address.rpartition(":")
+
+    async def carry(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+
+        async def pump(source, sink):
+            with contextlib.suppress(OSError):
+                while data := await source.read(1):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    slow = await asyncio.start_server(carry, "127.0.0.1", 0)
+    near = slow.sockets[0].getsockname()
+    await join(mesh, a.instance(address=f"{near[0]}:{near[1]}"))
+    for _ in range(3):
+        a.server.set_health(world.service, serving=False)
+        await wait_until(is_in(stub, "a", UNREACHABLE))
+        assert "NOT_SERVING" in (await states(stub))["a"][1]
+        a.server.set_health(world.service, serving=True)
+        await wait_until(is_in(stub, "a", SERVING))
+    slow.close()
 
 
 @pytest.mark.failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import grpc
@@ -224,3 +225,10 @@ async def test_foreign_instances_can_be_neither_changed_nor_reported(mesh, membe
         assert isinstance(error, rpc.InvalidArgument)
         assert [where for where, _ in error.violations] == [path]
         await process.vanish()
+
+
+async def test_a_registry_that_stood_still_blames_nobody(mesh, stub, join, world):
+    await join(mesh, world.instance("one"))
+    time.sleep(1.5)  # noqa: ASYNC251 longer than the ttl: neither side can do anything
+    await a_ttl_passes(stub, join, mesh, world)
+    assert await resolve(stub) == ["one"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from weft import rpc
 from weft.postgres import Database
@@ -41,6 +42,7 @@ class Registry:
         pace: how often instances are probed.
         cold_start: how long after a start clients keep what endpoints they have of agents that are unknown yet.
         telemetry: where calls and instances are counted; None: nowhere.
+        beside: further servicers for the same port, each with its generated `add_...Servicer_to_server`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Registry:
         pace: Pace | None = None,
         cold_start: timedelta = _COLD_START,
         telemetry: Telemetry | None = None,
+        beside: Sequence[tuple[Callable[[Any, Any], None], object]] = (),
     ) -> None:
         self.address = address
         self._database_url = database_url
@@ -59,6 +62,7 @@ class Registry:
         self._pace = pace or Pace()
         self._cold_start = cold_start
         self._telemetry = telemetry
+        self._beside = tuple(beside)
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -130,10 +134,13 @@ class Registry:
             max_concurrency=_MAX_CALLS,
             trace_roots=False,
         )
-        served = server.add(
-            registry_pb2_grpc.add_RegistryServiceServicer_to_server, parts.service, traced=False
-        )
-        served += server.add(plane.add_to, plane, traced=False)
+        served: list[str] = []
+        for add, servicer in (
+            (registry_pb2_grpc.add_RegistryServiceServicer_to_server, parts.service),
+            (plane.add_to, plane),
+            *self._beside,
+        ):
+            served += server.add(add, servicer, traced=False)
         server.add_fallback(Sink(served))
         return server
 
