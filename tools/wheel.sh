@@ -13,6 +13,8 @@ cat >"$scratch/pytest.ini" <<'INI'
 [pytest]
 addopts = --import-mode=importlib
 asyncio_mode = auto
+asyncio_default_fixture_loop_scope = session
+asyncio_default_test_loop_scope = session
 timeout = 60
 INI
 cd "$scratch"

@@ -10,10 +10,10 @@ from weft.gateway import Gateway
 from weft.rpc.testing import wait_until
 
 
-async def test_one_method_at_several_doors(registry, database_url):
+async def test_one_method_at_several_doors(registry, mesh_database):
     gateway = Gateway(
         registry=registry,
-        database_url=database_url,
+        database_url=mesh_database,
         listen="127.0.0.1:0",
         grpc_listen="127.0.0.1:0",
     )

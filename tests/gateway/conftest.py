@@ -1,71 +1,126 @@
+"""A registry, a gateway and the agent echo: one set per test file, or one of its own for a test that breaks things."""
+
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import pytest
+import pytest_asyncio
 
+from weft import embedded
 from weft.agents import Host
 from weft.agents.echo import Echo
 from weft.gateway import Gateway
+from weft.gateway.guards.key_store import KeyStore
+from weft.gateway.guards.keys import NewKey
+from weft.postgres import Database
 from weft.registry import Registry
 from weft.rpc.testing import wait_until
 
-Start = Callable[..., AbstractAsyncContextManager[Gateway]]
+_NUMBERS = itertools.count()
 
 
-@pytest.fixture
-async def registry(database_url: str) -> AsyncIterator[str]:
-    async with Registry(
-        database_url=database_url, address="127.0.0.1:0", cold_start=timedelta(0)
-    ) as running:
-        yield running.address
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    registry: str
+    database_url: str
+    echo: Host
+    gateway: Gateway
+    http: httpx.AsyncClient
+
+    @property
+    def in_flight(self) -> int:
+        return sum(load.in_flight for *_, load in self.echo._agents)
 
 
-@pytest.fixture
-def start(registry: str, database_url: str) -> Start:
-    """Starts gateways on the test's registry."""
+async def routed(http: httpx.AsyncClient, headers: dict[str, str] | None = None) -> None:
+    """Returns when the gateway serves echo."""
 
-    @contextlib.asynccontextmanager
-    async def gateway(**further: object) -> AsyncIterator[Gateway]:
-        running = Gateway(
-            registry=registry,
-            database_url=database_url,
-            listen="127.0.0.1:0",
-            grpc_listen="127.0.0.1:0",
-            **further,  # type: ignore[arg-type]
+    async def served() -> bool:
+        return (await http.get("/v1/echo/ready", headers=headers)).status_code == 200
+
+    await wait_until(served)
+
+
+@contextlib.asynccontextmanager
+async def running(database_url: str, **further: Any) -> AsyncIterator[Mesh]:
+    async with contextlib.AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        registry = await enter(
+            Registry(database_url=database_url, address="127.0.0.1:0", cold_start=timedelta(0))
         )
-        async with running:
-            await running.ready()
-            yield running
-
-    return gateway
-
-
-@pytest.fixture
-async def echo(registry: str) -> AsyncIterator[Host]:
-    async with Host(registry=registry) as host:
-        host.add(Echo("one"))
+        host = await enter(Host(registry=registry.address))
+        # A name of its own: the gRPC core keeps one xDS client per target, and with it its registry.
+        host.add(Echo("one"), agent=f"echo-{next(_NUMBERS)}")
         await host.start()
-        yield host
+        gateway = await enter(
+            Gateway(
+                registry=registry.address,
+                database_url=database_url,
+                listen="127.0.0.1:0",
+                grpc_listen="127.0.0.1:0",
+                **further,
+            )
+        )
+        http = await enter(httpx.AsyncClient(base_url=gateway.url, timeout=20))
+        yield Mesh(
+            registry=registry.address,
+            database_url=database_url,
+            echo=host,
+            gateway=gateway,
+            http=http,
+        )
+
+
+@pytest_asyncio.fixture(scope="module")
+async def mesh(servers: embedded.Endpoints) -> AsyncIterator[Mesh]:
+    """The mesh of a file's tests, which leave it as they found it."""
+    name = f"gateway_{next(_NUMBERS)}"
+    admin = await asyncpg.connect(servers.database_url)
+    await admin.execute(f"create database {name} template template0")
+    async with running(urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()) as made:
+        await routed(made.http)
+        yield made
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
 
 
 @pytest.fixture
-async def gateway(start: Start, echo: Host) -> AsyncIterator[Gateway]:
-    async with start() as running:
-        async with httpx.AsyncClient(base_url=running.url) as client:
-
-            async def routed() -> bool:
-                return (await client.get("/v1/echo/ready")).status_code == 200
-
-            await wait_until(routed)
-        yield running
+def http(mesh: Mesh) -> httpx.AsyncClient:
+    return mesh.http
 
 
 @pytest.fixture
-async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=20) as client:
-        yield client
+def gateway(mesh: Mesh) -> Gateway:
+    return mesh.gateway
+
+
+@pytest.fixture
+async def own(database_url: str) -> AsyncIterator[Mesh]:
+    """A mesh of this test alone."""
+    async with running(database_url) as made:
+        await routed(made.http)
+        yield made
+
+
+@pytest.fixture
+async def own_with_keys(database_url: str) -> AsyncIterator[tuple[Mesh, NewKey, NewKey]]:
+    """A mesh that asks for keys, a good key and a revoked one."""
+    async with (
+        running(database_url, auth="keys") as made,
+        await Database.connect(database_url, schema="gateway") as database,
+    ):
+        database.load("weft.gateway.sql")
+        store = KeyStore(database)
+        good, bad = await store.create("good", scopes=["a.read"]), await store.create("bad")
+        await store.revoke(bad.key.id)
+        await routed(made.http, {"x-api-key": good.text})
+        yield made, good, bad

@@ -257,3 +257,15 @@ async def test_bad_arguments_of_echo_name_their_field() -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             async for _ in stub.Repeat(echo_pb2.RepeatRequest(count=-1)):
                 pass
+
+
+async def test_bytes_that_are_no_message_are_the_caller_s_fault() -> None:
+    async with channel_for(ADD, Echo()) as channel:
+        for method in ("Say", "Repeat", "Gather", "Talk"):
+            call = channel.stream_stream(f"/{SERVICE}/{method}")(
+                iter([b"\x0a\xff\xff\xff\xff\x0f"])
+            )
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in call:
+                    pass
+            assert rpc.error_from_call(caught.value).reason == "REQUEST_MALFORMED"

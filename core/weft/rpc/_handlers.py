@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from weft.rpc.call import Call, serve_as
 from weft.rpc.deadline import Deadline
@@ -22,19 +23,21 @@ from weft.rpc.errors import (
     DETAILS_KEY,
     Error,
     Internal,
+    InvalidArgument,
     ResourceExhausted,
     error_from_exception,
     status_proto,
 )
 from weft.rpc.load import LoadMeter
 from weft.rpc.methods import default_timeout
-from weft.rpc.status import SERVER_FAULTS
+from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
 from weft.rpc.tracing import begin_span, end_span
 from weft.telemetry import Telemetry
 
 log = logging.getLogger("weft.rpc")
 C = grpc.StatusCode
 Context = grpc.aio.ServicerContext[Any, Any]
+Read = Callable[[Any], Any]
 
 
 class FusedHandlers:
@@ -68,10 +71,16 @@ class FusedHandlers:
         make, behaviour = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
         # A handler that streams may be a generator, or a coroutine that uses context.write().
         generates = handler.response_streaming and inspect.isasyncgenfunction(behaviour)
-        fused = _streaming(behaviour, serving) if generates else _single(behaviour, serving)
+        read: Read = _identical
+        deserialize = handler.request_deserializer
+        if deserialize is not None and handler.request_streaming:
+            deserialize, read = _or_malformed(deserialize), _checked
+        elif deserialize is not None:
+            read, deserialize = _parsed(deserialize), None
+        fuse = _streaming if generates else _single
         return make(
-            fused,
-            request_deserializer=handler.request_deserializer,
+            fuse(behaviour, serving, read),
+            request_deserializer=deserialize,
             response_serializer=handler.response_serializer,
         )
 
@@ -152,8 +161,50 @@ def _overload(load: LoadMeter) -> ResourceExhausted:
     )
 
 
+class _Malformed:
+    """Stands for a message of a stream that could not be parsed."""
+
+
+def _identical(request: Any) -> Any:
+    return request
+
+
+def _parsed(deserialize: Callable[[bytes], Any]) -> Read:
+    # Parsed here and not by gRPC, which answers UNKNOWN and logs a stack trace for each.
+    def read(raw: bytes) -> Any:
+        try:
+            return deserialize(raw)
+        except DecodeError:
+            raise _no_message() from None
+
+    return read
+
+
+def _or_malformed(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(raw: bytes) -> Any:
+        try:
+            return deserialize(raw)
+        except DecodeError:
+            return _Malformed()
+
+    return read
+
+
+async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, _Malformed):
+            raise _no_message()
+        yield request
+
+
+def _no_message() -> InvalidArgument:
+    return InvalidArgument(
+        "The bytes sent are no message of the type this method takes.", reason="REQUEST_MALFORMED"
+    )
+
+
 def _single(
-    behaviour: Callable[[Any, Context], Awaitable[Any]], serving: _Serving
+    behaviour: Callable[[Any, Context], Awaitable[Any]], serving: _Serving, read: Read
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     load = serving.load
 
@@ -166,9 +217,9 @@ def _single(
                 raise _overload(load)  # noqa: TRY301 told as every error is
             budget = serving.budget(call, context)
             if budget is None:
-                return await behaviour(request, context)
+                return await behaviour(read(request), context)
             async with asyncio.timeout(budget):
-                return await behaviour(request, context)
+                return await behaviour(read(request), context)
         except grpc.aio.AbortError:
             code = _aborted_with(context)
             raise
@@ -186,7 +237,7 @@ def _single(
 
 
 def _streaming(
-    behaviour: Callable[[Any, Context], Any], serving: _Serving
+    behaviour: Callable[[Any, Context], Any], serving: _Serving, read: Read
 ) -> Callable[[Any, Context], AsyncIterator[Any]]:
     load = serving.load
 
@@ -199,11 +250,11 @@ def _streaming(
                 raise _overload(load)  # noqa: TRY301 told as every error is
             budget = serving.budget(call, context)
             if budget is None:
-                async for response in behaviour(request, context):
+                async for response in behaviour(read(request), context):
                     yield response
                 return
             async with asyncio.timeout(budget):
-                async for response in behaviour(request, context):
+                async for response in behaviour(read(request), context):
                     yield response
         except grpc.aio.AbortError:
             code = _aborted_with(context)
@@ -223,7 +274,7 @@ def _streaming(
 
 def _aborted_with(context: Context) -> grpc.StatusCode:
     code = context.code()
-    return code if isinstance(code, grpc.StatusCode) else C.UNKNOWN
+    return code if isinstance(code, grpc.StatusCode) else BY_NUMBER.get(code, C.UNKNOWN)
 
 
 def _cancelled_as(call: Call) -> grpc.StatusCode:

@@ -48,6 +48,9 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
+_PASSED = -1.0  # seconds: gRPC starts a call that has 0 left, and it may even succeed
+
+
 class Channel(grpc.aio.Channel):
     """A channel to `target`.
 
@@ -173,7 +176,7 @@ class _Calling:
         deadline = Deadline.current()
         if deadline is None:
             return self.implied if asked is None else asked
-        left = deadline.seconds()
+        left = deadline.seconds() or _PASSED
         asked = left if asked is None else min(asked, left)
         if math.isinf(asked):
             return self.implied

@@ -14,6 +14,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _Response = health_pb2.HealthCheckResponse
+_STATUS = {
+    True: _Response.SERVING,
+    False: _Response.NOT_SERVING,
+    None: _Response.SERVICE_UNKNOWN,
+}
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -46,7 +51,7 @@ class Health(health_pb2_grpc.HealthServicer):
         serving = self._serving.get(request.service)
         if serving is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"{request.service} is not served here")
-        return _Response(status=_Response.SERVING if serving else _Response.NOT_SERVING)
+        return _Response(status=_STATUS[serving])
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -57,9 +62,7 @@ class Health(health_pb2_grpc.HealthServicer):
         while True:
             changed = self._changed
             serving = self._serving.get(request.service)
-            status: _Response.ServingStatus.ValueType = _Response.SERVICE_UNKNOWN
-            if serving is not None:
-                status = _Response.SERVING if serving else _Response.NOT_SERVING
+            status = _STATUS[serving]
             if status != last:
                 last = status
                 yield _Response(status=status)

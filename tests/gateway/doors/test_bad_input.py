@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from datetime import timedelta
 
 import grpc
@@ -14,9 +13,6 @@ from httpx import AsyncClient
 from weft import rpc
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.gateway import Gateway
-from weft.gateway.guards.key_store import KeyStore
-from weft.postgres import Database
-from weft.rpc.testing import wait_until
 
 REST = "/v1/echo:say"
 CONNECT = "/weft.echo.v1.EchoService/Say"
@@ -141,10 +137,8 @@ async def test_the_grpc_door(gateway: Gateway) -> None:
             return caught.value.code()
 
         raw = channel.unary_unary(CONNECT)
-        assert await code_of(raw(b"\x0a\xff\xff\xff\xff\x0f")) in {
-            grpc.StatusCode.INTERNAL,
-            grpc.StatusCode.INVALID_ARGUMENT,
-        }
+        malformed = raw(b"\x0a\xff\xff\xff\xff\x0f")
+        assert await code_of(malformed) is grpc.StatusCode.INVALID_ARGUMENT
         assert await code_of(raw(b"x" * 100_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (
             await code_of(stub.Say(echo_pb2.SayRequest(), timeout=0))
@@ -161,55 +155,6 @@ async def test_the_grpc_door(gateway: Gateway) -> None:
             is grpc.StatusCode.RESOURCE_EXHAUSTED
         )
         assert (await stub.Say(echo_pb2.SayRequest(text="ok"))).text == "ok"
-
-
-async def test_keys_at_every_door(
-    start,
-    echo,
-    database_url: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    async with start(auth="keys") as gateway:
-        database = await Database.connect(database_url, schema="gateway")
-        store = KeyStore(database)
-        good = await store.create("good", scopes=["a.read"])
-        bad = await store.create("bad")
-        await store.revoke(bad.key.id)
-        async with (
-            httpx.AsyncClient(base_url=gateway.url) as http,
-            grpc.aio.insecure_channel(gateway.grpc_address) as channel,
-        ):
-            say = echo_pb2_grpc.EchoServiceStub(channel).Say
-
-            async def routed() -> bool:
-                sent = {"x-api-key": good.text}
-                return (await http.post(REST, json={}, headers=sent)).status_code == 200
-
-            await wait_until(routed)
-            for key, reason in (
-                (None, "KEY_MISSING"),
-                ("nonsense", "KEY_MALFORMED"),
-                (bad.text, "KEY_REVOKED"),
-            ):
-                for door in DOORS:
-                    headers = {} if key is None else {"authorization": f"Bearer {key}"}
-                    answer = await http.post(door, json={}, headers=headers)
-                    assert answer.status_code == 401
-                    assert reason in answer.text
-                    assert "www-authenticate" in answer.headers
-                metadata = () if key is None else (("x-api-key", key),)
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await say(echo_pb2.SayRequest(), metadata=metadata)
-                assert rpc.error_from_call(caught.value).reason == reason
-            answer = await http.post(CONNECT, json={}, headers={"x-api-key": good.text})
-            assert answer.json()["caller"] == f"key:{good.key.id}"
-            told = await say(echo_pb2.SayRequest(), metadata=(("x-api-key", good.text),))
-            assert told.caller == f"key:{good.key.id}"
-        await database.close()
-    secrets = [key.text.rpartition("_")[2] for key in (good, bad)]
-    for record in caplog.records:
-        assert not any(secret in record.getMessage() for secret in secrets)
 
 
 async def test_nobody_forges_an_identity_from_outside(gateway: Gateway) -> None:
