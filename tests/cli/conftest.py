@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -152,6 +153,14 @@ class Weft:
         assert isinstance(ended.value.code, int)
         return Told(code=ended.value.code, out=said.out, err=said.err)
 
+    def offers(self, line: str) -> set[str]:
+        """What Tab offers after a line that begins behind `weft`."""
+        with self.monkeypatch.context() as within:
+            within.setenv("_WEFT_COMPLETE", "bash_complete")
+            within.setenv("COMP_WORDS", f"weft {line}")
+            within.setenv("COMP_CWORD", str(len(line.split())))
+            return {offer.removeprefix("plain,") for offer in self().out.split()}
+
 
 @pytest.fixture
 def nowhere(
@@ -202,6 +211,28 @@ def weft(house: Up, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     return Weft(capsys, monkeypatch)
 
 
+def on_terminal(arguments: tuple[str, ...], env: Mapping[str, str]) -> tuple[int, str]:
+    """Runs the command on a terminal of 160 columns; its exit status and all it showed, without colours."""
+    ours, its = os.openpty()
+    try:
+        process = subprocess.Popen(
+            (*COMMAND, *arguments),
+            env={**env, "TERM": "xterm", "COLUMNS": "160", "LINES": "50"},
+            stdin=its,
+            stdout=its,
+            stderr=its,
+        )
+    finally:
+        os.close(its)
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
+        # Linux ends a terminal that nobody holds with EIO.
+        while read := terminal.read(65_536):
+            shown += read
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "\n")
+    return process.wait(PATIENCE.total_seconds()), text
+
+
 class Tools:
     """What tests of processes need."""
 
@@ -209,6 +240,7 @@ class Tools:
     environment = staticmethod(environment)
     processes_of = staticmethod(processes_of)
     up = Up
+    on_terminal = staticmethod(on_terminal)
     wait_for = staticmethod(wait_for)
 
 

@@ -6,6 +6,10 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.timeout(120)  # the first of them starts the house
+
 
 def test_a_unary_skill_prints_its_answer(weft):
     assert weft("call", "echo.Say", '{"text": "hi"}').json["text"] == "hi"
@@ -99,19 +103,12 @@ def test_a_method_may_be_named_in_full(weft):
 
 
 def test_names_are_completed_from_the_registry(weft):
-    weft.monkeypatch.setenv("_WEFT_COMPLETE", "bash_complete")
-
-    def offers(line: str) -> set[str]:
-        weft.monkeypatch.setenv("COMP_WORDS", f"weft {line}")
-        weft.monkeypatch.setenv("COMP_CWORD", str(len(line.split())))
-        return {offer.removeprefix("plain,") for offer in weft().out.split()}
-
-    assert {"echo.Say", "echo.SayOnce"} == offers("call echo.S")
-    assert offers("resolve support-tri") == {"support-triage"}
-    assert "weft.echo.v1.EchoService" in offers("resolve weft.e")
-    assert offers("agents serve support --only support-q") == {"support-quality"}
+    assert weft.offers("call echo.S") == {"echo.Say", "echo.SayOnce"}
+    assert weft.offers("resolve support-tri") == {"support-triage"}
+    assert "weft.echo.v1.EchoService" in weft.offers("resolve weft.e")
+    assert weft.offers("agents serve support --only support-q") == {"support-quality"}
     weft.monkeypatch.setenv("WEFT_REGISTRY", "127.0.0.1:1")
-    assert offers("call echo.S") == set()
+    assert weft.offers("call echo.S") == set()
 
 
 def test_a_call_can_be_traced(weft, tools):

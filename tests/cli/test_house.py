@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from weft import embedded
+
+pytestmark = pytest.mark.timeout(120)
 
 
 def test_one_mesh_per_folder(weft, house):
@@ -44,15 +47,19 @@ def test_a_folder_that_cannot_be_made_is_named(nowhere, tmp_path: Path):
     assert "--data" in told.err
 
 
-def test_a_part_that_cannot_use_its_settings_ends_the_start(nowhere, house, tools, tmp_path):
+def test_a_part_that_cannot_use_its_settings_ends_the_start(house, tools, tmp_path):
     servers = embedded.endpoints(house.data)
-    nowhere.monkeypatch.setenv("WEFT_DATABASE_URL", servers.database_url)
-    nowhere.monkeypatch.setenv("WEFT_REDIS_URL", servers.redis_url)
-    nowhere.monkeypatch.setenv("WEFT_REGISTRY_LEASE_TTL", "0s")
-    told = nowhere("up")
-    assert told.code == 1
-    assert "registry does not run (exit status 2)" in told.err
-    assert "WEFT_REGISTRY_LEASE_TTL" in told.err
+    settings = {
+        "WEFT_DATABASE_URL": servers.database_url,
+        "WEFT_REDIS_URL": servers.redis_url,
+        "WEFT_REGISTRY_LEASE_TTL": "0s",
+    }
+    code, shown = tools.on_terminal(("up",), tools.environment(tmp_path, **settings))
+    assert code == 1
+    assert re.search(r"^PART +STATE +PID", shown, re.MULTILINE)
+    assert re.search(r"^registry +failed", shown, re.MULTILINE)
+    assert "registry does not run (exit status 2)" in shown
+    assert "WEFT_REGISTRY_LEASE_TTL" in shown
     assert tools.processes_of(tmp_path) == {}
 
 

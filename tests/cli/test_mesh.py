@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 QUESTION = "I am still waiting on my card. It should have arrived a week ago, what can I do?"
 # Nothing in the knowledge base answers it.
 UNANSWERABLE = "Xyzzy plugh frobnicate quux?"
+
+
+pytestmark = pytest.mark.timeout(120)  # the first of them starts the house
 
 
 def test_agents_are_listed_with_their_replicas(weft):
@@ -91,6 +95,7 @@ def test_a_ticket_goes_from_question_to_answer(weft):
     asked = weft("ask", UNANSWERABLE, "--json").json
     ticket = asked["ticketId"]
     assert ticket in {found["ticketId"] for found in weft("tickets", "--json").json}
+    assert ticket in weft.offers("tickets claim T-")
     assert weft("tickets", "claim", ticket, "--as", "ada", "--json").json["assignee"] == "ada"
     refused = weft("tickets", "claim", ticket, "--as", "bob")
     assert refused.code == 1

@@ -6,10 +6,12 @@ import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf import struct_pb2
 from rich.console import Console
 
 from weft.cli import documents, output, waterfall
-from weft.v1 import trace_pb2
+from weft.cli.template import render
+from weft.v1 import options_pb2, trace_pb2
 
 
 def span(
@@ -70,6 +72,21 @@ def test_a_waterfall_shows_place_length_and_error():
     late = next(line for line in lines if "Late/Call" in line)
     assert "UNAVAILABLE" in late
     assert late.rstrip().endswith("█")
+
+
+def test_a_template_knows_maps_choices_and_what_holds_itself():
+    template = render(struct_pb2.Value.DESCRIPTOR)
+    assert '"nullValue": "NULL_VALUE",  // NULL_VALUE, one of kind' in template
+    assert '//   "numberValue": 0.0,  // double, one of kind' in template
+    assert render(struct_pb2.Struct.DESCRIPTOR).splitlines() == [
+        "{",
+        '  "fields": {}  // map of string to any value',
+        "}",
+    ]
+    options = render(options_pb2.SkillOptions.DESCRIPTOR)
+    assert '"tags": [],  // list of string' in options
+    assert '"defaultTimeout": "1.5s",  // duration in seconds' in options
+    assert list(documents.read(template)) == [{"nullValue": "NULL_VALUE"}]
 
 
 @pytest.mark.parametrize(

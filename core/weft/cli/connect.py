@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -50,7 +50,7 @@ async def registry(address: str) -> AsyncIterator[Registry]:
 
 
 @contextlib.contextmanager
-def told(address: str) -> Any:
+def told(address: str) -> Iterator[None]:
     """Turns failed calls to the registry into what a person can act upon."""
     try:
         yield
