@@ -92,6 +92,33 @@ async def test_the_size_of_the_head_is_exact(open_server, length, status):
     assert (await client.get(headers=f"X: {'v' * length}\r\n")).status == status
 
 
+async def test_a_head_in_pieces_is_counted_as_a_whole(open_server):
+    _, _, connect = await open_server(head=HeadLimits(total_bytes=998))
+    client = await connect()
+    await client.send(HEAD + b"X: " + b"v" * 900)
+    await still_serves(connect)  # so the first piece is read
+    await client.send(b"v" * 91 + b"\r\n\r\n")
+    assert (await client.response()).status == 431
+
+
+async def test_too_many_headers_are_refused_before_the_head_ends(open_server):
+    _, _, connect = await open_server(head=HeadLimits(count=10))
+    client = await connect()
+    await client.send(HEAD + b"X: y\r\n" * 11)
+    assert (await client.response()).status == 431
+
+
+async def test_whole_heads_before_an_unfinished_one_do_not_count_for_it(open_server):
+    _, _, connect = await open_server()
+    client = await connect()
+    whole = HEAD + b"X: " + b"v" * 5_000 + b"\r\n\r\n"
+    await client.send(whole * 20 + HEAD)
+    for _ in range(20):
+        assert (await client.response()).status == 200
+    await client.send(b"\r\n")
+    assert (await client.response()).status == 200
+
+
 async def test_heads_of_one_connection_are_counted_apart(open_server):
     _, _, connect = await open_server(head=HeadLimits(total_bytes=998))
     client = await connect()
@@ -191,6 +218,17 @@ async def test_a_slow_answer_is_not_cut_by_the_times_of_requests(open_server):
     assert (await client.response()).body == b"/hold abc"
     await client.send(b"\r\n")
     assert (await client.response()).body == b"/x "
+
+
+async def test_a_head_begun_during_an_answer_has_its_time_after_it(open_server):
+    app, server, connect = await open_server(head_time=SHORT, linger=SHORT)
+    client = await connect()
+    await client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n" + HEAD)
+    await wait_until(lambda: app.held == 1)
+    app.released.set()
+    assert (await client.response()).body == b"/hold "
+    assert (await client.response()).status == 408
+    await wait_until(lambda: server.connections == 0)
 
 
 async def test_an_idle_connection_is_kept_and_then_closed(open_server):

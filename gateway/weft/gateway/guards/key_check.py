@@ -35,14 +35,13 @@ class Keys(Protocol):
         """The key of this id; None: there is none."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """What the database said of an id, in seconds of the monotonic clock."""
+    """What the database said of an id; `read_at` is in seconds of the monotonic clock."""
 
     stored: StoredKey | None
     identity: Identity
     read_at: float
-    believed_until: float
 
 
 class KeyCheck:
@@ -99,7 +98,9 @@ class KeyCheck:
 
     def _remembered(self, key_id: str) -> _Answer | None:
         answer = self._known.get(key_id) or self._unknown.get(key_id)
-        return answer if answer is not None and self._clock() < answer.believed_until else None
+        if answer is None or self._clock() - answer.read_at >= self._ttl:
+            return None
+        return answer
 
     async def _look_up(self, key_id: str) -> _Answer:
         began = self._clock()
@@ -115,12 +116,7 @@ class KeyCheck:
             return self._without_database(key_id, unreachable)
         self._known.pop(key_id, None)
         self._unknown.pop(key_id, None)
-        answer = _Answer(
-            stored=stored,
-            identity=_identity(stored),
-            read_at=began,
-            believed_until=began + self._ttl,
-        )
+        answer = _Answer(stored=stored, identity=_identity(stored), read_at=began)
         memory = self._unknown if stored is None else self._known
         if len(memory) >= self._capacity:
             memory.popitem(last=False)
@@ -129,14 +125,12 @@ class KeyCheck:
 
     def _without_database(self, key_id: str, why: Exception | None = None) -> _Answer:
         answer = self._known.get(key_id)
-        now = self._clock()
-        if answer is None or now - answer.read_at >= self._outage:
+        if answer is None or self._clock() - answer.read_at >= self._outage:
             raise rpc.Unavailable(
                 "API keys cannot be verified at the moment; try again.",
                 reason="KEYS_UNAVAILABLE",
                 retry_after=timedelta(seconds=1),
             ) from why
-        answer.believed_until = now + self._ttl
         return answer
 
     def _judge(self, presented: keys.Presented, answer: _Answer) -> Identity:
