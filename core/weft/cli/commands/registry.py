@@ -42,20 +42,21 @@ def registry(*, settings: Settings, supervised: str | None) -> None:
 
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
-    from weft.cli.tracing_registry import TracingRegistry
-    from weft.registry import Terms
+    from weft.cli.trace_services import trace_services
+    from weft.registry import Registry, Terms
 
     ttl = settings.registry_lease_ttl
     with failures.settings_checked("WEFT_REGISTRY_LEASE_TTL"):
         terms = Terms(ttl=ttl, heartbeat_interval=min(_HEARTBEAT, ttl / 4))
     async with (
         part.observed(settings, "registry", settings.registry_metrics, traced=False) as telemetry,
-        TracingRegistry(
+        Registry(
             database_url=settings.database_url,
             address=settings.registry_listen,
             terms=terms,
             cold_start=settings.registry_cold_start,
             telemetry=telemetry,
+            beside=trace_services(),
         ) as found,
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
