@@ -53,6 +53,7 @@ async def fleet(
         client = await stack.enter_async_context(embedded.redis_client(redis_url))
         triage = TriageAgent(store)
         stack.push_async_callback(triage.close)
+        triage.warm()
         research = ResearchAgent(store)
         await research.import_shipped()
         led = Fleet(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 # An end mark, closing quotes or brackets, then the citations that belong to the sentence.
-_END = re.compile(r"""[.!?…]+["'\u201d\u2019»)\]]*(?:\s*\[\d{1,3}\])*(?=\s|$)""")
+_END = re.compile(r"""(?<![.!?…])[.!?…]+["'\u201d\u2019»)\]]*(?:\s*\[\d{1,3}\])*(?=\s|$)""")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:e\.g|i\.e|etc|approx|incl|max|min|mr|mrs|ms|dr|no|st|vs)\.$", re.IGNORECASE
 )
 _MARK = re.compile(r"\[(\d{1,3})\]")
-_TRAILING_MARKS = re.compile(r"(?:\s*\[\d{1,3}\])+\s*$")
+_LAST_MARK = re.compile(r"\[\d{1,3}\]$")
 
 
 def sentences(text: str) -> tuple[str, ...]:
@@ -40,4 +40,7 @@ def marks(sentence: str) -> tuple[int, ...]:
 
 def bare(sentence: str) -> str:
     """A sentence without the citations that follow it."""
-    return _TRAILING_MARKS.sub("", sentence).strip()
+    text = sentence.strip()
+    while match := _LAST_MARK.search(text, max(0, len(text) - 5)):
+        text = text[: match.start()].rstrip()
+    return text

@@ -44,7 +44,7 @@ def review(question: str, answer: Answer, passages: Sequence[Passage]) -> Verdic
             for number, one in enumerate(parts)
             for fault in tone.faults(one)
         ),
-        *_relevance(question, answer, cited),
+        *_relevance(question, parts, cited),
     ]
     return Verdict(decision=_decision(findings, len(parts)), findings=findings)
 
@@ -89,10 +89,10 @@ def _leaks(text: str, published: str) -> Iterator[privacy.Leak]:
     return (leak for leak in privacy.leaks(text) if not (leak.public and leak.value in published))
 
 
-def _relevance(question: str, answer: Answer, cited: Sequence[Passage]) -> Iterator[Finding]:
+def _relevance(question: str, parts: Sequence[str], cited: Sequence[Passage]) -> Iterator[Finding]:
     asked = set(terms(question))
     context = " ".join(f"{passage.title} {passage.heading}" for passage in cited)
-    said = set(terms(f"{bare(answer.text)} {context}"))
+    said = set(terms(" ".join((context, *map(bare, parts)))))
     shared = len(asked & said)
     if asked and shared < _ENOUGH_WORDS and shared < max(1.0, _LEAST_SHARE * len(asked)):
         yield _finding("relevance", "It does not speak of what was asked.", WHOLE)

@@ -20,6 +20,7 @@ _HEADING = (
 )
 _TITLE = 0.6
 _MOST_FROM_LEAD = 3
+_MOST_SENTENCE = 1_500  # characters, so that an answer never outgrows its limit
 _NEAR_BEST = 0.6  # share of the best sentence's score that makes a sentence worth taking
 _WORTH_ADDING = 0.25  # share of the question's weight a second passage must add
 _LEAST_RANK = 0.5  # of the second passage, against the lead's
@@ -27,7 +28,7 @@ _IRRELEVANCE = 0.5  # how much a word counts that no passage holds: customers te
 _LEAST_CONFIDENCE = 0.2
 # A sentence that begins so does not stand without the one before it.
 _LEANING = re.compile(r"(?:Otherwise|Then|This|It|They|These|Both)\b")
-_ONE_WORD = 0.5  # most confidence when a single word of several was found
+_ONE_WORD = 0.4  # most confidence when a single word of several was found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +160,7 @@ def _placed(text: str) -> Iterator[tuple[str, int]]:
     position = 0
     for sentence in sentences(text):
         position = text.index(sentence, position)
-        if not marks(sentence):
+        if not marks(sentence) and len(sentence) <= _MOST_SENTENCE:
             yield sentence, position
         position += len(sentence)
 

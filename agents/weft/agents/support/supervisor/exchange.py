@@ -27,8 +27,8 @@ from weft.support.v1 import (
     triage_pb2_grpc,
 )
 
-# Triage, research, and two rounds of solution and quality.
-STEPS = 6
+# The conversation so far, triage, research, and two rounds of solution and quality.
+STEPS = 7
 _PASSAGES = 8
 _MOST_QUERY = 2_000
 _MOST_REASON = 2_000

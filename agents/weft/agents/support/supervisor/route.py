@@ -15,6 +15,7 @@ from weft.support.v1.support_pb2 import (
     STEP_OUTCOME_SKIPPED,
     STEP_OUTCOME_STARTED,
     Step,
+    StepOutcome,
 )
 
 Response = TypeVar("Response")
@@ -74,9 +75,10 @@ class Route:
         """Notes a step that was left out."""
         self._note(Step(agent=agent, skill=skill, outcome=STEP_OUTCOME_SKIPPED, summary=why))
 
-    def _end(self, agent: str, skill: str, outcome: int, started: float, summary: str) -> None:
-        step = Step(agent=agent, skill=skill, summary=summary[:_MOST_SUMMARY])
-        step.outcome = outcome  # type: ignore[assignment]
+    def _end(
+        self, agent: str, skill: str, outcome: StepOutcome.ValueType, started: float, summary: str
+    ) -> None:
+        step = Step(agent=agent, skill=skill, outcome=outcome, summary=summary[:_MOST_SUMMARY])
         step.duration.FromTimedelta(timedelta(seconds=time.monotonic() - started))
         self._note(step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +25,6 @@ from weft.support.v1 import escalation_pb2, supervisor_pb2, supervisor_pb2_grpc,
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _CONVERSATION_ID = re.compile(r"[a-zA-Z0-9-]{1,64}")
-_READ_TIME = timedelta(seconds=1)  # most that looking up the conversation so far may take
 _PAGE = 500
 
 
@@ -107,7 +106,7 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
             route=route,
             conversation_id=conversation_id,
             text=request.text,
-            question=await self._question(request, route),
+            question=await self._question(request, budget, route),
         )
         answer = await exchange.answer()
         await self._remember(exchange, asked, answer)
@@ -122,12 +121,14 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
             trace_id=_trace_id(call),
         )
 
-    async def _question(self, request: supervisor_pb2.HandleRequest, route: Route) -> str:
+    async def _question(
+        self, request: supervisor_pb2.HandleRequest, budget: Budget, route: Route
+    ) -> str:
         """What to look up, in the light of what was said before."""
         if not request.conversation_id:
             return request.text
         try:
-            async with asyncio.timeout(_READ_TIME.total_seconds()):
+            async with asyncio.timeout(budget.next_share().total_seconds()):
                 earlier = await self._conversations.read(request.conversation_id)
         except (rpc.Unavailable, TimeoutError):
             route.missing.append(
@@ -195,7 +196,7 @@ def _check(request: supervisor_pb2.HandleRequest, path: str) -> None:
     fields.check(*rules)
 
 
-def _id_rules(path: str, value: str) -> Any:
+def _id_rules(path: str, value: str) -> Iterator[fields.Violation]:
     what = "1 to 64 characters of a-z, A-Z, 0-9 and hyphen"
     return fields.matching(path, value, _CONVERSATION_ID, what)
 

@@ -48,6 +48,10 @@ class Library:
         self._trained: dict[str, _Trained] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
 
+    def warm(self, name: str) -> None:
+        """Begins to train a model that will be asked."""
+        self._begin("train", name)
+
     async def model(self, name: str) -> IntentModel:
         """The model of this name, trained.
 

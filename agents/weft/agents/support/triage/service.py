@@ -40,6 +40,10 @@ class TriageAgent(triage_pb2_grpc.TriageServiceServicer):
         self._library = Library(self._store)
         self._languages = LanguageProfiles(shipped.language_samples())
 
+    def warm(self) -> None:
+        """Begins to train the default model, so that the first who asks need not wait for it."""
+        self._library.warm(DEFAULT_MODEL)
+
     async def Classify(
         self, request: triage_pb2.ClassifyRequest, context: Context
     ) -> triage_pb2.ClassifyResponse:
