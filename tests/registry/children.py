@@ -1,10 +1,17 @@
-"""Processes that tests stop and kill: `replica NAME` or `registry DATABASE_URL ADDRESS`. Prints the address."""
+"""Processes of their own, each of which prints one line.
+
+replica NAME                        serves triage, prints its address
+registry DATABASE_URL ADDRESS       prints its address
+caller AGENT                        calls xds:///AGENT, prints the replica that answered
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from datetime import timedelta
+
+import grpc
 
 from weft import registry, rpc
 from weft.support.v1 import triage_pb2, triage_pb2_grpc
@@ -47,5 +54,14 @@ async def serve_registry(database_url: str, address: str) -> None:
         await running.wait()
 
 
+async def call(agent: str) -> None:
+    async with grpc.aio.insecure_channel(f"xds:///{agent}") as channel:
+        answer = await triage_pb2_grpc.TriageServiceStub(channel).Classify(
+            triage_pb2.ClassifyRequest(text="hello"), timeout=10
+        )
+        print(answer.model, flush=True)  # noqa: T201 how the test learns it
+
+
 if __name__ == "__main__":
-    asyncio.run({"replica": replica, "registry": serve_registry}[sys.argv[1]](*sys.argv[2:]))
+    roles = {"replica": replica, "registry": serve_registry, "caller": call}
+    asyncio.run(roles[sys.argv[1]](*sys.argv[2:]))

@@ -302,11 +302,11 @@ async def replica() -> AsyncIterator[Callable[..., object]]:
 
 
 class Child:
-    """A process of its own that prints its address."""
+    """A process of its own that prints a line: its address, or what it has to say."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.address = address
+        self.address = ""
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -319,19 +319,19 @@ class Child:
 
 @pytest_asyncio.fixture
 async def spawn() -> AsyncIterator[Callable[..., object]]:
-    """spawn("replica", NAME) or spawn("registry", URL, ADDRESS) runs children.py; killed after the test."""
+    """spawn("replica", NAME) runs children.py with these arguments; killed after the test."""
     children: list[Child] = []
 
-    async def run(*arguments: str) -> Child:
+    async def run(*arguments: str, **environment: str) -> Child:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(__file__).with_name("children.py")),
             *arguments,
             stdout=asyncio.subprocess.PIPE,
-            env=os.environ | {"GRPC_VERBOSITY": "NONE"},
+            env=os.environ | {"GRPC_VERBOSITY": "NONE"} | environment,
         )
         assert process.stdout is not None
-        child = Child(process, "")
+        child = Child(process)
         children.append(child)
         async with asyncio.timeout(20):
             child.address = (await process.stdout.readline()).decode().strip()
@@ -344,12 +344,17 @@ async def spawn() -> AsyncIterator[Callable[..., object]]:
 
 
 @pytest.fixture
-def dial(monkeypatch: pytest.MonkeyPatch) -> Callable[..., rpc.Channel]:
-    """dial(registry_address, agent) opens xds:///agent as any client would, by the environment variable."""
+def dial() -> Callable[..., rpc.Channel]:
+    """dial(registry_address, agent) opens xds:///agent.
+
+    The bootstrap goes by channel argument: by the environment variable, gRPC would share a client of the last
+    test, and its registry, as long as that is not quite gone.
+    """
 
     def open_channel(address: str, agent: str = "support-triage") -> rpc.Channel:
-        monkeypatch.setenv(rpc.BOOTSTRAP_VARIABLE, rpc.xds_bootstrap(address))
-        return rpc.Channel(f"xds:///{agent}")
+        argument = "grpc.TEST_ONLY_DO_NOT_USE_IN_PROD.xds_bootstrap_config"
+        options = ((argument, rpc.xds_bootstrap(address)),)
+        return rpc.Channel(f"xds:///{agent}", options=options)
 
     return open_channel
 

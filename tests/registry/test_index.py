@@ -167,7 +167,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 TestIndex = IndexMachine.TestCase
-TestIndex.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestIndex.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_revisions_of_another_run_cannot_be_resumed():

@@ -98,6 +98,7 @@ class Registry:
             stack.push_async_callback(database.close)
             store = Store(database, patience=self._terms.ttl / 2)
             parts = _Parts(store, await store.restore(), self._terms)
+            stack.push_async_callback(store.flush)
             plane = ControlPlane(
                 index=parts.index,
                 sets=parts.sets,
@@ -107,25 +108,30 @@ class Registry:
             )
             server = self._server(parts, plane)
             await server.start()
+            stack.push_async_callback(server.stop, _STOP_GRACE)
+            stack.callback(parts.streams.close)
             self.address = plane.address = server.address
-            background = [
-                parts.leases.run(),
-                parts.store.run(),
-                plane.run(),
-                Health(parts.index, self._pace).run(),
-            ]
-            if self._telemetry is not None:
-                background.append(gauges.follow(parts.index, self._telemetry))
-            async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(part) for part in background]
-                log.info("registry is serving", extra={"address": self.address})
-                started.set_result(None)
-                await self._stop.wait()
-                parts.streams.close()
-                await server.stop(_STOP_GRACE)
-                for task in running:
-                    task.cancel()
-            await store.flush()
+            log.info("registry is serving", extra={"address": self.address})
+            await self._work(parts, plane, started)
+
+    async def _work(
+        self, parts: _Parts, plane: ControlPlane, started: asyncio.Future[None]
+    ) -> None:
+        """Runs what goes on in the background until `stop`, or until a part of it fails."""
+        background = [
+            parts.leases.run(),
+            parts.store.run(),
+            plane.run(),
+            Health(parts.index, self._pace).run(),
+        ]
+        if self._telemetry is not None:
+            background.append(gauges.follow(parts.index, self._telemetry))
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(part) for part in background]
+            started.set_result(None)
+            await self._stop.wait()
+            for task in running:
+                task.cancel()
 
     def _server(self, parts: _Parts, plane: ControlPlane) -> rpc.Server:
         server = rpc.Server(
@@ -165,7 +171,12 @@ class _Parts:
             index=self.index, sets=self.sets, registrar=registrar, streams=self.streams
         )
         for found in restored.descriptors:
-            self.sets.add(found.digest, found.content, catalog.read(found.content))
+            try:
+                self.sets.add(found.digest, found.content, catalog.read(found.content))
+            except (
+                catalog.InvalidSetError
+            ):  # as after an upgrade; whoever needs it is asked to send it
+                log.exception("a stored descriptor set is left out", extra={"digest": found.digest})
         self.index.restore(restored.agents, restored.services, restored.capabilities)
         for lease_id, instances in restored.leases.items():
             # One fresh ttl: the process that holds them comes back and takes them over.
