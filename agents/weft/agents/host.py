@@ -90,8 +90,8 @@ class Host:
         """
         contract = contract_of(servicer)
         load = rpc.LoadMeter(max_concurrency or contract.max_concurrency)
-        self.server.add(contract.add_to_server, servicer, load=load)
         name = agent or contract.agent
+        self.server.add(contract.add_to_server, servicer, load=load, agent=name)
         service = agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
         instance = agent_pb2.Instance(
             instance_id=uuid.uuid4().hex,

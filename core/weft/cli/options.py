@@ -19,7 +19,12 @@ _HINTS = get_type_hints(config.Settings)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs instead of text."
 )
-key_option = click.option("--key", metavar="KEY", help="API key, where the gateway asks for one.")
+key_option = click.option(
+    "--key",
+    metavar="KEY",
+    envvar="WEFT_GATEWAY_KEY",
+    help="API key, where the gateway asks for one. [WEFT_GATEWAY_KEY]",
+)
 
 
 def examples(*lines: str) -> str:

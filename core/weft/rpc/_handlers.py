@@ -48,20 +48,23 @@ class FusedHandlers:
         *,
         load: LoadMeter,
         telemetry: Telemetry | None,
-        traced: bool,
         trace_roots: bool,
+        agent: str = "",
     ) -> None:
         self._load = load
         self._metrics = telemetry.metrics if telemetry else None
-        self._telemetry = telemetry if traced and telemetry and telemetry.tracer else None
+        self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._trace_roots = trace_roots
+        self._agent = agent
 
     def wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
         """A handler of the same shape that does all that a Weft server does for every call."""
         record = self._metrics.server_call(method.lstrip("/")) if self._metrics else None
         streaming = handler.request_streaming or handler.response_streaming
         implied = default_timeout(method, streaming=streaming)
-        serving = _Serving(method, self._load, self._telemetry, self._trace_roots, record, implied)
+        serving = _Serving(method, self._load, self._telemetry, record, implied)
+        serving.trace_roots = self._trace_roots
+        serving.agent = self._agent
         kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
             (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
             (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
@@ -88,21 +91,21 @@ class FusedHandlers:
 class _Serving:
     """What is the same for all calls of a method."""
 
-    __slots__ = ("implied", "load", "method", "record", "telemetry", "trace_roots")
+    __slots__ = ("agent", "implied", "load", "method", "record", "telemetry", "trace_roots")
 
     def __init__(
         self,
         method: str,
         load: LoadMeter,
         telemetry: Telemetry | None,
-        trace_roots: bool,  # noqa: FBT001 internal
         record: Callable[[grpc.StatusCode, float], None] | None,
         implied: float | None,
     ) -> None:
         self.method = method
         self.load = load
         self.telemetry = telemetry
-        self.trace_roots = trace_roots
+        self.trace_roots = True
+        self.agent = ""
         self.record = record
         self.implied = implied
 
@@ -114,6 +117,7 @@ class _Serving:
                 self.telemetry,
                 call,
                 {"rpc.system.name": "grpc", "rpc.method": self.method.lstrip("/")},
+                agent=self.agent,
                 may_begin_trace=self.trace_roots,
             )
         return call

@@ -74,12 +74,14 @@ class Call:
         "_identity",
         "_metadata",
         "_traceparent",
+        "agent",
         "method",
         "span",
     )
 
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any] | None) -> None:
         self.method = method
+        self.agent = ""
         self.span: trace.Span | None = None
         self._context = context
         self._metadata: Metadata | None = None

@@ -30,7 +30,7 @@ from weft.rpc.deadline import Deadline
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
 from weft.rpc.server import MAX_MESSAGE_BYTES
 from weft.rpc.status import BY_NUMBER
-from weft.rpc.tracing import end_span
+from weft.rpc.tracing import AGENT, end_span
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
 
@@ -190,10 +190,11 @@ class _Calling:
             return (*given, *added), None
         span: trace.Span | None = None
         if self.tracer is not None and self._sampled(call):
+            attributes = {"rpc.system.name": "grpc", "rpc.method": self.method}
+            if call is not None and call.agent:
+                attributes[AGENT] = call.agent
             span = self.tracer.start_span(
-                self.method,
-                kind=trace.SpanKind.CLIENT,
-                attributes={"rpc.system.name": "grpc", "rpc.method": self.method},
+                self.method, kind=trace.SpanKind.CLIENT, attributes=attributes
             )
             traceparent = format_traceparent(span.get_span_context())
         else:

@@ -82,7 +82,7 @@ class Server:
         servicer: object,
         *,
         load: LoadMeter | None = None,
-        traced: bool = True,
+        agent: str = "",
     ) -> list[str]:
         """Adds a servicer by its generated `add_...Servicer_to_server` and returns its services' full names.
 
@@ -90,7 +90,7 @@ class Server:
             add_to_server: the generated function.
             servicer: an object with the service's async methods.
             load: counts and limits its calls apart from others.
-            traced: whether its calls are traced.
+            agent: agent it serves, named in spans.
 
         Raises:
             ValueError: the service is served already.
@@ -100,7 +100,7 @@ class Server:
         fused = FusedHandlers(
             load=load or self.load,
             telemetry=self._telemetry,
-            traced=traced,
+            agent=agent,
             trace_roots=self._trace_roots,
         )
         capture = _Capture()
@@ -177,7 +177,14 @@ class _Capture:
         self.services: dict[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Ignored: generated code of grpcio-tools 1.66 and later adds the same as registered methods."""
+        """All that code generated before grpcio-tools 1.66 calls; newer code calls both."""
+        for handler in handlers:
+            assert isinstance(handler, grpc.ServiceRpcHandler)
+            service = handler.service_name()
+            methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+            methods = handler._method_handlers  # type: ignore[attr-defined]  # noqa: SLF001 it lists them nowhere else
+            named = {path.rpartition("/")[2]: method for path, method in methods.items()}
+            self.services.setdefault(service, named)
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]

@@ -17,9 +17,17 @@ from weft.rpc.call import TRACEPARENT_KEY, Call, parse_traceparent
 from weft.rpc.status import SERVER_FAULTS
 from weft.telemetry import Telemetry
 
+# One process serves many agents, so service.name of the resource does not tell which one it was.
+AGENT = "weft.agent"
+
 
 def begin_span(
-    telemetry: Telemetry, call: Call, attributes: Mapping[str, str], *, may_begin_trace: bool
+    telemetry: Telemetry,
+    call: Call,
+    attributes: Mapping[str, str],
+    *,
+    may_begin_trace: bool,
+    agent: str = "",
 ) -> None:
     """Starts the SERVER span of a call if it is sampled, and makes it current for this task."""
     assert telemetry.tracer is not None
@@ -34,6 +42,9 @@ def begin_span(
         parent = trace.set_span_in_context(trace.NonRecordingSpan(remote), parent)
     elif not (may_begin_trace and telemetry.sample()):
         return
+    if agent:
+        call.agent = agent
+        attributes = {**attributes, AGENT: agent}
     call.span = telemetry.tracer.start_span(
         call.method.lstrip("/"), context=parent, kind=trace.SpanKind.SERVER, attributes=attributes
     )

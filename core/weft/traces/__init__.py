@@ -1,6 +1,6 @@
 """Recent traces of this mesh: an OTLP receiver in memory, and answers about what it took."""
 
-from weft.traces.service import OtlpReceiver, TraceQuery, TraceUnknown, add_to
+from weft.traces.service import OtlpReceiver, TraceQuery, TraceUnknown, services
 from weft.traces.store import TraceStore
 
-__all__ = ["OtlpReceiver", "TraceQuery", "TraceStore", "TraceUnknown", "add_to"]
+__all__ = ["OtlpReceiver", "TraceQuery", "TraceStore", "TraceUnknown", "services"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -77,12 +78,9 @@ class TraceQuery(trace_pb2_grpc.TraceQueryServiceServicer):
         return trace_pb2.ListTracesResponse(traces=self._store.newest(count))
 
 
-def add_to(server: rpc.Server, store: TraceStore | None = None) -> None:
-    """Adds both services to a server; calls to them are never traced themselves."""
-    kept = store or TraceStore()
-    server.add(
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server, OtlpReceiver(kept), traced=False
-    )
-    server.add(
-        trace_pb2_grpc.add_TraceQueryServiceServicer_to_server, TraceQuery(kept), traced=False
-    )
+def services(store: TraceStore) -> list[tuple[Callable[[Any, Any], None], object]]:
+    """Both services over a store, each as (what adds it to a server, servicer)."""
+    return [
+        (trace_service_pb2_grpc.add_TraceServiceServicer_to_server, OtlpReceiver(store)),
+        (trace_pb2_grpc.add_TraceQueryServiceServicer_to_server, TraceQuery(store)),
+    ]

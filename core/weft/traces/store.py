@@ -85,7 +85,7 @@ def _read(span: otlp.Span, service: str) -> trace_pb2.Span:
         span_id=span.span_id.hex(),
         parent_span_id=span.parent_span_id.hex(),
         name=span.name,
-        service=service,
+        service=_value(span.attributes, "weft.agent") or service,
         kind=_KINDS.get(span.kind, "INTERNAL"),
         error=span.status.code == otlp.Status.STATUS_CODE_ERROR,
         status_message=span.status.message[:_MAX_TEXT],

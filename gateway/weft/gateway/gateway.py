@@ -89,6 +89,13 @@ class Gateway:
             AddressInUseError: a port is taken.
             Unavailable: the database cannot be reached.
         """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
         database = await Database.connect(self._database_url, schema="gateway")
         self._stack.push_async_callback(database.close)
         await database.migrate("weft.gateway.sql")

@@ -146,7 +146,7 @@ class Registry:
             (plane.add_to, plane),
             *self._beside,
         ):
-            served += server.add(add, servicer, traced=False)
+            served += server.add(add, servicer)
         server.add_fallback(Sink(served))
         return server
 

@@ -42,7 +42,7 @@ def registry(*, settings: Settings, supervised: str | None) -> None:
 
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
-    from weft.cli.trace_services import trace_services
+    from weft import traces
     from weft.registry import Registry, Terms
 
     ttl = settings.registry_lease_ttl
@@ -56,7 +56,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             terms=terms,
             cold_start=settings.registry_cold_start,
             telemetry=telemetry,
-            beside=trace_services(),
+            beside=traces.services(traces.TraceStore()),
         ) as found,
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
