@@ -90,7 +90,7 @@ class Constant:
         """The same bytes for every body."""
         return self.result
 
-    to_json = to_wire
+    parse = to_json = to_wire
 
 
 async def serve_registry(database_url: str) -> None:

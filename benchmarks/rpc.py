@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from weft import embedded, rpc
 from weft.agents import Host
+from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.gateway import Gateway
 from weft.registry import Registry
@@ -34,7 +35,7 @@ _SAY = "/weft.echo.v1.EchoService/Say"
 _REQUEST = echo_pb2.SayRequest(text="x" * 100)
 
 
-class Echo(echo_pb2_grpc.EchoServiceServicer):
+class Least(Echo):
     """The least a method can do."""
 
     async def Say(self, request: echo_pb2.SayRequest, context: Any) -> echo_pb2.SayResponse:  # noqa: ARG002
@@ -54,7 +55,7 @@ def telemetry(service: str) -> Telemetry:
 async def serve_bare() -> None:
     """A bare grpc.aio server."""
     server = grpc.aio.server()
-    echo_pb2_grpc.add_EchoServiceServicer_to_server(Echo(), server)
+    echo_pb2_grpc.add_EchoServiceServicer_to_server(Least(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
@@ -64,7 +65,7 @@ async def serve_bare() -> None:
 async def serve_agent(registry: str) -> None:
     """The same servicer as an agent."""
     async with Host(registry=registry, telemetry=telemetry("echo")) as host:
-        host.add(Echo())
+        host.add(Least())
         await host.start()
         print(host.server.address, flush=True)
         await host.wait()
@@ -96,8 +97,8 @@ class Proxy(grpc.GenericRpcHandler):
     """The least a proxy can do: one method, bytes in, bytes out."""
 
     def __init__(self, target: str) -> None:
-        self.call = grpc.aio.insecure_channel(target).unary_unary(_SAY)
-        self.handler = grpc.unary_unary_rpc_method_handler(self.serve)
+        self.call: Any = grpc.aio.insecure_channel(target).unary_unary(_SAY)
+        self.handler: Any = grpc.unary_unary_rpc_method_handler(self.serve)
 
     async def serve(self, request: bytes, context: Any) -> bytes:  # noqa: ARG002
         """Passes a call on."""

@@ -1,7 +1,7 @@
 """Generates the Python code of every .proto below proto/ beside it, with the pinned tools.
 
-    python tools/gen.py            write
-    python tools/gen.py --check    exit 1 when the committed code differs from what would be written
+python tools/gen.py            write
+python tools/gen.py --check    exit 1 when the committed code differs from what would be written
 """
 
 from __future__ import annotations
