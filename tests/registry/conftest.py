@@ -12,16 +12,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
-import asyncpg
 import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 
-from weft import embedded, registry, rpc
+from weft import registry, rpc
 from weft.registry import catalog
 from weft.support.v1 import research_pb2, triage_pb2, triage_pb2_grpc
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
@@ -191,24 +189,6 @@ def member(world: type[World]) -> Iterator[type[Member]]:
     """The class, for tests that speak the stream themselves."""
     del world
     return Member
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def registry_database(servers: embedded.Endpoints) -> str:
-    """The URL of one database for all these tests: to make one takes longer than most of them."""
-    admin = await asyncpg.connect(servers.database_url)
-    await admin.execute("create database registry_tests template template0")
-    await admin.close()
-    return urlsplit(servers.database_url)._replace(path="/registry_tests").geturl()
-
-
-@pytest_asyncio.fixture
-async def database_url(registry_database: str) -> str:
-    """The same, with nothing of the registry in it."""
-    admin = await asyncpg.connect(registry_database)
-    await admin.execute("drop schema if exists registry cascade")
-    await admin.close()
-    return registry_database
 
 
 @pytest.fixture

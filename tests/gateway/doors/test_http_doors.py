@@ -21,10 +21,8 @@ def reason(answer: httpx.Response) -> str:
 
 def fields(answer: httpx.Response) -> list[str]:
     body = answer.json()
-    if "error" in body:
-        details = body["error"]["details"]
-    else:
-        details = [d["debug"] for d in body["details"]]
+    told = body.get("error") or {"details": [d["debug"] for d in body["details"]]}
+    details = told["details"]
     return [v["field"] for d in details for v in d.get("fieldViolations", [])]
 
 
