@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from weft import embedded
 
 _NUMBERS = itertools.count()
 _REDIS_DATABASES = 16
+# Folders whose tests share a mesh or a machine's attention.
+_SHARING = frozenset({"cli", "failure", "fundamentals"})
 _EMPTY_DATABASE = """
 DO $$
 DECLARE name text;
@@ -31,6 +34,36 @@ BEGIN
   CREATE SCHEMA public;
 END $$
 """
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps a file's tests in one process of pytest-xdist, and those of a costly fixture as well."""
+    for item in items:
+        folder = item.path.relative_to(config.rootpath).parts[1]
+        shared = folder if folder in _SHARING else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def let_go_of_xds_clients() -> None:
+    """The gRPC core keeps its xDS bootstrap as long as any xDS client lives, and a call that hangs in a traceback
+    keeps one: a test that uses another registry collects those first. A process of Weft has one registry."""
+    gc.collect()
+
+
+@pytest.fixture
+def fresh_xds() -> Iterator[None]:
+    """For a test with a registry of its own."""
+    let_go_of_xds_clients()
+    yield
+    let_go_of_xds_clients()
+
+
+@pytest.fixture(scope="module")
+def fresh_xds_of_module() -> Iterator[None]:
+    """For a file with a registry of its own."""
+    let_go_of_xds_clients()
+    yield
+    let_go_of_xds_clients()
 
 
 @pytest.fixture(scope="session")

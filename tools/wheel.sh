@@ -11,7 +11,7 @@ trap 'rm -rf "$scratch"' EXIT
 cp -r tests/fundamentals tests/conftest.py "$scratch/"
 cat >"$scratch/pytest.ini" <<'INI'
 [pytest]
-addopts = --import-mode=importlib
+addopts = --import-mode=importlib -p no:valkey
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = session
 asyncio_default_test_loop_scope = session

@@ -204,7 +204,9 @@ def house(short_folder: Path) -> Iterator[Up]:
 
 
 @pytest.fixture
-def weft(house: Up, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Weft:
+def weft(
+    house: Up, fresh_xds: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Weft:
     """The command as a client of the house."""
     for name, value in house.environment().items():
         monkeypatch.setenv(name, value)

@@ -82,7 +82,7 @@ def test_a_part_that_dies_is_started_again(weft, house, tools):
 
 @pytest.mark.failure
 def test_demo_alone_then_up_killed_leave_nothing_behind(short_folder: Path, tools):
-    folder = short_folder / "d"
+    folder = short_folder / "alone"
     told = subprocess.run(
         (*tools.command, "demo", "--json"),
         env=tools.environment(folder, WEFT_GATEWAY="http://127.0.0.1:1"),
@@ -97,7 +97,7 @@ def test_demo_alone_then_up_killed_leave_nothing_behind(short_folder: Path, tool
     assert tools.processes_of(folder) == {}
 
     # The same data again, and a supervisor that is not asked.
-    up = tools.up(folder / "demo", short_folder / "d.txt")
+    up = tools.up(folder / "demo", short_folder / "alone.txt")
     try:
         up.wait_for("registry: ready")
         assert len(tools.processes_of(folder)) > 5

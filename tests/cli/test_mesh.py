@@ -69,7 +69,9 @@ def test_ask_answers_with_sources_route_and_trace(weft):
     assert "TriageService/Classify" in shown.out
     assert "█" in shown.out
     spans = weft("trace", trace[1], "--json").json
-    assert {"gateway", "agents"} <= {span["service"] for span in spans}
+    assert {"gateway", "support-supervisor", "support-triage"} <= {
+        span["service"] for span in spans
+    }
 
 
 def test_every_door_of_ask_gives_the_same_answer(weft):

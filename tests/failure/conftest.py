@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -105,7 +104,7 @@ class House:
 
 
 @pytest_asyncio.fixture
-async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
+async def house(fresh_xds: None, database_url: str, tmp_path: Path) -> AsyncIterator[House]:
     """A registry and two replicas, all in service."""
     made = House(tmp_path, database_url)
     try:
@@ -117,8 +116,6 @@ async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
     finally:
         for process in made.processes:
             process.end()
-        # A call in a traceback keeps its channel's xDS client, and with it this test's registry, for the next test.
-        gc.collect()
 
 
 @dataclass

@@ -8,6 +8,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
 from weft import embedded
@@ -24,6 +25,11 @@ async def mesh_database(servers: embedded.Endpoints) -> str:
     await admin.execute(f"create database {name}")
     await admin.close()
     return urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()
+
+
+@pytest.fixture(autouse=True)
+def one_registry(fresh_xds: None) -> None:
+    """Other tests of this process have other registries."""
 
 
 @pytest_asyncio.fixture(scope="session")

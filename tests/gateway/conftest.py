@@ -58,8 +58,7 @@ async def running(database_url: str, **further: Any) -> AsyncIterator[Mesh]:
             Registry(database_url=database_url, address="127.0.0.1:0", cold_start=timedelta(0))
         )
         host = await enter(Host(registry=registry.address))
-        # A name of its own: the gRPC core keeps one xDS client per target, and with it its registry.
-        host.add(Echo("one"), agent=f"echo-{next(_NUMBERS)}")
+        host.add(Echo("one"))
         await host.start()
         gateway = await enter(
             Gateway(
@@ -81,7 +80,7 @@ async def running(database_url: str, **further: Any) -> AsyncIterator[Mesh]:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def mesh(servers: embedded.Endpoints) -> AsyncIterator[Mesh]:
+async def mesh(fresh_xds_of_module: None, servers: embedded.Endpoints) -> AsyncIterator[Mesh]:
     """The mesh of a file's tests, which leave it as they found it."""
     name = f"gateway_{next(_NUMBERS)}"
     admin = await asyncpg.connect(servers.database_url)
@@ -104,7 +103,7 @@ def gateway(mesh: Mesh) -> Gateway:
 
 
 @pytest.fixture
-async def own(database_url: str) -> AsyncIterator[Mesh]:
+async def own(fresh_xds: None, database_url: str) -> AsyncIterator[Mesh]:
     """A mesh of this test alone."""
     async with running(database_url) as made:
         await routed(made.http)
@@ -112,7 +111,9 @@ async def own(database_url: str) -> AsyncIterator[Mesh]:
 
 
 @pytest.fixture
-async def own_with_keys(database_url: str) -> AsyncIterator[tuple[Mesh, NewKey, NewKey]]:
+async def own_with_keys(
+    fresh_xds: None, database_url: str
+) -> AsyncIterator[tuple[Mesh, NewKey, NewKey]]:
     """A mesh that asks for keys, a good key and a revoked one."""
     async with (
         running(database_url, auth="keys") as made,

@@ -21,6 +21,7 @@ log = logging.getLogger("weft.agents")
 
 _FIRST_PAUSE = 0.1  # seconds, doubled up to the last
 _LAST_PAUSE = 2.0
+_GOODBYE = 1.0  # seconds the registry has to take a goodbye
 _ANSWER = 5.0  # seconds the registry has for each answer while registering
 
 _State: TypeAlias = "agent_pb2.InstanceState.ValueType"
@@ -60,7 +61,8 @@ class Registration:
         pause = _FIRST_PAUSE
         async with rpc.Channel(self._registry) as channel:
             stub = registry_pb2_grpc.RegistryServiceStub(channel)
-            while not self._leaving.is_set():
+            # A registry lost while this process drains is not looked for: whoever is not registered gets no calls.
+            while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
                 try:
                     await self._hold(stub)
                 except (grpc.aio.AioRpcError, TimeoutError, EOFError) as failed:
@@ -104,7 +106,6 @@ class Registration:
                 extra={"agents": [i.agent for i in self._instances], "lease": granted.lease_id},
             )
             await self._renew(stream, granted)
-            await stream.done_writing()
         finally:
             stream.cancel()
 
@@ -148,6 +149,10 @@ class Registration:
                 elif leaving in done:
                     goodbye = registry_pb2.Deregistration()
                     await stream.write(registry_pb2.RegisterRequest(deregistration=goodbye))
+                    await stream.done_writing()
+                    # The registry ends the stream when it has taken the goodbye; ended from here, by cancelling
+                    # the read, the stream would be reset, and the reset may overtake the goodbye.
+                    await asyncio.wait({reading}, timeout=_GOODBYE)
                     return
                 else:
                     report = registry_pb2.LoadReport(loads=self._load())

@@ -114,6 +114,20 @@ class Registry:
             )
         return found
 
+    async def until_in_service(self, name: str, seconds: float) -> None:
+        """Returns when an instance of an agent is in service, or after `seconds`."""
+        watched = self._stub.Watch(registry_pb2.WatchRequest(agents=[name]), timeout=seconds)
+        try:
+            async for change in watched:
+                for agent in change.agents:
+                    if agent.name == name and await self.resolve(agent=name):
+                        return
+        except grpc.aio.AioRpcError as failed:
+            if failed.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+        finally:
+            watched.cancel()
+
     async def descriptors(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Serialized descriptor sets by digest."""
         request = registry_pb2.GetDescriptorsRequest(digests=digests)

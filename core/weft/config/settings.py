@@ -52,7 +52,9 @@ class Settings:
         timedelta(seconds=3),
     )
     agents_listen: str = _doc("Where agents listen; port 0 takes any.", "127.0.0.1:0")
-    agents_metrics: str = _doc("Where agents serve /metrics.", "127.0.0.1:7190")
+    agents_metrics: str = _doc(
+        "Where agents serve /metrics; port 0 takes any, told in the label `metrics`.", "127.0.0.1:0"
+    )
     agents_drain: timedelta = _doc(
         "How long running calls may take at stop.", timedelta(seconds=10)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -15,8 +16,25 @@ CONNECT = "/weft.echo.v1.EchoService/Say"
 DOORS = [REST, CONNECT]
 
 
-async def test_keys_at_every_door(own_with_keys, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+@pytest.fixture
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What Weft logs during a test, whatever became of the root logger."""
+    records: list[logging.LogRecord] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    logger, handler = logging.getLogger("weft"), Keep()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield records
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+async def test_keys_at_every_door(logged: list[logging.LogRecord], own_with_keys) -> None:
     mesh, good, bad = own_with_keys
     http = mesh.http
     async with grpc.aio.insecure_channel(mesh.gateway.grpc_address) as channel:
@@ -41,7 +59,6 @@ async def test_keys_at_every_door(own_with_keys, caplog: pytest.LogCaptureFixtur
         told = await say(echo_pb2.SayRequest(), metadata=(("x-api-key", good.text),))
         assert told.caller == f"key:{good.key.id}"
     secrets = [key.text.rpartition("_")[2] for key in (good, bad)]
-    ours = [record for record in caplog.records if record.name.startswith("weft")]
-    assert ours
-    for record in ours:
+    assert logged
+    for record in logged:
         assert not any(secret in str(vars(record)) for secret in secrets)

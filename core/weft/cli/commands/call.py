@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     epilog=examples(
         'weft call support-triage.Classify \'{"text": "My card has not arrived yet"}\'',
         "weft call support-triage.Classify --template > request.json",
-        "weft call support-triage.Classify @request.json --timeout 2",
+        "weft call support-triage.Classify @request.json --timeout 2 --wait 10",
     )
 )
 @click.argument("target", metavar="AGENT.METHOD", shell_complete=complete.skills)
@@ -32,9 +32,22 @@ if TYPE_CHECKING:
 @click.option(
     "--timeout", type=float, metavar="SECONDS", help="Deadline; by default what the skill declares."
 )
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait that long for the agent to be in service.",
+)
 @configured("registry")
 def call(
-    *, settings: Settings, target: str, request_json: str, template: bool, timeout: float | None
+    *,
+    settings: Settings,
+    target: str,
+    request_json: str,
+    template: bool,
+    timeout: float | None,
+    wait: float,
 ) -> None:
     """Call a skill of an agent and print its answer in JSON.
 
@@ -51,7 +64,7 @@ def call(
     if timeout is not None and timeout <= 0:
         raise click.UsageError("--timeout must be more than 0 seconds.")
     text = "" if template else _read(request_json)
-    connect.run(_run(settings, agent, method, text, timeout, template=template))
+    connect.run(_run(settings, agent, method, text, timeout, template=template, wait=wait))
 
 
 def _read(given: str) -> str:
@@ -71,12 +84,15 @@ async def _run(
     timeout: float | None,  # noqa: ASYNC109 gRPC's own
     *,
     template: bool,
+    wait: float,
 ) -> None:
     from weft import rpc
     from weft.cli import catalog, connect
     from weft.cli.template import render
 
     async with connect.registry(settings.registry) as registry:
+        if wait:
+            await registry.until_in_service(agent, wait)
         instances = await registry.agent(agent)
         # Replicas may differ in version for a while; any of them may get the call.
         services = {s.name: s for instance in instances for s in instance.services}.values()
