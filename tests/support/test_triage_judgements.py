@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from weft.agents.support.triage import shipped
 from weft.agents.support.triage.features import features
 from weft.agents.support.triage.language import UNDETERMINED, LanguageProfiles
-from weft.agents.support.triage.model import Example, IntentModel
+from weft.agents.support.triage.lesson import Example
+from weft.agents.support.triage.model import IntentModel
 from weft.agents.support.triage.sentiment import judge_sentiment
 from weft.agents.support.triage.urgency import judge_urgency
 from weft.support.v1.support_pb2 import Sentiment, Urgency

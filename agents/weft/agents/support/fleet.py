@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from weft import embedded
+from weft.agents.contract import contract_of
 from weft.agents.support.escalation import EscalationAgent
 from weft.agents.support.quality import QualityAgent
 from weft.agents.support.research import ResearchAgent
@@ -39,23 +40,23 @@ async def database(url: str) -> Database:
 
 @asynccontextmanager
 async def fleet(
-    *, database_url: str, redis_url: str, stub: Callable[[Any], Any]
-) -> AsyncIterator[tuple[object, ...]]:
-    """The six servicers, ready to serve; close them by leaving the context.
+    *,
+    database_url: str,
+    redis_url: str,
+    stub: Callable[[Any], Any],
+    only: Collection[str] = (),
+) -> AsyncIterator[Sequence[object]]:
+    """The servicers of the fleet, ready to serve; close them by leaving the context.
 
     Args:
         database_url: of PostgreSQL; the fleet keeps to the schema `support`.
         redis_url: of Redis, where conversations are.
         stub: makes a stub of the agent whose generated Stub class it is given.
+        only: names of the agents wanted; empty: all six.
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await database(database_url))
         client = await stack.enter_async_context(embedded.redis_client(redis_url))
-        triage = TriageAgent(store)
-        stack.push_async_callback(triage.close)
-        triage.warm()
-        research = ResearchAgent(store)
-        await research.import_shipped()
         led = Fleet(
             triage=stub(triage_pb2_grpc.TriageServiceStub),
             research=stub(research_pb2_grpc.ResearchServiceStub),
@@ -63,7 +64,9 @@ async def fleet(
             quality=stub(quality_pb2_grpc.QualityServiceStub),
             escalation=stub(escalation_pb2_grpc.EscalationServiceStub),
         )
-        yield (
+        triage, research = TriageAgent(store), ResearchAgent(store)
+        stack.push_async_callback(triage.close)
+        servicers = (
             SupervisorAgent(led, client),
             triage,
             research,
@@ -71,3 +74,9 @@ async def fleet(
             QualityAgent(),
             EscalationAgent(store),
         )
+        wanted = [s for s in servicers if not only or contract_of(s).agent in only]
+        if triage in wanted:
+            triage.warm()
+        if research in wanted:
+            await research.import_shipped()
+        yield wanted

@@ -118,19 +118,19 @@ async def _serve(
 async def _add_fleet(
     host: Host, settings: Settings, only: tuple[str, ...], stack: contextlib.AsyncExitStack
 ) -> list[str]:
-    from weft.agents import contract_of, support
+    from weft.agents import support
 
     servicers = await stack.enter_async_context(
         support.fleet(
             database_url=settings.database_url,
             redis_url=settings.redis_url,
             stub=host.mesh.stub,
+            only=only,
         )
     )
     # Calls end before what they need is closed.
     stack.push_async_callback(host.stop)
-    chosen = [s for s in servicers if not only or contract_of(s).agent in only]
-    return [host.add(servicer) for servicer in chosen]
+    return [host.add(servicer) for servicer in servicers]
 
 
 async def _serving(host: Host, supervised: str | None, names: list[str], metrics: str) -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from weft import rpc
-from weft.agents.support.triage.model import IntentModel
+from weft.agents.support.triage.lesson import Example
 from weft.agents.support.triage.store import Store
+
+if TYPE_CHECKING:
+    from weft.agents.support.triage.model import IntentModel
 
 log = logging.getLogger("weft.agents.support")
 
@@ -118,7 +122,7 @@ class Library:
     async def _train(self, name: str) -> None:
         lesson = await self._store.lesson(name)
         started = time.monotonic()
-        model = await asyncio.to_thread(IntentModel.train, lesson.examples)
+        model = await asyncio.to_thread(_train, lesson.examples)
         ended = time.monotonic()
         self._trained[name] = _Trained(
             model=model,
@@ -144,3 +148,10 @@ class Library:
         trained.checked = time.monotonic()
         if revision != trained.revision:
             await self._once("train", name)
+
+
+def _train(examples: Sequence[Example]) -> IntentModel:
+    # Imported by whoever trains first: scikit-learn takes two seconds of CPU, and most processes never need it.
+    from weft.agents.support.triage.model import IntentModel
+
+    return IntentModel.train(examples)

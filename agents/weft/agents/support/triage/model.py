@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
 from weft.agents.support.triage.features import features
+from weft.agents.support.triage.lesson import Example, Guess
 
 _FOLDS = 5  # one of them is held out to fit the confidences
 _LEAST_INTENTS = 2
@@ -26,22 +27,6 @@ _DEFAULT_TEMPERATURE = 0.25  # where there are too few examples to hold any out
 _MOST_ITERATIONS = 2_000
 
 Scores = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A text and its intent."""
-
-    text: str
-    intent: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guess:
-    """An intent and its probability."""
-
-    intent: str
-    confidence: float
 
 
 class IntentModel:

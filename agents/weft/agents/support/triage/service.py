@@ -12,8 +12,8 @@ from weft import rpc
 from weft.agents.support import fields
 from weft.agents.support.triage import shipped
 from weft.agents.support.triage.language import LanguageProfiles
+from weft.agents.support.triage.lesson import Guess
 from weft.agents.support.triage.library import Library
-from weft.agents.support.triage.model import Guess
 from weft.agents.support.triage.sentiment import judge_sentiment
 from weft.agents.support.triage.store import DEFAULT_MODEL, Store
 from weft.agents.support.triage.urgency import judge_urgency

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from importlib import resources
 
-from weft.agents.support.triage.model import Example
+from weft.agents.support.triage.lesson import Example
 
 
 def examples() -> list[Example]:

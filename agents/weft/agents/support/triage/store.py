@@ -9,7 +9,7 @@ from datetime import datetime
 
 from weft import rpc
 from weft.agents.support.triage import shipped
-from weft.agents.support.triage.model import Example
+from weft.agents.support.triage.lesson import Example
 from weft.postgres import Database
 
 DEFAULT_MODEL = "default"
