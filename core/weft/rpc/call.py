@@ -92,12 +92,33 @@ class Call:
         self._forwarded: Metadata | None = None
 
     @classmethod
-    def at_door(cls, method: str, metadata: Metadata, deadline: Deadline) -> Call:
-        """A call that came in by a door other than gRPC, with what that door found out about it."""
+    def at_door(
+        cls,
+        method: str,
+        metadata: Metadata,
+        deadline: Deadline,
+        identity: tuple[str, bytes] | None = None,
+    ) -> Call:
+        """A call that came in by a door of its own, with what that door found out about it.
+
+        Args:
+            method: gRPC path.
+            metadata: what of the caller's metadata is believed, such as its traceparent.
+            deadline: when the caller stops waiting.
+            identity: metadata entry of who calls.
+        """
         call = cls(method, None)
         call._metadata = metadata
         call._deadline = deadline
+        call._forwarded = ()
+        if identity is not None:
+            call.trust(identity)
         return call
+
+    def trust(self, identity: tuple[str, bytes]) -> None:
+        """Says who calls, as the door found out; calls made from here carry it on."""
+        self._metadata = (*self.metadata, identity)
+        self._forwarded = (identity,)
 
     @property
     def metadata(self) -> Metadata:
@@ -106,11 +127,6 @@ class Call:
             context = self._context
             self._metadata = tuple(context.invocation_metadata() or ()) if context else ()
         return self._metadata
-
-    def extend_metadata(self, further: Metadata) -> None:
-        """Adds what a door found out about the caller."""
-        self._metadata = (*self.metadata, *further)
-        self._forwarded = None
 
     def first(self, key: str) -> str | bytes | None:
         """First metadata value of a (lower-case) key."""

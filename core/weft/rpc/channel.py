@@ -60,6 +60,7 @@ class Channel(grpc.aio.Channel):
         default_timeout: of calls whose method declares none.
         identity: who calls, for calls made while no call is being served.
         options: further gRPC channel arguments.
+        measured: whether its calls are counted; not where whoever makes them counts them as well.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Channel(grpc.aio.Channel):
         default_timeout: timedelta = timedelta(seconds=DEFAULT_TIMEOUT),
         identity: Identity | None = None,
         options: Iterable[tuple[str, Any]] = (),
+        measured: bool = True,
     ) -> None:
         self.target = target
+        self._measured = measured
         self._telemetry = telemetry
         self._default_timeout = default_timeout.total_seconds()
         self._own: Metadata = (
@@ -83,7 +86,7 @@ class Channel(grpc.aio.Channel):
         implied = default_timeout(method, streaming=streaming)
         if implied == DEFAULT_TIMEOUT:
             implied = self._default_timeout
-        return _Calling(method, self._telemetry, implied, self._own)
+        return _Calling(method, self._telemetry, implied, self._own, measured=self._measured)
 
     def unary_unary(
         self,
@@ -163,12 +166,18 @@ class _Calling:
     __slots__ = ("implied", "method", "own", "record", "telemetry", "tracer")
 
     def __init__(
-        self, method: str, telemetry: Telemetry | None, implied: float | None, own: Metadata
+        self,
+        method: str,
+        telemetry: Telemetry | None,
+        implied: float | None,
+        own: Metadata,
+        *,
+        measured: bool,
     ) -> None:
         self.method = method.lstrip("/")
         self.telemetry = telemetry
         self.tracer = telemetry.tracer if telemetry else None
-        self.record = telemetry.metrics.client_call(self.method) if telemetry else None
+        self.record = telemetry.metrics.client_call(self.method) if telemetry and measured else None
         self.implied = implied
         self.own = own
 
@@ -186,7 +195,7 @@ class _Calling:
         """Metadata to send, and the span of the call where it is traced."""
         call = current_call()
         added = self.own if call is None else call.forwarded
-        if given and any(key == TRACEPARENT_KEY for key, _ in given):
+        if given and _traced(given):
             return (*given, *added), None
         span: trace.Span | None = None
         if self.tracer is not None and self._sampled(call):
@@ -218,6 +227,10 @@ class _Calling:
                 end_span(span, code)
 
         return done
+
+
+def _traced(metadata: Metadata) -> bool:
+    return any(key == TRACEPARENT_KEY for key, _ in metadata)
 
 
 def _code_of(call: Any) -> grpc.StatusCode:

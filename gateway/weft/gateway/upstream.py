@@ -43,7 +43,10 @@ class Upstream:
         """The channel to an agent."""
         channel = self._channels.get(agent)
         if channel is None:
-            channel = self._channels[agent] = Channel(f"xds:///{agent}", telemetry=self._telemetry)
+            # Doors measure requests from end to end; what an agent took is measured by the agent.
+            channel = self._channels[agent] = Channel(
+                f"xds:///{agent}", telemetry=self._telemetry, measured=False
+            )
         return channel
 
     def keep_only(self, agents: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from weft.gateway.guards.admission import Admission
 from weft.gateway.http.exchange import Exchange
 from weft.gateway.transcoding.catalog import Method
 from weft.gateway.upstream import Upstream
-from weft.rpc.call import IDENTITY_KEY, TRACEPARENT_KEY, Call, Metadata, serve_as
+from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.tracing import begin_span
 from weft.telemetry import Telemetry
 
@@ -60,11 +60,11 @@ class Calls:
         traced: Metadata = ()
         if traceparent := exchange.header(b"traceparent"):
             traced = ((TRACEPARENT_KEY, traceparent.decode("latin-1")),)
+        # Made before anything can fail, so that an error tells its trace as well.
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
         call.deadline = deadline or rpc.Deadline.after(method.skill.default_timeout)
-        identity = await self._admission.admit(headers)
-        call.extend_metadata(((IDENTITY_KEY, identity.SerializeToString()),))
+        call.trust(await self._admission.admit(headers))
         serve_as(call)
         if self._telemetry is not None:
             attributes = {

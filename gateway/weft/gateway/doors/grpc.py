@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ from weft import rpc
 from weft.gateway.failures import AgentUnknown
 from weft.gateway.guards.admission import Admission
 from weft.gateway.upstream import Upstream
-from weft.rpc.call import IDENTITY_KEY, Call, Metadata, serve_as
+from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.methods import DEFAULT_TIMEOUT
 from weft.rpc.tracing import begin_span, end_span
 from weft.telemetry import Telemetry
@@ -27,9 +27,8 @@ C = grpc.StatusCode
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 # Credentials are for the gateway alone; the rest is set anew on the way out.
-_NOT_FORWARDED = frozenset(
-    {"authorization", "x-api-key", "user-agent", "traceparent", rpc.DETAILS_KEY}
-)
+_CREDENTIALS = frozenset({"authorization", "x-api-key"})
+_NOT_FORWARDED = _CREDENTIALS | {"user-agent", TRACEPARENT_KEY, rpc.DETAILS_KEY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +94,7 @@ class _Passing:
 
     __slots__ = (
         "_admission",
+        "_attributes",
         "_breakers",
         "_call",
         "_path",
@@ -115,6 +115,7 @@ class _Passing:
     ) -> None:
         self._path = path
         self._target = target
+        self._attributes = {"rpc.system.name": "grpc", "rpc.method": path.lstrip("/")}
         self._upstream = upstream
         self._admission = admission
         self._breakers = upstream.breakers
@@ -194,20 +195,26 @@ class _Passing:
             self._end(call, code, started)
 
     async def _enter(self, context: Context) -> tuple[Call, Metadata]:
-        metadata = tuple(context.invocation_metadata() or ())
-        identity = await self._admission.admit(_as_headers(metadata))
+        traced: Metadata = ()
+        credentials: list[tuple[bytes, bytes]] = []
+        sent: list[tuple[str, str | bytes]] = []
+        for key, value in context.invocation_metadata() or ():
+            if key in _NOT_FORWARDED:
+                if key == TRACEPARENT_KEY:
+                    traced = ((key, value),)
+                elif key in _CREDENTIALS:
+                    credentials.append((key.encode(), _as_bytes(value)))
+            elif not key.startswith("weft-"):
+                sent.append((key, value))
+        trusted = await self._admission.admit(credentials)
         left = context.time_remaining()
         seconds = self._target.timeout if left is None else min(left, self.longest)
         deadline = rpc.Deadline.after_seconds(math.inf if seconds is None else seconds)
-        trusted = ((IDENTITY_KEY, identity.SerializeToString()),)
-        traced = tuple(entry for entry in metadata if entry[0] == "traceparent")
-        call = Call.at_door(self._path, (*traced, *trusted), deadline)
+        call = Call.at_door(self._path, traced, deadline, trusted)
         serve_as(call)
         if self._telemetry is not None:
-            attributes = {"rpc.system.name": "grpc", "rpc.method": self._path.lstrip("/")}
-            begin_span(self._telemetry, call, attributes, may_begin_trace=True)
-        sent = tuple(entry for entry in metadata if _forwarded(entry[0]))
-        return call, sent
+            begin_span(self._telemetry, call, self._attributes, may_begin_trace=True)
+        return call, tuple(sent)
 
     def _end(self, call: Call | None, code: grpc.StatusCode, started: float) -> None:
         if self._record is not None:
@@ -216,16 +223,8 @@ class _Passing:
             end_span(call.span, code)
 
 
-def _forwarded(key: str) -> bool:
-    return key not in _NOT_FORWARDED and not key.startswith("weft-")
-
-
-def _as_headers(metadata: Metadata) -> Iterable[tuple[bytes, bytes]]:
-    return (
-        (key.encode(), value if isinstance(value, bytes) else value.encode())
-        for key, value in metadata
-        if key in ("authorization", "x-api-key")
-    )
+def _as_bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
 
 
 async def _abort(context: Context, error: rpc.Error) -> NoReturn:

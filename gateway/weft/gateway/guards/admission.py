@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.keys import KeyMissing
+from weft.rpc.call import IDENTITY_KEY
 from weft.v1.identity_pb2 import Identity
 
 _CREDENTIALS = (b"x-api-key", b"authorization")
 
 ANONYMOUS = Identity(subject="anonymous")
+_ANONYMOUS = (IDENTITY_KEY, ANONYMOUS.SerializeToString())
 
 
 class Admission:
@@ -25,8 +27,8 @@ class Admission:
         self._check = check
         self.required = required
 
-    async def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> Identity:
-        """The identity of a caller; ANONYMOUS where no key is given and none is required.
+    async def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes]:
+        """The metadata entry that names a caller; ANONYMOUS where no key is given and none is required.
 
         Raises:
             KeyMissing, KeyMalformed, KeyUnknown, KeyRevoked, KeyExpired: see `keys`.
@@ -34,7 +36,8 @@ class Admission:
         """
         given = [header for header in headers if header[0] in _CREDENTIALS]
         if given:
-            return await self._check.identify(given)
+            identity = await self._check.identify(given)
+            return IDENTITY_KEY, identity.SerializeToString()
         if self.required:
             raise KeyMissing
-        return ANONYMOUS
+        return _ANONYMOUS
