@@ -83,7 +83,9 @@ def arguments(description: str | None, *, rounds: int) -> argparse.ArgumentParse
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds ({rounds})")
-    parser.add_argument("--seconds", type=float, default=0.6, help="length of one window (0.6)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.8, help="length of one measurement (0.8)"
+    )
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     return parser

@@ -32,6 +32,7 @@ from weft.telemetry import Instruments, Telemetry
 from weft.v1.identity_pb2 import Identity
 
 _SAY = "/weft.echo.v1.EchoService/Say"
+_TURNS = (0, 1, 1, 0, 1, 0, 0, 1)
 _REQUEST = echo_pb2.SayRequest(text="x" * 100)
 
 
@@ -187,21 +188,22 @@ async def run(rounds: int, seconds: float) -> tuple[dict[str, list[float]], dict
         cpu: dict[str, list[float]] = {}
         for number in range(rounds + 1):
             for key, (ours, theirs, in_flight) in pairs.items():
-                # The order alternates, so that a drift of the machine favours neither.
-                order = (ours, theirs) if number % 2 else (theirs, ours)
-                got = {}
+                # Many short windows in balanced order (Thue-Morse): a drift of the machine favours neither.
+                order = [(ours, theirs)[turn ^ (number & 1)] for turn in _TURNS]
+                got: dict[str, list[float]] = {ours: [], theirs: []}
                 for name in order:
                     server = processes.get(name, processes["agent"])
                     before = server.cpu()
-                    got[name] = await measure.rate(
-                        calls[name], seconds=seconds, in_flight=in_flight
+                    rate = await measure.rate(
+                        calls[name], seconds=seconds / len(_TURNS) * 2, in_flight=in_flight
                     )
-                    spent = (server.cpu() - before) / (got[name] * seconds) * 1e6
+                    got[name].append(rate)
+                    spent = (server.cpu() - before) / (rate * seconds / len(_TURNS) * 2) * 1e6
                     if number:
-                        rates.setdefault(f"{name}_{in_flight}_per_second", []).append(got[name])
+                        rates.setdefault(f"{name}_{in_flight}_per_second", []).append(rate)
                         cpu.setdefault(f"{name}_{in_flight}_server_cpu_us", []).append(spent)
                 if number:  # the first round warms up
-                    ratios[key].append(got[ours] / got[theirs])
+                    ratios[key].append(sum(got[ours]) / sum(got[theirs]))
             measure.progress(f"round {number} of {rounds}" + (" done" if number == rounds else ""))
         medians = {k: round(sorted(v)[len(v) // 2], 1) for k, v in {**rates, **cpu}.items()}
     return ratios, medians
@@ -209,7 +211,7 @@ async def run(rounds: int, seconds: float) -> tuple[dict[str, list[float]], dict
 
 def main() -> None:
     """Runs a role, or the measurement."""
-    options = measure.arguments(__doc__, rounds=10).parse_args()
+    options = measure.arguments(__doc__, rounds=12).parse_args()
     if options.role:
         asyncio.run(ROLES[options.role](*options.rest))  # type: ignore[operator]
         sys.exit()
