@@ -243,6 +243,6 @@ async def test_bad_requests_name_the_field(
 
 
 def forged(due_time: str) -> str:
-    from weft.agents.support import paging
+    from weft.rpc import paging
 
     return paging.page_token((1, 2, due_time, "T-1"), made_for="tickets 0 ")

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import random
 import re
-from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 from opentelemetry import trace
 
-from weft.rpc.deadline import Deadline
+from weft.rpc.deadline import SERVED, Deadline
 from weft.v1.identity_pb2 import Identity
 
 IDENTITY_KEY = "weft-identity-bin"
@@ -30,12 +29,10 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _NOT_ZERO = (1 << 64) | 1  # both ids must differ from zero
 
-_CURRENT: ContextVar[Call | None] = ContextVar("weft_call", default=None)
-
 
 def current_call() -> Call | None:
     """The call this task serves; None outside of a handler."""
-    return _CURRENT.get()
+    return cast("Call | None", SERVED.get())
 
 
 def new_traceparent(*, sampled: bool = False) -> str:
@@ -206,4 +203,4 @@ class Call:
 
 def serve_as(call: Call) -> None:
     """Makes `call` the one this task serves. For servers; every RPC runs in a task and context of its own."""
-    _CURRENT.set(call)
+    SERVED.set(call)

@@ -9,9 +9,22 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from weft.rpc.errors import DeadlineExceeded
 
+
+class Timed(Protocol):
+    """A call that may have a deadline."""
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """When its caller stops waiting."""
+        ...
+
+
+# The call this task serves; weft.rpc.call says more of it.
+SERVED: ContextVar[Timed | None] = ContextVar("weft_call", default=None)
 _APPLIED: ContextVar[Deadline | None] = ContextVar("weft_deadline", default=None)
 
 
@@ -34,10 +47,8 @@ class Deadline:
     @staticmethod
     def current() -> Deadline | None:
         """The deadline this task works under: applied by `applied()`, or that of the call being served."""
-        from weft.rpc.call import current_call  # that module needs this one
-
         applied = _APPLIED.get()
-        call = current_call()
+        call = SERVED.get()
         served = None if call is None else call.deadline
         if applied is None or served is None:
             return applied or served

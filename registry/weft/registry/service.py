@@ -9,14 +9,17 @@ from typing import Any
 import grpc
 
 from weft import rpc
-from weft.registry import paging, validate
+from weft.registry import validate
 from weft.registry.catalog import Catalog
 from weft.registry.index import Index, Instance, State
 from weft.registry.registrar import Registrar
 from weft.registry.streams import Streams
+from weft.rpc import paging
 from weft.v1 import registry_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_PAGE, _MAX_PAGE = 100, 1_000
 
 
 class NotRegistered(rpc.NotFound):
@@ -105,9 +108,11 @@ class RegistryService:
 
     async def ListAgents(self, request: pb.ListAgentsRequest, _: Context) -> pb.ListAgentsResponse:
         """See registry.proto."""
-        size = paging.size(request.page_size)
+        size = paging.page_size(request.page_size, default=_PAGE, most=_MAX_PAGE)
         names = self._index.names()
-        start = bisect.bisect_right(names, paging.behind(request.page_token, request.state))
+        listed = f"agents {request.state}"
+        behind = paging.page_begin(request.page_token, made_for=listed, like=("",))
+        start = 0 if behind is None else bisect.bisect_right(names, str(behind[0]))
         response = pb.ListAgentsResponse(revision=self._index.revision)
         for name in names[start:]:
             agent = self._index.agent(name)
@@ -118,7 +123,7 @@ class RegistryService:
                 continue
             if len(response.agents) == size:
                 last = response.agents[-1].name
-                response.next_page_token = paging.token(last, request.state)
+                response.next_page_token = paging.page_token((last,), made_for=listed)
                 break
             response.agents.append(agent)
         return response

@@ -8,9 +8,10 @@ from uuid import UUID
 import grpc
 
 from weft import rpc
-from weft.agents.support import fields, paging
+from weft.agents.support import fields
 from weft.agents.support.escalation.desk import Desk, Place, Ticket
 from weft.postgres import Database
+from weft.rpc import paging
 from weft.support.v1 import escalation_pb2, escalation_pb2_grpc, support_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]

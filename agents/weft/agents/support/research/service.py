@@ -10,11 +10,12 @@ from typing import Any
 import grpc
 
 from weft import rpc
-from weft.agents.support import fields, paging
+from weft.agents.support import fields
 from weft.agents.support.research import shipped
 from weft.agents.support.research.articles import Article, BadArticle, parse
 from weft.agents.support.research.shelf import Shelf, StoredArticle
 from weft.postgres import Database
+from weft.rpc import paging
 from weft.support.v1 import research_pb2, research_pb2_grpc, support_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -1,4 +1,4 @@
-"""Page sizes and page tokens. A token is opaque to callers and bound to the list and filter it was made for."""
+"""Page sizes and page tokens (AIP-158): a token is opaque to callers, and bound to the list and filter it was made for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import binascii
 import json
 from collections.abc import Sequence
 
-from weft import rpc
+from weft.rpc.errors import InvalidArgument
 
 Position = Sequence[str | int | float]
 
@@ -16,10 +16,10 @@ def page_size(asked: int, *, default: int, most: int) -> int:
     """The page size to use.
 
     Raises:
-        rpc.InvalidArgument: it is negative.
+        InvalidArgument: it is negative.
     """
     if asked < 0:
-        raise rpc.InvalidArgument("must not be negative", field="page_size")
+        raise InvalidArgument("must not be negative", field="page_size")
     return min(asked, most) or default
 
 
@@ -32,7 +32,7 @@ def page_begin(token: str, *, made_for: str, like: Position) -> Position | None:
     """The position the page begins behind; None: the first page. `like` shows the types a position has.
 
     Raises:
-        rpc.InvalidArgument: the token is not one of ours, or of a list with another filter.
+        InvalidArgument: the token is not one of ours, or of a list with another filter.
     """
     if not token:
         return None
@@ -40,9 +40,9 @@ def page_begin(token: str, *, made_for: str, like: Position) -> Position | None:
         raw = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
         purpose, *last = json.loads(raw)
     except (binascii.Error, UnicodeError, ValueError, TypeError):
-        raise rpc.InvalidArgument("is not a token of this list", field="page_token") from None
+        raise InvalidArgument("is not a token of this list", field="page_token") from None
     if purpose != made_for:
-        raise rpc.InvalidArgument("was made for another filter", field="page_token")
+        raise InvalidArgument("was made for another filter", field="page_token")
     if [type(value) for value in last] != [type(value) for value in like]:
-        raise rpc.InvalidArgument("is not a token of this list", field="page_token")
+        raise InvalidArgument("is not a token of this list", field="page_token")
     return tuple(last)
