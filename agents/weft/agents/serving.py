@@ -23,9 +23,18 @@ def serve(*servicers: object) -> None:
         servicers: objects of classes derived from generated Servicers, or functions that make one from the
             Mesh, for agents that call other agents.
     """
-    settings = config.load()
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
+        settings = config.load()
         uvloop.run(_serve(settings, servicers))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (config.SettingError, rpc.AddressInUseError, rpc.InvalidArgument) as failed:
+        sys.exit(f"Error: {failed}")
+    except TimeoutError:
+        sys.exit(
+            f"Error: the registry at {settings.registry} cannot be reached. Start everything with `weft up`, "
+            "or name another registry with WEFT_REGISTRY."
+        )
 
 
 async def _serve(settings: config.Settings, servicers: tuple[object, ...]) -> None:

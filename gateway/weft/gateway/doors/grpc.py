@@ -146,8 +146,7 @@ class _Passing:
             permit.done(C.OK)
             if leading := await passed.initial_metadata():
                 await context.send_initial_metadata(tuple(leading))
-            if trailing := await passed.trailing_metadata():
-                context.set_trailing_metadata(tuple(trailing))
+            _end_with(context, call, await passed.trailing_metadata())
         except rpc.Error as error:
             code = error.code
             await _abort(context, error)
@@ -183,8 +182,7 @@ class _Passing:
             finally:
                 passed.cancel()
             permit.done(C.OK)
-            if trailing := await passed.trailing_metadata():
-                context.set_trailing_metadata(tuple(trailing))
+            _end_with(context, call, await passed.trailing_metadata())
         except rpc.Error as error:
             code = error.code
             await _abort(context, error)
@@ -221,6 +219,13 @@ class _Passing:
             self._record(code, perf_counter() - started)
         if call is not None and call.span is not None:
             end_span(call.span, code)
+
+
+def _end_with(context: Context, call: Call, trailing: grpc.aio.Metadata | None) -> None:
+    # As HTTP doors do in a header; a caller whose call is not traced has no use for the trace.
+    traced = () if call.span is None else ((TRACEPARENT_KEY, call.traceparent),)
+    if trailing or traced:
+        context.set_trailing_metadata((*(trailing or ()), *traced))
 
 
 def _as_bytes(value: str | bytes) -> bytes:
