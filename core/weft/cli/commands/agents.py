@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.metadata
 import inspect
 import sys
 from pathlib import Path
@@ -130,7 +131,8 @@ async def _add_fleet(
     )
     # Calls end before what they need is closed.
     stack.push_async_callback(host.stop)
-    return [host.add(servicer) for servicer in servicers]
+    version = importlib.metadata.version("weft")
+    return [host.add(servicer, version=version) for servicer in servicers]
 
 
 async def _serving(host: Host, supervised: str | None, names: list[str], metrics: str) -> None:
