@@ -148,8 +148,8 @@ class Member:
         await self.channel.close()
 
     async def leave(self) -> None:
-        self.freeze()
         async with self._turn:
+            self.freeze()  # not amid a heartbeat: cancelling a read cancels the stream
             goodbye = registry_pb2.RegisterRequest(deregistration=registry_pb2.Deregistration())
             await self.stream.write(goodbye)
             assert await self.stream.read() is grpc.aio.EOF

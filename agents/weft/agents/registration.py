@@ -65,7 +65,12 @@ class Registration:
             while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
                 try:
                     await self._hold(stub)
-                except (grpc.aio.AioRpcError, TimeoutError, EOFError) as failed:
+                except (
+                    grpc.aio.AioRpcError,
+                    asyncio.InvalidStateError,  # a write to a stream that has just ended
+                    TimeoutError,
+                    EOFError,
+                ) as failed:
                     if isinstance(failed, grpc.aio.AioRpcError) and _is_final(failed):
                         raise rpc.error_from_call(failed) from failed
                     log.warning("registry lost, registering again", extra={"cause": _cause(failed)})
