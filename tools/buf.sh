@@ -31,8 +31,8 @@ case ${1:-lint} in
     image . now
     image "$scratch/base-tree" base
     buf=$PWD/$bin/buf
-    (cd "$scratch/base" && "$buf" build -o "$scratch/base.binpb")
-    (cd "$scratch/now" && "$buf" breaking --against "$scratch/base.binpb")
+    (cd "$scratch/base" && "$buf" build proto -o "$scratch/base.binpb")
+    (cd "$scratch/now" && "$buf" breaking proto --against "$scratch/base.binpb")
     ;;
   *)
     echo "usage: tools/buf.sh lint | breaking [REVISION]" >&2
