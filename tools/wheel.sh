@@ -16,6 +16,7 @@ asyncio_mode = auto
 asyncio_default_fixture_loop_scope = session
 asyncio_default_test_loop_scope = session
 timeout = 60
+markers = xdist_group: kept in one process of pytest-xdist
 INI
 cd "$scratch"
 venv/bin/python - <<'PY'
