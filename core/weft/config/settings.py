@@ -126,8 +126,8 @@ def _file(env: Mapping[str, str]) -> dict[str, Any]:
             raise SettingError(f"WEFT_CONFIG: there is no file {path}")
         return {}
     try:
-        return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as failed:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failed:
         raise SettingError(f"{path}: {failed}") from failed
 
 
@@ -138,7 +138,7 @@ def _read(hint: Any, value: Any, source: str, name: str) -> Any:
         if hint is timedelta:
             return _duration(value)
         return hint(value)
-    except (TypeError, ValueError) as failed:
+    except (TypeError, ValueError, OverflowError) as failed:
         raise SettingError(f"{name} ({source}): {failed}") from failed
 
 
