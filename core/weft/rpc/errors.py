@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -294,3 +294,14 @@ def error_from_exception(failed: BaseException) -> Error | None:
     if isinstance(failed, NotImplementedError):
         return Unimplemented()
     return None
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Error) -> NoReturn:
+    """Ends a call with an error and its details.
+
+    Raises:
+        grpc.aio.AbortError: always; it must leave the handler as it is.
+    """
+    await context.abort(
+        error.code, error.message, ((DETAILS_KEY, status_proto(error).SerializeToString()),)
+    )

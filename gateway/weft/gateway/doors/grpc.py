@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -17,6 +17,7 @@ from weft.gateway.failures import AgentUnknown
 from weft.gateway.guards.admission import Admission
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
+from weft.rpc.errors import abort
 from weft.rpc.methods import DEFAULT_TIMEOUT
 from weft.rpc.tracing import begin_span, end_span
 from weft.telemetry import Telemetry
@@ -149,7 +150,7 @@ class _Passing:
             _end_with(context, call, await passed.trailing_metadata())
         except rpc.Error as error:
             code = error.code
-            await _abort(context, error)
+            await abort(context, error)
         except asyncio.CancelledError:
             code = C.CANCELLED
             raise
@@ -185,7 +186,7 @@ class _Passing:
             _end_with(context, call, await passed.trailing_metadata())
         except rpc.Error as error:
             code = error.code
-            await _abort(context, error)
+            await abort(context, error)
         except asyncio.CancelledError:
             code = C.CANCELLED
             raise
@@ -232,15 +233,7 @@ def _as_bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode()
 
 
-async def _abort(context: Context, error: rpc.Error) -> NoReturn:
-    await context.abort(
-        error.code,
-        error.message,
-        ((rpc.DETAILS_KEY, rpc.status_proto(error).SerializeToString()),),
-    )
-
-
 async def _unknown(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
     del requests
-    await _abort(context, AgentUnknown())
+    await abort(context, AgentUnknown())
     yield b""
