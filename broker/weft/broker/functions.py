@@ -6,20 +6,37 @@ function says; which of them may be sent twice, when a connection breaks before 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.resources
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from weft.broker import layout
+from weft.broker.bells import Bells
+
+if TYPE_CHECKING:
+    from weft.broker.queues import Queue
 
 SOURCE = importlib.resources.files(__package__).joinpath("functions.lua").read_text("utf-8")
 
 ACCEPTED, DUPLICATE, FULL, LIMITED = b"+=fr"
 
 
-class Commands(Protocol):
-    """Sends a command to the node of a shard; the future has its reply."""
+class Redis(Protocol):
+    """What is used of weft.broker.redis.Redis."""
 
-    def __call__(self, shard: int, *command: bytes | str | int | float) -> Any: ...
+    def send(self, shard: int, *command: bytes | str | float) -> asyncio.Future[Any]:
+        """Sends a command once."""
+
+    def send_durably(
+        self, shard: int, *command: bytes | str | float, durability: int
+    ) -> asyncio.Future[Any]:
+        """Sends a command once; done when its effect is as safe as asked."""
+
+    async def run(self, shard: int, *command: bytes | str | float) -> Any:
+        """Sends a command until it is answered; it may be done twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +78,7 @@ class Ack:
     """A handled message. `key`: its ordering key; `reply`: serialized weft.v1.Reply to keep for `identity`."""
 
     lease_id: bytes
+    size: int
     key: bytes = b""
     identity: bytes = b""
     reply: bytes = b""
@@ -84,3 +102,244 @@ class Death:
     error: str
     identity: bytes = b""
     reply: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """What was due in a shard. `moved`: bits of the priorities by queue; `next_due`: ms, 0: nothing waits."""
+
+    moved: dict[str, int]
+    next_due: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """A queue in numbers; see weft.v1.QueueStatus. `oldest`: when the oldest ready message was published, in ms."""
+
+    depth: int
+    bytes: int
+    published: int
+    acked: int
+    blocked: int
+    delayed: int
+    pending: int
+    dead: int
+    oldest: int
+
+
+class Functions:
+    """The functions, and the rings for this broker that follow from them.
+
+    Args:
+        redis: where they run; it has loaded SOURCE.
+        instance: id of this broker; owner of what it delivers.
+        bells: told of what became ready or due.
+        archive: whether finished messages are kept for the archive.
+        reply_ttl_ms: how long replies are kept, in ms.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        instance: str,
+        bells: Bells,
+        *,
+        archive: bool,
+        reply_ttl_ms: int = 600_000,
+    ) -> None:
+        self._redis = redis
+        self._instance = instance
+        self._bells = bells
+        self._archive = archive
+        self._reply_ttl = reply_ttl_ms
+
+    def archives(self, queue: Queue) -> bool:
+        """Whether finished messages of a queue go to the archive."""
+        return self._archive and queue.policy.retention.total_seconds() > 0
+
+    async def publish(
+        self, queue: Queue, entries: Sequence[bytes], *, now: int, durability: int
+    ) -> Published:
+        """Stores packed layout.Entry objects in order. May be sent twice where the queue dedupes."""
+        policy = queue.policy
+        rate, burst = policy.publish_rate or (0, 0)
+        reply = await self._redis.send_durably(
+            queue.shard,
+            *("FCALL", "weft_publish", 1, queue.key, self._instance, now),
+            *(policy.max_depth, policy.max_bytes, 1 if policy.dedupe_window else 0, rate, burst),
+            *entries,
+            durability=durability,
+        )
+        codes, retry_after, total, ready, due = reply
+        self._rang(queue, ready, due)
+        return Published(codes=codes, retry_after_ms=retry_after, total=total, ready=ready, due=due)
+
+    async def ack(
+        self, queue: Queue, acks: Sequence[Ack], *, now: int, consumer: str = ""
+    ) -> Settled:
+        """Settles handled messages and keeps their replies. May be sent twice."""
+        plain = [ack for ack in acks if not ack.key and not ack.reply]
+        others = [ack for ack in acks if ack.key or ack.reply]
+        sizes = struct.pack(f">{len(acks)}I", *(ack.size for ack in (*plain, *others)))
+        reply = await self._redis.run(
+            queue.shard,
+            *("FCALL", "weft_ack", 1, queue.key, self._instance, now),
+            *(1 if self.archives(queue) else 0, consumer, self._reply_ttl, sizes, len(plain)),
+            *(ack.lease_id for ack in plain),
+            *(part for ack in others for part in (ack.lease_id, ack.key, ack.identity, ack.reply)),
+        )
+        for ack in others:
+            if ack.reply:
+                self._bells.reply(ack.identity)
+        return self._settled(queue, reply)
+
+    async def retry(self, queue: Queue, retries: Sequence[Retry], *, now: int) -> Settled:
+        """Puts messages that this broker has in hand back for another attempt. May be sent twice."""
+        reply = await self._redis.run(
+            queue.shard,
+            *("FCALL", "weft_retry", 1, queue.key, self._instance, now),
+            *(part for one in retries for part in (one.lease_id, one.attempt, one.due)),
+        )
+        return self._settled(queue, reply)
+
+    async def kill(self, queue: Queue, deaths: Sequence[Death], *, now: int) -> Settled:
+        """Moves messages that this broker has in hand to the dead letters. May be sent twice."""
+        reply = await self._redis.run(
+            queue.shard,
+            *("FCALL", "weft_kill", 1, queue.key, self._instance, now),
+            *(self._reply_ttl, 1 if queue.policy.block_dead_key else 0),
+            *(
+                part
+                for one in deaths
+                for part in (one.lease_id, one.reason, one.error, one.identity, one.reply)
+            ),
+        )
+        for one in deaths:
+            if one.reply:
+                self._bells.reply(one.identity)
+        return self._settled(queue, reply)
+
+    async def claim(self, queue: Queue, lease_ids: Sequence[bytes]) -> list[bytes | None]:
+        """Makes leases this broker's own, whosever they are; the packed entries, None for those nobody holds."""
+        if not lease_ids:
+            return []
+        found: list[bytes | None] = await self._redis.run(
+            queue.shard, "FCALL", "weft_claim", 1, queue.key, self._instance, *lease_ids
+        )
+        return found
+
+    async def due(self, shard: int, *, now: int, limit: int = 100) -> Due:
+        """Moves up to `limit` delayed messages whose time has come. May be sent twice."""
+        moved, following = await self._redis.run(
+            shard,
+            *("FCALL", "weft_due", 1, layout.due_key(shard), self._instance, now, limit),
+        )
+        queues = {name.decode(): bits for name, bits in zip(moved[::2], moved[1::2], strict=True)}
+        for name, bits in queues.items():
+            self._bells.ready(name, bits)
+        return Due(moved=queues, next_due=int(float(following)))
+
+    async def next_due(self, shard: int) -> int:
+        """When the next delayed message of a shard is due, in ms; 0: none waits."""
+        found = await self._redis.run(shard, "ZRANGE", layout.due_key(shard), 0, 0, "WITHSCORES")
+        if not found:
+            return 0
+        score = found[0][1] if isinstance(found[0], list | tuple) else found[1]
+        return int(float(score))
+
+    async def declare(self, queue: Queue) -> None:
+        """Makes the streams and groups of a queue where they are missing."""
+        await self._redis.run(queue.shard, "FCALL", "weft_declare", 1, queue.key)
+
+    async def takeover(
+        self, queue: Queue, dead: str, *, now: int, limit: int = 100
+    ) -> tuple[int, bool]:
+        """Puts back what a dead broker had in hand: how many, and whether more is left."""
+        policy = queue.policy
+        moved, left, ready = await self._redis.run(
+            queue.shard,
+            *("FCALL", "weft_takeover", 1, queue.key, self._instance, now, dead, limit),
+            *(policy.max_attempts, 1 if policy.block_dead_key else 0),
+        )
+        self._bells.ready(queue.name, ready)
+        return moved, bool(left)
+
+    async def purge(self, queue: Queue, *, now: int, limit: int = 500) -> int:
+        """Drops up to `limit` messages of each priority that nobody has in hand; 0: there are no more."""
+        archive = 1 if self.archives(queue) else 0
+        count: int = await self._redis.run(
+            queue.shard,
+            *("FCALL", "weft_purge", 1, queue.key, self._instance, now, archive, limit),
+        )
+        return count
+
+    async def delete(self, queue: Queue) -> int:
+        """Removes all that a queue holds; how many messages that were."""
+        count: int = await self._redis.run(queue.shard, "FCALL", "weft_delete", 1, queue.key)
+        return count
+
+    async def requeue_dead(self, queue: Queue, ids: Sequence[bytes], *, now: int) -> Settled:
+        """Puts dead letters back into their queue as first attempts, without their expiry."""
+        return await self._dead("weft_requeue", queue, self._instance, now, *ids)
+
+    async def discard_dead(self, queue: Queue, ids: Sequence[bytes], *, now: int) -> Settled:
+        """Gives dead letters up."""
+        archive = 1 if self.archives(queue) else 0
+        return await self._dead("weft_discard", queue, self._instance, now, archive, *ids)
+
+    async def edit_dead(self, queue: Queue, dead_letter_id: bytes, entry: bytes) -> bytes | None:
+        """Replaces the entry of a dead letter: its new id; None: there is none of this id."""
+        found: bytes | None = await self._redis.run(
+            queue.shard, "FCALL", "weft_edit", 1, queue.key, dead_letter_id, entry
+        )
+        return found
+
+    async def rotate(self, queue: Queue, generation: int) -> int:
+        """Begins a new dedupe window if `generation` is the current one; the current one after that."""
+        found: int = await self._redis.run(
+            queue.shard, "FCALL", "weft_rotate", 1, queue.key, generation
+        )
+        return found
+
+    async def limit_sender(
+        self, sender: str, *, now: int, per_second: float, burst: int, wanted: int
+    ) -> tuple[int, int]:
+        """Takes up to `wanted` messages from a sender's limit: how many are granted, and ms until the next."""
+        shard = layout.shard_of(sender)
+        granted, wait = await self._redis.run(
+            shard,
+            *("FCALL", "weft_limit", 1, f"{layout.tag(shard)}:s:{sender}"),
+            *(now, per_second, burst, wanted),
+        )
+        return granted, wait
+
+    async def counts(self, queue: Queue) -> Counts:
+        """A queue in numbers."""
+        found = await self._redis.run(queue.shard, "FCALL", "weft_status", 1, queue.key)
+        depth, size, published, acked, blocked, delayed, pending, dead, oldest = found
+        return Counts(
+            depth=depth,
+            bytes=size,
+            published=published,
+            acked=acked,
+            blocked=blocked,
+            delayed=delayed,
+            pending=pending,
+            dead=dead,
+            oldest=oldest,
+        )
+
+    async def _dead(self, function: str, queue: Queue, *arguments: bytes | str | int) -> Settled:
+        reply = await self._redis.run(queue.shard, "FCALL", function, 1, queue.key, *arguments)
+        return self._settled(queue, reply)
+
+    def _settled(self, queue: Queue, reply: Sequence[int]) -> Settled:
+        done, ready, due = reply
+        self._rang(queue, ready, due)
+        return Settled(done=done, ready=ready, due=due)
+
+    def _rang(self, queue: Queue, ready: int, due: int) -> None:
+        if ready:
+            self._bells.ready(queue.name, ready)
+        if due:
+            self._bells.due(queue.shard, due)

@@ -1,16 +1,18 @@
-"""Where things are in Redis, and the head that each stored message has.
+r"""Where things are in Redis, and the head that each stored message has.
 
 A queue lives in one of 256 virtual shards. All keys of a shard carry its hash tag, so that Redis Cluster keeps them
 in one slot and a function can move messages between them atomically. KEY below is `{w17}:q:NAME`:
 
     KEY:1 KEY:2 KEY:3   streams of what is ready, by priority; consumer group "w"; Redis consumer = broker instance
     KEY:m               hash: counters (depth, bytes, published, acked, dead, ...), see functions.lua
-    KEY:d0 KEY:d1       sets of "sender\\0id" of this dedupe window and the one before
+    KEY:d0 KEY:d1       sets of "sender\0id" of this dedupe window and the one before
     KEY:k KEY:w:<key>   hash of ordering keys -> messages in the queue; list of those that wait for their key
-    KEY:x               stream of dead letters
-    {w17}:z {w17}:h     delayed messages of the shard: due times, and the messages
-    {w17}:done          stream of what is finished and not archived yet
-    {w17}:r:<sender\\0id>   reply to a message
+    KEY:x               stream of dead letters: e entry, r reason, m error, t dead time (ms), k "1" if it holds its key
+    KEY:z KEY:h         delayed messages: due times (ms) by number, and the messages by number
+    {w17}:z             which queue of the shard has something due first: queues by their earliest due time
+    {w17}:done          stream of what is finished and not archived yet: q queue, o outcome, t finish time (ms),
+                        c consumer, and l lease ids (their entries are in the streams still) or e an entry
+    {w17}:r:<sender\0id>   reply to a message
     {w17}:bell          channel (sharded publish/subscribe) that tells brokers of changes in the shard
 """
 
@@ -97,6 +99,21 @@ class Entry:
             expires=expires,
             flags=flags,
         )
+
+
+def due_key(shard: int) -> str:
+    """Which queue of a shard has something due first."""
+    return f"{tag(shard)}:z"
+
+
+def done_key(shard: int) -> str:
+    """What is finished in a shard and not archived yet."""
+    return f"{tag(shard)}:done"
+
+
+def reply_key(shard: int, identity: bytes) -> bytes:
+    """The reply to a message of a queue of this shard."""
+    return b"%s:r:%s" % (tag(shard).encode(), identity)
 
 
 def lease_id(priority: int, entry_id: bytes) -> bytes:
