@@ -4,7 +4,8 @@
 -- keys hold. All keys of a call carry the hash tag of KEYS[1], so they are in one slot of a cluster.
 --
 -- Hash KEY:m   n depth, b bytes kept, p published, a acked, w waiting for their key, q last number of a delayed message,
---              g dedupe generation, t theoretical arrival time of the publish rate (GCRA), in ms
+--              g dedupe generation, t theoretical arrival time of the publish rate (GCRA), in ms; pt, ps and at, as: when
+--              (ms) p and a were looked at last, and what they were; pt0, ps0, at0, as0: the time before
 -- Entry        see layout.py: '>BBHI8I8I8HHB' = version, priority, attempt, published, not before, expires, bytes of key,
 --              bytes of identity, flags; then key, identity, message
 
@@ -142,6 +143,14 @@ local function note(work, outcome, now, consumer, leases)
     table.concat(leases, ' '))
 end
 
+-- Remembers a counter every ten seconds, for rates.
+local function sample(meta, name, total, now)
+  local last = redis.call('HMGET', meta, name .. 't', name .. 's')
+  if now - number(last[1]) >= 10000 then
+    redis.call('HSET', meta, name .. 't0', last[1] or now, name .. 's0', last[2] or total, name .. 't', now, name .. 's', total)
+  end
+end
+
 -- instance, now, max depth, max bytes, dedupe, per second, burst, entry...
 local function publish(keys, argv)
   local work = begin(keys[1], argv[1])
@@ -198,6 +207,7 @@ local function publish(keys, argv)
     redis.call('SADD', base .. ':d0', unpack(added))
   end
   if stored > 0 then
+    sample(meta, 'p', total, now)
     total = total + stored
     redis.call('HSET', meta, 'n', depth, 'b', bytes, 'p', total)
     if interval > 0 then
@@ -250,7 +260,8 @@ local function ack(keys, argv)
       end
     end
     forget(work, #finished, bytes)
-    redis.call('HINCRBY', base .. ':m', 'a', #finished)
+    local acked = redis.call('HINCRBY', base .. ':m', 'a', #finished)
+    sample(base .. ':m', 'a', acked - #finished, now)
   end
   return { #finished, ring(work), work.due }
 end
@@ -545,7 +556,7 @@ end
 
 local function status(keys)
   local base = keys[1]
-  local meta = redis.call('HMGET', base .. ':m', 'n', 'b', 'p', 'a', 'w')
+  local meta = redis.call('HMGET', base .. ':m', 'n', 'b', 'p', 'a', 'w', 'pt', 'ps', 'pt0', 'ps0', 'at', 'as', 'at0', 'as0')
   local pending, oldest = 0, 0
   for priority = 1, 3 do
     local stream = base .. ':' .. priority
@@ -568,6 +579,8 @@ local function status(keys)
   return {
     number(meta[1]), number(meta[2]), number(meta[3]), number(meta[4]), number(meta[5]),
     redis.call('ZCARD', base .. ':z'), pending, redis.call('XLEN', base .. ':x'), oldest,
+    number(meta[6]), number(meta[7]), number(meta[8]), number(meta[9]),
+    number(meta[10]), number(meta[11]), number(meta[12]), number(meta[13]),
   }
 end
 

@@ -114,7 +114,13 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """A queue in numbers; see weft.v1.QueueStatus. `oldest`: when the oldest ready message was published, in ms."""
+    """A queue in numbers; see weft.v1.QueueStatus.
+
+    Attributes:
+        oldest: when the oldest ready message was published, in ms; 0: none is ready.
+        publish_samples, ack_samples: when (ms) `published` and `acked` were looked at last, what they were, and the
+            same of the time before.
+    """
 
     depth: int
     bytes: int
@@ -125,6 +131,8 @@ class Counts:
     pending: int
     dead: int
     oldest: int
+    publish_samples: tuple[int, int, int, int]
+    ack_samples: tuple[int, int, int, int]
 
 
 class Functions:
@@ -316,7 +324,7 @@ class Functions:
     async def counts(self, queue: Queue) -> Counts:
         """A queue in numbers."""
         found = await self._redis.run(queue.shard, "FCALL", "weft_status", 1, queue.key)
-        depth, size, published, acked, blocked, delayed, pending, dead, oldest = found
+        depth, size, published, acked, blocked, delayed, pending, dead, oldest = found[:9]
         return Counts(
             depth=depth,
             bytes=size,
@@ -327,6 +335,8 @@ class Functions:
             pending=pending,
             dead=dead,
             oldest=oldest,
+            publish_samples=tuple(found[9:13]),
+            ack_samples=tuple(found[13:17]),
         )
 
     async def _dead(self, function: str, queue: Queue, *arguments: bytes | str | int) -> Settled:
