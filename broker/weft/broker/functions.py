@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -160,6 +160,11 @@ class Functions:
         self._bells = bells
         self._archive = archive
         self._reply_ttl = reply_ttl_ms
+        self._published: list[Callable[[Queue, int], None]] = []
+
+    def on_published(self, listener: Callable[[Queue, int], None]) -> None:
+        """`listener(queue, total)`: the queue has accepted `total` messages since it was made."""
+        self._published.append(listener)
 
     def archives(self, queue: Queue) -> bool:
         """Whether finished messages of a queue go to the archive."""
@@ -180,6 +185,8 @@ class Functions:
         )
         codes, retry_after, total, ready, due = reply
         self._rang(queue, ready, due)
+        for listener in self._published:
+            listener(queue, total)
         return Published(codes=codes, retry_after_ms=retry_after, total=total, ready=ready, due=due)
 
     async def ack(
