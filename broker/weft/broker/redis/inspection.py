@@ -1,0 +1,105 @@
+"""What kind of server is at the other end, and whether it can be trusted with messages."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+
+from weft.broker.redis.connection import Connection
+from weft.broker.redis.errors import ReplyError, StoreRefuses, StoreUnfit
+
+_LOG = logging.getLogger("weft.broker")
+_OLDEST = (7, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A server as it was when last asked.
+
+    Attributes:
+        version: Valkey says 7.2.4 here, whatever its own version is.
+        replicas: how many are connected and in step.
+        appends: it writes a file at all.
+        syncs_first: the file is on disk before any reply (`appendfsync always`).
+        waits_for_disk: it has WAITAOF (Redis 7.2, Valkey).
+        eviction: `maxmemory-policy`.
+        run: changes when the server starts anew.
+    """
+
+    version: str
+    primary: bool
+    replicas: int
+    appends: bool
+    syncs_first: bool
+    waits_for_disk: bool
+    eviction: str
+    run: str
+
+    @property
+    def durable(self) -> bool:
+        """Whether it can tell that something is on disk."""
+        return self.appends and (self.syncs_first or self.waits_for_disk)
+
+
+async def inspect(connection: Connection) -> Facts:
+    """Asks a server what it is. What an account may not ask is taken to be at its worst."""
+    text, settings, waitaof = (
+        connection.send("INFO"),
+        connection.send("CONFIG", "GET", "appendfsync"),
+        connection.send("COMMAND", "INFO", "WAITAOF"),
+    )
+    info = _parse(await text)
+    try:
+        syncs_first = b"always" in await settings
+    except (ReplyError, StoreUnfit):
+        syncs_first = False
+    try:
+        waits = any(await waitaof)
+    except (ReplyError, StoreUnfit):
+        waits = False
+    return Facts(
+        version=info.get("redis_version", ""),
+        primary=info.get("role") == "master",
+        replicas=sum(
+            "state=online" in value for key, value in info.items() if re.fullmatch(r"slave\d+", key)
+        ),
+        appends=info.get("aof_enabled") == "1",
+        syncs_first=syncs_first,
+        waits_for_disk=waits,
+        eviction=info.get("maxmemory_policy", ""),
+        run=info.get("run_id", ""),
+    )
+
+
+def check(facts: Facts, name: str) -> None:
+    """Refuses what cannot work, and says loudly what may lose messages.
+
+    Raises:
+        StoreUnfit: it is too old.
+        StoreRefuses: it is a replica.
+    """
+    if _numbers(facts.version) < _OLDEST:
+        raise StoreUnfit(
+            f"{name} is Redis {facts.version}; Weft needs Redis 7.0 or newer, or Valkey."
+        )
+    if not facts.primary:
+        raise StoreRefuses(f"READONLY {name} is a replica")
+    if facts.eviction not in {"", "noeviction"}:
+        _LOG.error(
+            "%s has maxmemory-policy %s: when its memory is full it DELETES MESSAGES AND QUEUES. "
+            "Set `maxmemory-policy noeviction`",
+            name,
+            facts.eviction,
+        )
+    if not facts.appends:
+        _LOG.warning("%s has `appendonly no`: its messages end with it. Set `appendonly yes`", name)
+
+
+def _parse(info: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in info.decode().splitlines())
+    return {key: value for key, colon, value in lines if colon}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
