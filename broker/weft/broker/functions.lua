@@ -295,9 +295,6 @@ local function retry(keys, argv)
 end
 
 local function bury(work, entry, reason, message, now, block)
-  if reason == '' then
-    error('a dead letter needs a reason')
-  end
   local key = key_of(entry)
   local holds = key and block
   redis.call('XADD', work.base .. ':x', '*', 'e', entry, 'r', reason, 'm', message, 't', now, 'k', holds and '1' or '0')
@@ -311,6 +308,12 @@ end
 local function kill(keys, argv)
   local work = begin(keys[1], argv[1])
   local now, done = tonumber(argv[2]), 0
+  -- What a function did before an error stays done: all is checked first.
+  for i = 5, #argv, 5 do
+    if argv[i + 1] == '' then
+      return redis.error_reply('a dead letter needs a reason')
+    end
+  end
   for i = 5, #argv, 5 do
     if owns(work.base, argv[i], work.instance) then
       local entry = take(work.base, argv[i])
