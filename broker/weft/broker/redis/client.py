@@ -14,12 +14,11 @@ from typing import Any
 from weft import rpc
 from weft.broker.errors import StoreUnavailable
 from weft.broker.redis import durability
+from weft.broker.redis.cluster import Cluster
 from weft.broker.redis.connection import Argument
 from weft.broker.redis.errors import ConnectionLost
-from weft.broker.redis.node import Watchers
-from weft.broker.redis.placement import Lone, Placement, keep_error
+from weft.broker.redis.placement import Lone, Placement
 from weft.broker.redis.session import Terms
-from weft.broker.redis.topology import finder
 from weft.broker.redis.url import Kind, parse
 
 _LOG = logging.getLogger("weft.broker")
@@ -61,13 +60,11 @@ class Redis:
             cluster=parsed.kind is Kind.CLUSTER,
         )
         listeners = _Listeners()
-        watchers = Watchers(
-            on_bell=listeners.bell,
-            on_reset=listeners.reset,
-            on_trouble=lambda: None,
-            on_error=keep_error,
-        )
-        placement = Lone(str(parsed), finder(parsed, terms), terms, watchers)
+        placement: Placement
+        if terms.cluster:
+            placement = Cluster(parsed, terms, listeners.bell, listeners.reset)
+        else:
+            placement = Lone(parsed, terms, listeners.bell, listeners.reset)
         try:
             await placement.start(_deadline())
         except BaseException:
@@ -137,7 +134,7 @@ class Redis:
     @property
     def default_durability(self) -> int:
         """REPLICATED where every primary has a replica, else DURABLE."""
-        for node in self._placement.nodes:
+        for node in set(self._table):
             if node.session is None or not node.session.facts.replicas:
                 return durability.DURABLE
         return durability.REPLICATED

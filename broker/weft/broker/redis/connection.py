@@ -25,6 +25,7 @@ _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 _LOG = logging.getLogger("weft.broker")
 _NOTHING = object()
 _PING: Command = (b"PING",)
+ASKING: Command = (b"ASKING",)
 
 
 class Pending(Protocol):
@@ -170,7 +171,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if not self._pending and quiet > self._silence / 2:
-            self.send(*_PING).add_done_callback(_seen)
+            self.send(*_PING).add_done_callback(seen)
         self._watch = self._loop.call_later(period, self._tick)
 
     # -- ending
@@ -185,7 +186,7 @@ class Connection(asyncio.Protocol):
         if drain and self._transport is not None:
             last = self.send(*_PING)
             await asyncio.wait({last}, timeout=drain)
-            _seen(last)
+            seen(last)
         if self._transport is not None:
             self._transport.close()
             await asyncio.wait({self.lost}, timeout=1.0)
@@ -193,9 +194,9 @@ class Connection(asyncio.Protocol):
         await self.lost
 
 
-def _seen(probe: asyncio.Future[Any]) -> None:
-    """Nobody else looks at a probe's error: the loss it tells of is told to all."""
-    if probe.done() and not probe.cancelled():
-        probe.exception()
+def seen(future: asyncio.Future[Any]) -> None:
+    """Looks at an error that nobody else looks at: a loss is told to all anyway."""
+    if future.done() and not future.cancelled():
+        future.exception()
     else:
-        probe.cancel()
+        future.cancel()

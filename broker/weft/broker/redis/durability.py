@@ -2,6 +2,9 @@
 
 WAIT and WAITAOF hold for what the same connection wrote before (redis.io/commands/wait), and block it; so durable
 commands have a connection of their own. While a barrier is outstanding, further commands gather for the next round.
+
+A command that wrote nothing, such as a publish that was a duplicate, moves no barrier: what it found may be
+another connection's write that no replica has yet. So each round ends with a small write of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from weft.broker.redis.connection import Argument, Command, Connection, Pending
+from weft.broker.redis.connection import ASKING, Command, Connection, Pending, seen
 from weft.broker.redis.errors import NotSafe, StoreUnfit
 from weft.broker.redis.inspection import Facts
 from weft.v1 import message_pb2
@@ -22,18 +25,29 @@ REPLICATED = message_pb2.DURABILITY_REPLICATED
 _DISK_LIMIT = 5.0
 _REPLICA_LIMIT = 2.0
 LONGEST_BARRIER = _DISK_LIMIT + _REPLICA_LIMIT
+_WAITAOF: Command = (b"WAITAOF", 1, 0, int(_DISK_LIMIT * 1000))
+_WAIT: Command = (b"WAIT", 1, int(_REPLICA_LIMIT * 1000))
+_NO_DISK = "It is not known to be on disk; publish it again with the same id."
+_NO_REPLICA = "No replica has said that it has it; publish it again with the same id."
 
 
 class Held:
-    """A durable command: keeps the reply until the barrier is passed. `durability`: DURABLE or REPLICATED."""
+    """A durable command: keeps the reply until the barrier is passed.
 
-    __slots__ = ("answered", "command", "durability", "pending", "reply", "tries")
+    Attributes:
+        durability: DURABLE or REPLICATED.
+        tries: how often a cluster sent it elsewhere.
+        asking: it goes to a node that its slot is only on its way to.
+    """
 
-    def __init__(self, pending: Pending, command: Command, durability: int, tries: int = 0) -> None:
+    __slots__ = ("answered", "asking", "command", "durability", "pending", "reply", "tries")
+
+    def __init__(self, pending: Pending, command: Command, durability: int) -> None:
         self.pending = pending
         self.command = command
         self.durability = durability
-        self.tries = tries
+        self.tries = 0
+        self.asking = False
         self.answered = False
         self.reply: Any = None
 
@@ -58,26 +72,64 @@ class Held:
 
 
 class _Barrier:
-    """Takes the reply to WAIT or WAITAOF."""
+    """Takes the replies of what ends a round; it is passed if the last of them says so, and no error came."""
 
-    def __init__(self, passed: Callable[[Any], bool], then: Callable[[bool], None]) -> None:
-        self._passed = passed
+    def __init__(self, members: list[Held], why: str, then: Callable[[], None]) -> None:
+        self._members = members
+        self._why = why
         self._then = then
+        self.broken = False
 
     def done(self) -> bool:
+        """Never: it is the round that waits."""
         return False
 
     def set_result(self, result: Any, /) -> None:
-        self._then(self._passed(result))
+        """WAIT says how many replicas have it; WAITAOF how many disks, our own first."""
+        enough = result[0] if isinstance(result, list) else result
+        for held in self._members:
+            if enough and not self.broken:
+                held.release()
+            elif held.answered:
+                held.set_exception(NotSafe(self._why))
+        self._then()
 
-    def set_exception(self, exception: Exception, /) -> None:  # noqa: ARG002 a broken barrier is not passed
-        self._then(False)
+    def set_exception(self, exception: Exception, /) -> None:  # noqa: ARG002 the barrier is not passed, whatever it is
+        """Nothing is known."""
+        self.set_result(0)
+
+
+class _Mark:
+    """Takes the reply to the round's own write, without which its barriers mean nothing."""
+
+    def __init__(self, barriers: list[_Barrier], failed: Callable[[], None]) -> None:
+        self._barriers = barriers
+        self._failed = failed
+
+    def done(self) -> bool:
+        """It counts, whoever waits."""
+        return False
+
+    def set_result(self, result: Any, /) -> None:
+        """It is written."""
+
+    def set_exception(self, exception: Exception, /) -> None:  # noqa: ARG002 whatever it is
+        """It is not."""
+        for barrier in self._barriers:
+            barrier.broken = True
+        self._failed()
 
 
 class Rounds:
-    """Sends durable commands in rounds over a connection of their own. `facts` are kept by its owner."""
+    """Sends durable commands in rounds over a connection of their own.
+
+    Attributes:
+        facts: of the server; its owner keeps them.
+        marks: keys of this server for the rounds' own writes.
+    """
 
     facts: Facts
+    marks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -110,43 +162,29 @@ class Rounds:
     def _begin(self) -> None:
         self._scheduled = False
         members, self._next = self._next, []
-        if not members:
-            return
+        for held in members:
+            if held.asking:
+                self._connection.send(*ASKING).add_done_callback(seen)
+            self._connection.put(held, held.command)
         disk = [held for held in members if held.durability == DURABLE]
         replica = [held for held in members if held.durability == REPLICATED]
-        for held in members:
-            self._connection.put(held, held.command)
+        barriers: list[tuple[_Barrier, Command]] = []
         if disk:
-            self._barrier(
-                ("WAITAOF", 1, 0, int(_DISK_LIMIT * 1000)),
-                lambda reply: reply[0] >= 1,
-                disk,
-                "It is not known to be on disk.",
-            )
+            barriers.append((_Barrier(disk, _NO_DISK, self._ended), _WAITAOF))
         if replica:
-            self._barrier(
-                ("WAIT", 1, int(_REPLICA_LIMIT * 1000)),
-                lambda reply: reply >= 1,
-                replica,
-                "No replica of Redis has said that it has it.",
-            )
+            barriers.append((_Barrier(replica, _NO_REPLICA, self._ended), _WAIT))
+        self._outstanding = len(barriers)
+        if self.marks:
+            mark = _Mark([barrier for barrier, _ in barriers], self._next_mark)
+            self._connection.put(mark, (b"SET", self.marks[0], 1))
+        for barrier, command in barriers:
+            self._connection.put(barrier, command)
 
-    def _barrier(
-        self,
-        command: tuple[Argument, ...],
-        passed: Callable[[Any], bool],
-        members: list[Held],
-        why: str,
-    ) -> None:
-        def then(safe: bool) -> None:  # noqa: FBT001 a callback's one value
-            for held in members:
-                if safe:
-                    held.release()
-                elif held.answered:
-                    held.set_exception(NotSafe(why))
-            self._outstanding -= 1
-            if not self._outstanding and self._next:
-                self._begin()
+    def _next_mark(self) -> None:
+        """This key is perhaps on its way to another node; there are more."""
+        self.marks = self.marks[1:] + self.marks[:1]
 
-        self._outstanding += 1
-        self._connection.put(_Barrier(passed, then), command)
+    def _ended(self) -> None:
+        self._outstanding -= 1
+        if not self._outstanding and self._next:
+            self._begin()

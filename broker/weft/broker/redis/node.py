@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from weft.broker.redis.connection import Command, Pending
+from weft.broker.redis import slots
+from weft.broker.redis.connection import ASKING, Command, Pending, seen
 from weft.broker.redis.durability import DURABLE, REPLICATED, Held
 from weft.broker.redis.errors import ConnectionLost, NotSafe, is_other_server
 from weft.broker.redis.session import Events, Session, Terms
@@ -48,6 +49,7 @@ class Node:
         self._terms = terms
         self._watchers = watchers
         self._channels: frozenset[str] = frozenset()
+        self._marks: tuple[str, ...] = ()
         self._wake = asyncio.Event()
         self._why: str = ""
         self._events = Events(
@@ -82,10 +84,26 @@ class Node:
     def _loss(self) -> ConnectionLost:
         return ConnectionLost(f"There is no connection to Redis; nothing was sent. {self._why}")
 
-    # -- bells
+    def put_again(self, pending: Pending, command: Command, *, asking: bool) -> None:
+        """Queues what another node of a cluster sent here. `asking`: its slot is only on its way here."""
+        if self.session is None:
+            pending.set_exception(self._loss())
+        elif isinstance(pending, Held):
+            pending.asking = asking
+            self.session.rounds.add(pending)
+        else:
+            if asking:
+                self.session.commands.send(*ASKING).add_done_callback(seen)
+            self.session.commands.put(pending, command)
 
-    def listen(self, channels: frozenset[str]) -> None:
-        """Listens to these channels from now on, and only these."""
+    # -- shards
+
+    def assign(self, shards: frozenset[int], *, listening: bool) -> None:
+        """Has these shards from now on, and listens to their bells if asked."""
+        self._marks = tuple(f"{slots.tag(shard)}:round" for shard in sorted(shards))
+        if self.session is not None:
+            self.session.rounds.marks = self._marks
+        channels = frozenset(map(slots.bell, shards)) if listening else frozenset()
         if channels != self._channels:
             self._channels = channels
             self._wake.set()
@@ -102,6 +120,7 @@ class Node:
         except BaseException:
             await session.close()
             raise
+        session.rounds.marks = self._marks
         self.session = session
         self._why = ""
         self.ready.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from weft import rpc
@@ -11,7 +12,8 @@ from weft.broker.redis.connection import Command, Pending
 from weft.broker.redis.errors import StoreUnavailable
 from weft.broker.redis.node import Node, Watchers
 from weft.broker.redis.session import Terms
-from weft.broker.redis.topology import Finder
+from weft.broker.redis.topology import finder
+from weft.broker.redis.url import Url
 
 _PAUSE = 0.05
 
@@ -24,11 +26,6 @@ class Placement(Protocol):
     """
 
     table: list[Node]
-
-    @property
-    def nodes(self) -> list[Node]:
-        """All of them."""
-        ...
 
     async def start(self, deadline: rpc.Deadline) -> None:
         """Returns when every node can be used. Raises why it cannot."""
@@ -46,15 +43,20 @@ class Placement(Protocol):
 class Lone:
     """One primary has everything."""
 
-    def __init__(self, name: str, find: Finder, terms: Terms, watchers: Watchers) -> None:
-        self._node = Node(name, find, terms, watchers)
+    def __init__(
+        self,
+        url: Url,
+        terms: Terms,
+        on_bell: Callable[[bytes, bytes], None],
+        on_reset: Callable[[], None],
+    ) -> None:
+        watchers = Watchers(
+            on_bell=on_bell, on_reset=on_reset, on_trouble=_nothing, on_error=_keep_error
+        )
+        self._node = Node(str(url), finder(url, terms), terms, watchers)
+        self._node.assign(frozenset(slots.SHARDS), listening=False)
         self.table = [self._node] * len(slots.SHARDS)
         self._keeper: asyncio.Task[None] | None = None
-
-    @property
-    def nodes(self) -> list[Node]:
-        """The one."""
-        return [self._node]
 
     async def start(self, deadline: rpc.Deadline) -> None:
         """Returns when it can be used. Raises why it cannot."""
@@ -63,7 +65,7 @@ class Lone:
 
     def listen(self) -> None:
         """Listens to all bells."""
-        self._node.listen(frozenset(map(slots.bell, slots.SHARDS)))
+        self._node.assign(frozenset(slots.SHARDS), listening=True)
 
     async def close(self, drain: float) -> None:
         """Ends it."""
@@ -84,6 +86,10 @@ async def persist(node: Node, deadline: rpc.Deadline) -> None:
         await asyncio.sleep(_PAUSE)
 
 
-def keep_error(node: Node, pending: Pending, command: Command, error: Exception) -> bool:  # noqa: ARG001 a callback
+def _keep_error(node: Node, pending: Pending, command: Command, error: Exception) -> bool:  # noqa: ARG001 a callback
     """With one primary an error reply is the command's own."""
     return False
+
+
+def _nothing() -> None:
+    """One primary has nowhere else to be looked for."""
