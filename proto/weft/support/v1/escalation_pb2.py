@@ -29,13 +29,15 @@ from weft.support.v1 import support_pb2 as weft_dot_support_dot_v1_dot_support__
 from weft.v1 import options_pb2 as weft_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n weft/support/v1/escalation.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"\xe1\x02\n\x06Ticket\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12*\n\x08priority\x18\x05 \x01(\x0e\x32\x18.weft.support.v1.Urgency\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.weft.support.v1.TicketState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ssignee\x18\t \x01(\t\x12\x0e\n\x06\x61nswer\x18\n \x01(\t\x12/\n\x0b\x61nswer_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x01\n\x11OpenTicketRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0f\x63onversation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08question\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x08priority\x18\x05 \x01(\x0e\x32\x18.weft.support.v1.Urgency\"=\n\x12OpenTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket\"+\n\x10GetTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11GetTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket\"\x81\x01\n\x12ListTicketsRequest\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.weft.support.v1.TicketState\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x13ListTicketsResponse\x12(\n\x07tickets\x18\x01 \x03(\x0b\x32\x17.weft.support.v1.Ticket\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x12\x43laimTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x61ssignee\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\">\n\x13\x43laimTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket\"\\\n\x13\x41nswerTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x61ssignee\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61nswer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"?\n\x14\x41nswerTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket*w\n\x0bTicketState\x12\x1c\n\x18TICKET_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TICKET_STATE_OPEN\x10\x01\x12\x18\n\x14TICKET_STATE_CLAIMED\x10\x02\x12\x19\n\x15TICKET_STATE_ANSWERED\x10\x03\x32\x96\n\n\x11\x45scalationService\x12\xc3\x02\n\nOpenTicket\x12\".weft.support.v1.OpenTicketRequest\x1a#.weft.support.v1.OpenTicketResponse\"\xeb\x01\x90\x02\x02\xe2\xe0\x18\xbd\x01\n&Opens a ticket for a person to answer.\x1a\x8e\x01{\"request_id\": \"6f1c0e6e-2c3e-4a57-9f1c-0d7a5f3a9b11\", \"conversation_id\": \"c-1\", \"question\": \"Where is my card?\", \"reason\": \"No article fits\"}\"\x02\x08\x05\x82\xd3\xe4\x93\x02 \"\x13/v1/support/tickets:\x01*b\x06ticket\x12\xa3\x01\n\tGetTicket\x12!.weft.support.v1.GetTicketRequest\x1a\".weft.support.v1.GetTicketResponse\"O\x90\x02\x01\xe2\xe0\x18\x19\n\x13Returns one ticket.\"\x02\x08\x05\x82\xd3\xe4\x93\x02)\x12\x1f/v1/support/tickets/{ticket_id}b\x06ticket\x12\xc9\x01\n\x0bListTickets\x12#.weft.support.v1.ListTicketsRequest\x1a$.weft.support.v1.ListTicketsResponse\"o\x90\x02\x01\xe2\xe0\x18M\n\'Lists tickets, the most pressing first.\x1a\x1e{\"state\": \"TICKET_STATE_OPEN\"}\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/support/tickets\x12\xbc\x01\n\x0b\x43laimTicket\x12#.weft.support.v1.ClaimTicketRequest\x1a$.weft.support.v1.ClaimTicketResponse\"b\x90\x02\x02\xe2\xe0\x18#\n\x1d\x43laims a ticket for a person.\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x32\"%/v1/support/tickets/{ticket_id}:claim:\x01*b\x06ticket\x12\xd3\x01\n\x0c\x41nswerTicket\x12$.weft.support.v1.AnswerTicketRequest\x1a%.weft.support.v1.AnswerTicketResponse\"v\x90\x02\x02\xe2\xe0\x18\x36\n0Answers a ticket in the customer\'s conversation.\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x33\"&/v1/support/tickets/{ticket_id}:answer:\x01*b\x06ticket\x1a\xb3\x01\xe2\xe0\x18\xae\x01\n\x12support-escalation\x12sOpens a ticket with reason, priority and due time when a person must answer; people list, claim and answer tickets.\x1a\x07support\x1a\x07tickets\x1a\x06people\"\tessentialb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n weft/support/v1/escalation.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"(\n\rRemindRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x0eRemindResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket\"\xe1\x02\n\x06Ticket\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12*\n\x08priority\x18\x05 \x01(\x0e\x32\x18.weft.support.v1.Urgency\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.weft.support.v1.TicketState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ssignee\x18\t \x01(\t\x12\x0e\n\x06\x61nswer\x18\n \x01(\t\x12/\n\x0b\x61nswer_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x01\n\x11OpenTicketRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0f\x63onversation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08question\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x08priority\x18\x05 \x01(\x0e\x32\x18.weft.support.v1.Urgency\"=\n\x12OpenTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket\"+\n\x10GetTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11GetTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket\"\x81\x01\n\x12ListTicketsRequest\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.weft.support.v1.TicketState\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x13ListTicketsResponse\x12(\n\x07tickets\x18\x01 \x03(\x0b\x32\x17.weft.support.v1.Ticket\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x12\x43laimTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x61ssignee\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\">\n\x13\x43laimTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket\"\\\n\x13\x41nswerTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x61ssignee\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61nswer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"?\n\x14\x41nswerTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Ticket*w\n\x0bTicketState\x12\x1c\n\x18TICKET_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TICKET_STATE_OPEN\x10\x01\x12\x18\n\x14TICKET_STATE_CLAIMED\x10\x02\x12\x19\n\x15TICKET_STATE_ANSWERED\x10\x03\x32\xb2\x0b\n\x11\x45scalationService\x12\xc5\x02\n\nOpenTicket\x12\".weft.support.v1.OpenTicketRequest\x1a#.weft.support.v1.OpenTicketResponse\"\xed\x01\x90\x02\x02\xe2\xe0\x18\xbf\x01\n&Opens a ticket for a person to answer.\x1a\x8e\x01{\"request_id\": \"6f1c0e6e-2c3e-4a57-9f1c-0d7a5f3a9b11\", \"conversation_id\": \"c-1\", \"question\": \"Where is my card?\", \"reason\": \"No article fits\"}\"\x02\x08\x05H\x03\x82\xd3\xe4\x93\x02 \"\x13/v1/support/tickets:\x01*b\x06ticket\x12\xa3\x01\n\tGetTicket\x12!.weft.support.v1.GetTicketRequest\x1a\".weft.support.v1.GetTicketResponse\"O\x90\x02\x01\xe2\xe0\x18\x19\n\x13Returns one ticket.\"\x02\x08\x05\x82\xd3\xe4\x93\x02)\x12\x1f/v1/support/tickets/{ticket_id}b\x06ticket\x12\xc9\x01\n\x0bListTickets\x12#.weft.support.v1.ListTicketsRequest\x1a$.weft.support.v1.ListTicketsResponse\"o\x90\x02\x01\xe2\xe0\x18M\n\'Lists tickets, the most pressing first.\x1a\x1e{\"state\": \"TICKET_STATE_OPEN\"}\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/support/tickets\x12\xbc\x01\n\x0b\x43laimTicket\x12#.weft.support.v1.ClaimTicketRequest\x1a$.weft.support.v1.ClaimTicketResponse\"b\x90\x02\x02\xe2\xe0\x18#\n\x1d\x43laims a ticket for a person.\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x32\"%/v1/support/tickets/{ticket_id}:claim:\x01*b\x06ticket\x12\x97\x01\n\x06Remind\x12\x1e.weft.support.v1.RemindRequest\x1a\x1f.weft.support.v1.RemindResponse\"L\x90\x02\x02\xe2\xe0\x18\x45\n=Raises the priority of a ticket that is due and not answered.\"\x02\x08\x05H\x02\x12\xd3\x01\n\x0c\x41nswerTicket\x12$.weft.support.v1.AnswerTicketRequest\x1a%.weft.support.v1.AnswerTicketResponse\"v\x90\x02\x02\xe2\xe0\x18\x36\n0Answers a ticket in the customer\'s conversation.\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x33\"&/v1/support/tickets/{ticket_id}:answer:\x01*b\x06ticket\x1a\xb3\x01\xe2\xe0\x18\xae\x01\n\x12support-escalation\x12sOpens a ticket with reason, priority and due time when a person must answer; people list, claim and answer tickets.\x1a\x07support\x1a\x07tickets\x1a\x06people\"\tessentialb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'weft.support.v1.escalation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REMINDREQUEST'].fields_by_name['ticket_id']._loaded_options = None
+  _globals['_REMINDREQUEST'].fields_by_name['ticket_id']._serialized_options = b'\342A\001\002'
   _globals['_OPENTICKETREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_OPENTICKETREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_OPENTICKETREQUEST'].fields_by_name['conversation_id']._loaded_options = None
@@ -59,39 +61,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ESCALATIONSERVICE']._loaded_options = None
   _globals['_ESCALATIONSERVICE']._serialized_options = b'\342\340\030\256\001\n\022support-escalation\022sOpens a ticket with reason, priority and due time when a person must answer; people list, claim and answer tickets.\032\007support\032\007tickets\032\006people\"\tessential'
   _globals['_ESCALATIONSERVICE'].methods_by_name['OpenTicket']._loaded_options = None
-  _globals['_ESCALATIONSERVICE'].methods_by_name['OpenTicket']._serialized_options = b'\220\002\002\342\340\030\275\001\n&Opens a ticket for a person to answer.\032\216\001{\"request_id\": \"6f1c0e6e-2c3e-4a57-9f1c-0d7a5f3a9b11\", \"conversation_id\": \"c-1\", \"question\": \"Where is my card?\", \"reason\": \"No article fits\"}\"\002\010\005\202\323\344\223\002 \"\023/v1/support/tickets:\001*b\006ticket'
+  _globals['_ESCALATIONSERVICE'].methods_by_name['OpenTicket']._serialized_options = b'\220\002\002\342\340\030\277\001\n&Opens a ticket for a person to answer.\032\216\001{\"request_id\": \"6f1c0e6e-2c3e-4a57-9f1c-0d7a5f3a9b11\", \"conversation_id\": \"c-1\", \"question\": \"Where is my card?\", \"reason\": \"No article fits\"}\"\002\010\005H\003\202\323\344\223\002 \"\023/v1/support/tickets:\001*b\006ticket'
   _globals['_ESCALATIONSERVICE'].methods_by_name['GetTicket']._loaded_options = None
   _globals['_ESCALATIONSERVICE'].methods_by_name['GetTicket']._serialized_options = b'\220\002\001\342\340\030\031\n\023Returns one ticket.\"\002\010\005\202\323\344\223\002)\022\037/v1/support/tickets/{ticket_id}b\006ticket'
   _globals['_ESCALATIONSERVICE'].methods_by_name['ListTickets']._loaded_options = None
   _globals['_ESCALATIONSERVICE'].methods_by_name['ListTickets']._serialized_options = b'\220\002\001\342\340\030M\n\'Lists tickets, the most pressing first.\032\036{\"state\": \"TICKET_STATE_OPEN\"}\"\002\010\005\202\323\344\223\002\025\022\023/v1/support/tickets'
   _globals['_ESCALATIONSERVICE'].methods_by_name['ClaimTicket']._loaded_options = None
   _globals['_ESCALATIONSERVICE'].methods_by_name['ClaimTicket']._serialized_options = b'\220\002\002\342\340\030#\n\035Claims a ticket for a person.\"\002\010\005\202\323\344\223\0022\"%/v1/support/tickets/{ticket_id}:claim:\001*b\006ticket'
+  _globals['_ESCALATIONSERVICE'].methods_by_name['Remind']._loaded_options = None
+  _globals['_ESCALATIONSERVICE'].methods_by_name['Remind']._serialized_options = b'\220\002\002\342\340\030E\n=Raises the priority of a ticket that is due and not answered.\"\002\010\005H\002'
   _globals['_ESCALATIONSERVICE'].methods_by_name['AnswerTicket']._loaded_options = None
   _globals['_ESCALATIONSERVICE'].methods_by_name['AnswerTicket']._serialized_options = b'\220\002\002\342\340\0306\n0Answers a ticket in the customer\'s conversation.\"\002\010\005\202\323\344\223\0023\"&/v1/support/tickets/{ticket_id}:answer:\001*b\006ticket'
-  _globals['_TICKETSTATE']._serialized_start=1414
-  _globals['_TICKETSTATE']._serialized_end=1533
-  _globals['_TICKET']._serialized_start=204
-  _globals['_TICKET']._serialized_end=557
-  _globals['_OPENTICKETREQUEST']._serialized_start=560
-  _globals['_OPENTICKETREQUEST']._serialized_end=726
-  _globals['_OPENTICKETRESPONSE']._serialized_start=728
-  _globals['_OPENTICKETRESPONSE']._serialized_end=789
-  _globals['_GETTICKETREQUEST']._serialized_start=791
-  _globals['_GETTICKETREQUEST']._serialized_end=834
-  _globals['_GETTICKETRESPONSE']._serialized_start=836
-  _globals['_GETTICKETRESPONSE']._serialized_end=896
-  _globals['_LISTTICKETSREQUEST']._serialized_start=899
-  _globals['_LISTTICKETSREQUEST']._serialized_end=1028
-  _globals['_LISTTICKETSRESPONSE']._serialized_start=1030
-  _globals['_LISTTICKETSRESPONSE']._serialized_end=1118
-  _globals['_CLAIMTICKETREQUEST']._serialized_start=1120
-  _globals['_CLAIMTICKETREQUEST']._serialized_end=1189
-  _globals['_CLAIMTICKETRESPONSE']._serialized_start=1191
-  _globals['_CLAIMTICKETRESPONSE']._serialized_end=1253
-  _globals['_ANSWERTICKETREQUEST']._serialized_start=1255
-  _globals['_ANSWERTICKETREQUEST']._serialized_end=1347
-  _globals['_ANSWERTICKETRESPONSE']._serialized_start=1349
-  _globals['_ANSWERTICKETRESPONSE']._serialized_end=1412
-  _globals['_ESCALATIONSERVICE']._serialized_start=1536
-  _globals['_ESCALATIONSERVICE']._serialized_end=2838
+  _globals['_TICKETSTATE']._serialized_start=1515
+  _globals['_TICKETSTATE']._serialized_end=1634
+  _globals['_REMINDREQUEST']._serialized_start=203
+  _globals['_REMINDREQUEST']._serialized_end=243
+  _globals['_REMINDRESPONSE']._serialized_start=245
+  _globals['_REMINDRESPONSE']._serialized_end=302
+  _globals['_TICKET']._serialized_start=305
+  _globals['_TICKET']._serialized_end=658
+  _globals['_OPENTICKETREQUEST']._serialized_start=661
+  _globals['_OPENTICKETREQUEST']._serialized_end=827
+  _globals['_OPENTICKETRESPONSE']._serialized_start=829
+  _globals['_OPENTICKETRESPONSE']._serialized_end=890
+  _globals['_GETTICKETREQUEST']._serialized_start=892
+  _globals['_GETTICKETREQUEST']._serialized_end=935
+  _globals['_GETTICKETRESPONSE']._serialized_start=937
+  _globals['_GETTICKETRESPONSE']._serialized_end=997
+  _globals['_LISTTICKETSREQUEST']._serialized_start=1000
+  _globals['_LISTTICKETSREQUEST']._serialized_end=1129
+  _globals['_LISTTICKETSRESPONSE']._serialized_start=1131
+  _globals['_LISTTICKETSRESPONSE']._serialized_end=1219
+  _globals['_CLAIMTICKETREQUEST']._serialized_start=1221
+  _globals['_CLAIMTICKETREQUEST']._serialized_end=1290
+  _globals['_CLAIMTICKETRESPONSE']._serialized_start=1292
+  _globals['_CLAIMTICKETRESPONSE']._serialized_end=1354
+  _globals['_ANSWERTICKETREQUEST']._serialized_start=1356
+  _globals['_ANSWERTICKETREQUEST']._serialized_end=1448
+  _globals['_ANSWERTICKETRESPONSE']._serialized_start=1450
+  _globals['_ANSWERTICKETRESPONSE']._serialized_end=1513
+  _globals['_ESCALATIONSERVICE']._serialized_start=1637
+  _globals['_ESCALATIONSERVICE']._serialized_end=3095
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,11 @@ class EscalationServiceStub(object):
                 request_serializer=weft_dot_support_dot_v1_dot_escalation__pb2.ClaimTicketRequest.SerializeToString,
                 response_deserializer=weft_dot_support_dot_v1_dot_escalation__pb2.ClaimTicketResponse.FromString,
                 _registered_method=True)
+        self.Remind = channel.unary_unary(
+                '/weft.support.v1.EscalationService/Remind',
+                request_serializer=weft_dot_support_dot_v1_dot_escalation__pb2.RemindRequest.SerializeToString,
+                response_deserializer=weft_dot_support_dot_v1_dot_escalation__pb2.RemindResponse.FromString,
+                _registered_method=True)
         self.AnswerTicket = channel.unary_unary(
                 '/weft.support.v1.EscalationService/AnswerTicket',
                 request_serializer=weft_dot_support_dot_v1_dot_escalation__pb2.AnswerTicketRequest.SerializeToString,
@@ -98,6 +103,14 @@ class EscalationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Remind(self, request, context):
+        """Raises the priority of a ticket that is due and not answered, and reminds again when it is due by that priority. A
+        ticket that is opened sends this to itself, for its due time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AnswerTicket(self, request, context):
         """Answers a ticket; the customer's conversation shows the answer from then on.
         Answering again with the same text changes nothing.
@@ -130,6 +143,11 @@ def add_EscalationServiceServicer_to_server(servicer, server):
                     servicer.ClaimTicket,
                     request_deserializer=weft_dot_support_dot_v1_dot_escalation__pb2.ClaimTicketRequest.FromString,
                     response_serializer=weft_dot_support_dot_v1_dot_escalation__pb2.ClaimTicketResponse.SerializeToString,
+            ),
+            'Remind': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remind,
+                    request_deserializer=weft_dot_support_dot_v1_dot_escalation__pb2.RemindRequest.FromString,
+                    response_serializer=weft_dot_support_dot_v1_dot_escalation__pb2.RemindResponse.SerializeToString,
             ),
             'AnswerTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.AnswerTicket,
@@ -246,6 +264,33 @@ class EscalationService(object):
             '/weft.support.v1.EscalationService/ClaimTicket',
             weft_dot_support_dot_v1_dot_escalation__pb2.ClaimTicketRequest.SerializeToString,
             weft_dot_support_dot_v1_dot_escalation__pb2.ClaimTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remind(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/weft.support.v1.EscalationService/Remind',
+            weft_dot_support_dot_v1_dot_escalation__pb2.RemindRequest.SerializeToString,
+            weft_dot_support_dot_v1_dot_escalation__pb2.RemindResponse.FromString,
             options,
             channel_credentials,
             insecure,

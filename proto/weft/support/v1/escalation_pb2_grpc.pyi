@@ -47,6 +47,10 @@ class EscalationServiceStub:
 
     Errors: NOT_FOUND; FAILED_PRECONDITION when somebody else holds it or it is answered.
     """
+    Remind: _grpc.UnaryUnaryMultiCallable[_escalation_pb2.RemindRequest, _escalation_pb2.RemindResponse]
+    """Raises the priority of a ticket that is due and not answered, and reminds again when it is due by that priority. A
+    ticket that is opened sends this to itself, for its due time.
+    """
     AnswerTicket: _grpc.UnaryUnaryMultiCallable[_escalation_pb2.AnswerTicketRequest, _escalation_pb2.AnswerTicketResponse]
     """Answers a ticket; the customer's conversation shows the answer from then on.
     Answering again with the same text changes nothing.
@@ -72,6 +76,10 @@ class EscalationServiceAsyncStub(EscalationServiceStub):
     """Claims an open ticket for a person. Claiming again by the same person changes nothing.
 
     Errors: NOT_FOUND; FAILED_PRECONDITION when somebody else holds it or it is answered.
+    """
+    Remind: _aio.UnaryUnaryMultiCallable[_escalation_pb2.RemindRequest, _escalation_pb2.RemindResponse]  # type: ignore[assignment]
+    """Raises the priority of a ticket that is due and not answered, and reminds again when it is due by that priority. A
+    ticket that is opened sends this to itself, for its due time.
     """
     AnswerTicket: _aio.UnaryUnaryMultiCallable[_escalation_pb2.AnswerTicketRequest, _escalation_pb2.AnswerTicketResponse]  # type: ignore[assignment]
     """Answers a ticket; the customer's conversation shows the answer from then on.
@@ -119,6 +127,16 @@ class EscalationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Claims an open ticket for a person. Claiming again by the same person changes nothing.
 
         Errors: NOT_FOUND; FAILED_PRECONDITION when somebody else holds it or it is answered.
+        """
+
+    @_abc_1.abstractmethod
+    def Remind(
+        self,
+        request: _escalation_pb2.RemindRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_escalation_pb2.RemindResponse, _abc.Awaitable[_escalation_pb2.RemindResponse]]:
+        """Raises the priority of a ticket that is due and not answered, and reminds again when it is due by that priority. A
+        ticket that is opened sends this to itself, for its due time.
         """
 
     @_abc_1.abstractmethod

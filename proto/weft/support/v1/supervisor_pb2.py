@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from weft.support.v1 import mailbox_pb2 as weft_dot_support_dot_v1_dot_mailbox__pb2
 from weft.support.v1 import support_pb2 as weft_dot_support_dot_v1_dot_support__pb2
 from weft.v1 import options_pb2 as weft_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n weft/support/v1/supervisor.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"<\n\rHandleRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\"\x8a\x02\n\x0eHandleResponse\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\'\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x17.weft.support.v1.Answer\x12/\n\nassessment\x18\x03 \x01(\x0b\x32\x1b.weft.support.v1.Assessment\x12)\n\x07verdict\x18\x04 \x01(\x0b\x32\x18.weft.support.v1.Verdict\x12\x11\n\tticket_id\x18\x05 \x01(\t\x12$\n\x05route\x18\x06 \x03(\x0b\x32\x15.weft.support.v1.Step\x12\x0f\n\x07missing\x18\x07 \x03(\t\x12\x10\n\x08trace_id\x18\x08 \x01(\t\"E\n\x0cWatchRequest\x12\x35\n\x07request\x18\x01 \x01(\x0b\x32\x1e.weft.support.v1.HandleRequestB\x04\xe2\x41\x01\x02\"r\n\rWatchResponse\x12%\n\x04step\x18\x01 \x01(\x0b\x32\x15.weft.support.v1.StepH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.weft.support.v1.HandleResponseH\x00\x42\x07\n\x05\x65vent\"7\n\x16GetConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"N\n\x17GetConversationResponse\x12\x33\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x1d.weft.support.v1.Conversation\"S\n\x0c\x43onversation\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12*\n\x08messages\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Message\"\xa2\x01\n\x07Message\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.weft.support.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x17.weft.support.v1.Answer\x12\x11\n\tticket_id\x18\x05 \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_CUSTOMER\x10\x01\x12\x0e\n\nROLE_AGENT\x10\x02\x12\x0f\n\x0bROLE_PERSON\x10\x03\x32\x9e\x07\n\x11SupervisorService\x12\x80\x02\n\x06Handle\x12\x1e.weft.support.v1.HandleRequest\x1a\x1f.weft.support.v1.HandleResponse\"\xb4\x01\xe2\xe0\x18\x92\x01\nMAnswers a customer\'s question with citations, or opens a ticket for a person.\x12\x07support\x12\x08question\x1a*{\"text\": \"I am still waiting on my card?\"}\"\x02\x08\x0f\x82\xd3\xe4\x93\x02\x17\"\x12/v1/support:handle:\x01*\x12\xfc\x01\n\x05Watch\x12\x1d.weft.support.v1.WatchRequest\x1a\x1e.weft.support.v1.WatchResponse\"\xb1\x01\xe2\xe0\x18\x90\x01\n>Answers a customer\'s question and shows every step on the way.\x12\x07support\x12\x08progress\x1a\x37{\"request\": {\"text\": \"I am still waiting on my card?\"}}\"\x02\x08\x0f\x82\xd3\xe4\x93\x02\x16\"\x11/v1/support:watch:\x01*0\x01\x12\xdd\x01\n\x0fGetConversation\x12\'.weft.support.v1.GetConversationRequest\x1a(.weft.support.v1.GetConversationResponse\"w\x90\x02\x01\xe2\xe0\x18/\n)Returns a customer\'s conversation so far.\"\x02\x08\x05\x82\xd3\xe4\x93\x02;\x12+/v1/support/conversations/{conversation_id}b\x0c\x63onversation\x1a\xa6\x01\xe2\xe0\x18\xa1\x01\n\x12support-supervisor\x12pAnswers a customer\'s question by leading triage, research, solution, quality and escalation within one deadline.\x1a\x07support\x1a\x05\x65ntry\"\tessentialb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n weft/support/v1/supervisor.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dweft/support/v1/mailbox.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"<\n\rHandleRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\"\x8a\x02\n\x0eHandleResponse\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\'\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x17.weft.support.v1.Answer\x12/\n\nassessment\x18\x03 \x01(\x0b\x32\x1b.weft.support.v1.Assessment\x12)\n\x07verdict\x18\x04 \x01(\x0b\x32\x18.weft.support.v1.Verdict\x12\x11\n\tticket_id\x18\x05 \x01(\t\x12$\n\x05route\x18\x06 \x03(\x0b\x32\x15.weft.support.v1.Step\x12\x0f\n\x07missing\x18\x07 \x03(\t\x12\x10\n\x08trace_id\x18\x08 \x01(\t\"E\n\x0cWatchRequest\x12\x35\n\x07request\x18\x01 \x01(\x0b\x32\x1e.weft.support.v1.HandleRequestB\x04\xe2\x41\x01\x02\"r\n\rWatchResponse\x12%\n\x04step\x18\x01 \x01(\x0b\x32\x15.weft.support.v1.StepH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.weft.support.v1.HandleResponseH\x00\x42\x07\n\x05\x65vent\">\n\x11\x41nswerMailRequest\x12)\n\x04mail\x18\x01 \x01(\x0b\x32\x15.weft.support.v1.MailB\x04\xe2\x41\x01\x02\"%\n\x12\x41nswerMailResponse\x12\x0f\n\x07mail_id\x18\x01 \x01(\t\"7\n\x16GetConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"N\n\x17GetConversationResponse\x12\x33\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x1d.weft.support.v1.Conversation\"S\n\x0c\x43onversation\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12*\n\x08messages\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Message\"\xa2\x01\n\x07Message\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.weft.support.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x17.weft.support.v1.Answer\x12\x11\n\tticket_id\x18\x05 \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_CUSTOMER\x10\x01\x12\x0e\n\nROLE_AGENT\x10\x02\x12\x0f\n\x0bROLE_PERSON\x10\x03\x32\xba\x08\n\x11SupervisorService\x12\x80\x02\n\x06Handle\x12\x1e.weft.support.v1.HandleRequest\x1a\x1f.weft.support.v1.HandleResponse\"\xb4\x01\xe2\xe0\x18\x92\x01\nMAnswers a customer\'s question with citations, or opens a ticket for a person.\x12\x07support\x12\x08question\x1a*{\"text\": \"I am still waiting on my card?\"}\"\x02\x08\x0f\x82\xd3\xe4\x93\x02\x17\"\x12/v1/support:handle:\x01*\x12\xfc\x01\n\x05Watch\x12\x1d.weft.support.v1.WatchRequest\x1a\x1e.weft.support.v1.WatchResponse\"\xb1\x01\xe2\xe0\x18\x90\x01\n>Answers a customer\'s question and shows every step on the way.\x12\x07support\x12\x08progress\x1a\x37{\"request\": {\"text\": \"I am still waiting on my card?\"}}\"\x02\x08\x0f\x82\xd3\xe4\x93\x02\x16\"\x11/v1/support:watch:\x01*0\x01\x12\x99\x01\n\nAnswerMail\x12\".weft.support.v1.AnswerMailRequest\x1a#.weft.support.v1.AnswerMailResponse\"B\x90\x02\x02\xe2\xe0\x18;\n$Answers a customer\'s mail by a mail.\x12\x07support\x12\x04mail\"\x02\x08\x1eH\x02\x12\xdd\x01\n\x0fGetConversation\x12\'.weft.support.v1.GetConversationRequest\x1a(.weft.support.v1.GetConversationResponse\"w\x90\x02\x01\xe2\xe0\x18/\n)Returns a customer\'s conversation so far.\"\x02\x08\x05\x82\xd3\xe4\x93\x02;\x12+/v1/support/conversations/{conversation_id}b\x0c\x63onversation\x1a\xa6\x01\xe2\xe0\x18\xa1\x01\n\x12support-supervisor\x12pAnswers a customer\'s question by leading triage, research, solution, quality and escalation within one deadline.\x1a\x07support\x1a\x05\x65ntry\"\tessentialb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HANDLEREQUEST'].fields_by_name['text']._serialized_options = b'\342A\001\002'
   _globals['_WATCHREQUEST'].fields_by_name['request']._loaded_options = None
   _globals['_WATCHREQUEST'].fields_by_name['request']._serialized_options = b'\342A\001\002'
+  _globals['_ANSWERMAILREQUEST'].fields_by_name['mail']._loaded_options = None
+  _globals['_ANSWERMAILREQUEST'].fields_by_name['mail']._serialized_options = b'\342A\001\002'
   _globals['_GETCONVERSATIONREQUEST'].fields_by_name['conversation_id']._loaded_options = None
   _globals['_GETCONVERSATIONREQUEST'].fields_by_name['conversation_id']._serialized_options = b'\342A\001\002'
   _globals['_SUPERVISORSERVICE']._loaded_options = None
@@ -48,26 +51,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUPERVISORSERVICE'].methods_by_name['Handle']._serialized_options = b'\342\340\030\222\001\nMAnswers a customer\'s question with citations, or opens a ticket for a person.\022\007support\022\010question\032*{\"text\": \"I am still waiting on my card?\"}\"\002\010\017\202\323\344\223\002\027\"\022/v1/support:handle:\001*'
   _globals['_SUPERVISORSERVICE'].methods_by_name['Watch']._loaded_options = None
   _globals['_SUPERVISORSERVICE'].methods_by_name['Watch']._serialized_options = b'\342\340\030\220\001\n>Answers a customer\'s question and shows every step on the way.\022\007support\022\010progress\0327{\"request\": {\"text\": \"I am still waiting on my card?\"}}\"\002\010\017\202\323\344\223\002\026\"\021/v1/support:watch:\001*'
+  _globals['_SUPERVISORSERVICE'].methods_by_name['AnswerMail']._loaded_options = None
+  _globals['_SUPERVISORSERVICE'].methods_by_name['AnswerMail']._serialized_options = b'\220\002\002\342\340\030;\n$Answers a customer\'s mail by a mail.\022\007support\022\004mail\"\002\010\036H\002'
   _globals['_SUPERVISORSERVICE'].methods_by_name['GetConversation']._loaded_options = None
   _globals['_SUPERVISORSERVICE'].methods_by_name['GetConversation']._serialized_options = b'\220\002\001\342\340\030/\n)Returns a customer\'s conversation so far.\"\002\010\005\202\323\344\223\002;\022+/v1/support/conversations/{conversation_id}b\014conversation'
-  _globals['_ROLE']._serialized_start=1108
-  _globals['_ROLE']._serialized_end=1188
-  _globals['_HANDLEREQUEST']._serialized_start=203
-  _globals['_HANDLEREQUEST']._serialized_end=263
-  _globals['_HANDLERESPONSE']._serialized_start=266
-  _globals['_HANDLERESPONSE']._serialized_end=532
-  _globals['_WATCHREQUEST']._serialized_start=534
-  _globals['_WATCHREQUEST']._serialized_end=603
-  _globals['_WATCHRESPONSE']._serialized_start=605
-  _globals['_WATCHRESPONSE']._serialized_end=719
-  _globals['_GETCONVERSATIONREQUEST']._serialized_start=721
-  _globals['_GETCONVERSATIONREQUEST']._serialized_end=776
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=778
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=856
-  _globals['_CONVERSATION']._serialized_start=858
-  _globals['_CONVERSATION']._serialized_end=941
-  _globals['_MESSAGE']._serialized_start=944
-  _globals['_MESSAGE']._serialized_end=1106
-  _globals['_SUPERVISORSERVICE']._serialized_start=1191
-  _globals['_SUPERVISORSERVICE']._serialized_end=2117
+  _globals['_ROLE']._serialized_start=1242
+  _globals['_ROLE']._serialized_end=1322
+  _globals['_HANDLEREQUEST']._serialized_start=234
+  _globals['_HANDLEREQUEST']._serialized_end=294
+  _globals['_HANDLERESPONSE']._serialized_start=297
+  _globals['_HANDLERESPONSE']._serialized_end=563
+  _globals['_WATCHREQUEST']._serialized_start=565
+  _globals['_WATCHREQUEST']._serialized_end=634
+  _globals['_WATCHRESPONSE']._serialized_start=636
+  _globals['_WATCHRESPONSE']._serialized_end=750
+  _globals['_ANSWERMAILREQUEST']._serialized_start=752
+  _globals['_ANSWERMAILREQUEST']._serialized_end=814
+  _globals['_ANSWERMAILRESPONSE']._serialized_start=816
+  _globals['_ANSWERMAILRESPONSE']._serialized_end=853
+  _globals['_GETCONVERSATIONREQUEST']._serialized_start=855
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=910
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=912
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=990
+  _globals['_CONVERSATION']._serialized_start=992
+  _globals['_CONVERSATION']._serialized_end=1075
+  _globals['_MESSAGE']._serialized_start=1078
+  _globals['_MESSAGE']._serialized_end=1240
+  _globals['_SUPERVISORSERVICE']._serialized_start=1325
+  _globals['_SUPERVISORSERVICE']._serialized_end=2407
 # @@protoc_insertion_point(module_scope)

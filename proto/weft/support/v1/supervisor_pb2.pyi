@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from weft.support.v1 import mailbox_pb2 as _mailbox_pb2
 from weft.support.v1 import support_pb2 as _support_pb2
 import builtins as _builtins
 import sys
@@ -190,6 +191,52 @@ class WatchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class AnswerMailRequest(_message.Message):
+    """Request of SupervisorService.AnswerMail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAIL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mail(self) -> _mailbox_pb2.Mail:
+        """The mail; its conversation_id is set."""
+
+    def __init__(
+        self,
+        *,
+        mail: _mailbox_pb2.Mail | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mail", b"mail"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mail", b"mail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerMailRequest: _TypeAlias = AnswerMailRequest  # noqa: Y015
+
+@_typing.final
+class AnswerMailResponse(_message.Message):
+    """Answer of SupervisorService.AnswerMail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAIL_ID_FIELD_NUMBER: _builtins.int
+    mail_id: _builtins.str
+    """The mail that was sent."""
+    def __init__(
+        self,
+        *,
+        mail_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mail_id", b"mail_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerMailResponse: _TypeAlias = AnswerMailResponse  # noqa: Y015
 
 @_typing.final
 class GetConversationRequest(_message.Message):

@@ -45,6 +45,11 @@ class SupervisorServiceStub(object):
                 request_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.WatchRequest.SerializeToString,
                 response_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.AnswerMail = channel.unary_unary(
+                '/weft.support.v1.SupervisorService/AnswerMail',
+                request_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailRequest.SerializeToString,
+                response_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailResponse.FromString,
+                _registered_method=True)
         self.GetConversation = channel.unary_unary(
                 '/weft.support.v1.SupervisorService/GetConversation',
                 request_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.GetConversationRequest.SerializeToString,
@@ -73,6 +78,14 @@ class SupervisorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnswerMail(self, request, context):
+        """Answers a customer's mail: the answer is sent to the mailbox. Handled again, as after a crash, it sends the answer
+        that was found first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConversation(self, request, context):
         """Returns a conversation, with answers that people gave to its tickets.
 
@@ -94,6 +107,11 @@ def add_SupervisorServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.WatchRequest.FromString,
                     response_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.WatchResponse.SerializeToString,
+            ),
+            'AnswerMail': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerMail,
+                    request_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailRequest.FromString,
+                    response_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailResponse.SerializeToString,
             ),
             'GetConversation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConversation,
@@ -156,6 +174,33 @@ class SupervisorService(object):
             '/weft.support.v1.SupervisorService/Watch',
             weft_dot_support_dot_v1_dot_supervisor__pb2.WatchRequest.SerializeToString,
             weft_dot_support_dot_v1_dot_supervisor__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerMail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/weft.support.v1.SupervisorService/AnswerMail',
+            weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailRequest.SerializeToString,
+            weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailResponse.FromString,
             options,
             channel_credentials,
             insecure,

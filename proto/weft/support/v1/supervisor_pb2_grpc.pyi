@@ -41,6 +41,10 @@ class SupervisorServiceStub:
     """
     Watch: _grpc.UnaryStreamMultiCallable[_supervisor_pb2.WatchRequest, _supervisor_pb2.WatchResponse]
     """The same as Handle, with every step as it begins and ends; the last message carries the result."""
+    AnswerMail: _grpc.UnaryUnaryMultiCallable[_supervisor_pb2.AnswerMailRequest, _supervisor_pb2.AnswerMailResponse]
+    """Answers a customer's mail: the answer is sent to the mailbox. Handled again, as after a crash, it sends the answer
+    that was found first.
+    """
     GetConversation: _grpc.UnaryUnaryMultiCallable[_supervisor_pb2.GetConversationRequest, _supervisor_pb2.GetConversationResponse]
     """Returns a conversation, with answers that people gave to its tickets.
 
@@ -60,6 +64,10 @@ class SupervisorServiceAsyncStub(SupervisorServiceStub):
     """
     Watch: _aio.UnaryStreamMultiCallable[_supervisor_pb2.WatchRequest, _supervisor_pb2.WatchResponse]  # type: ignore[assignment]
     """The same as Handle, with every step as it begins and ends; the last message carries the result."""
+    AnswerMail: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.AnswerMailRequest, _supervisor_pb2.AnswerMailResponse]  # type: ignore[assignment]
+    """Answers a customer's mail: the answer is sent to the mailbox. Handled again, as after a crash, it sends the answer
+    that was found first.
+    """
     GetConversation: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.GetConversationRequest, _supervisor_pb2.GetConversationResponse]  # type: ignore[assignment]
     """Returns a conversation, with answers that people gave to its tickets.
 
@@ -88,6 +96,16 @@ class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_supervisor_pb2.WatchResponse], _abc.AsyncIterator[_supervisor_pb2.WatchResponse]]:
         """The same as Handle, with every step as it begins and ends; the last message carries the result."""
+
+    @_abc_1.abstractmethod
+    def AnswerMail(
+        self,
+        request: _supervisor_pb2.AnswerMailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_supervisor_pb2.AnswerMailResponse, _abc.Awaitable[_supervisor_pb2.AnswerMailResponse]]:
+        """Answers a customer's mail: the answer is sent to the mailbox. Handled again, as after a crash, it sends the answer
+        that was found first.
+        """
 
     @_abc_1.abstractmethod
     def GetConversation(
