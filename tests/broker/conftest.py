@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-
 from tests.broker import servers
 
 _NUMBERS = itertools.count()

@@ -107,19 +107,34 @@ class Server:
 
     async def do(self, *command: str | int | bytes) -> Any:
         """One command, over a connection of its own."""
+        async with self.client() as client:
+            return await client.execute_command(*command)
+
+    def client(self) -> redis.asyncio.Redis:
+        """A connection."""
         place: dict[str, Any] = (
             {"host": "127.0.0.1", "port": self.port}
             if self.port
             else {"unix_socket_path": str(self.socket)}
         )
-        async with redis.asyncio.Redis(
+        return redis.asyncio.Redis(
             **place,
             password=str(self.settings.get("requirepass", "")) or None,
             socket_timeout=5,
             single_connection_client=True,
             protocol=2,
-        ) as client:
-            return await client.execute_command(*command)
+        )
+
+    async def has_replica(self) -> bool:
+        """Whether a replica is connected."""
+        info = await self.do("INFO", "replication")
+        return bool(info.get("slave0", {}).get("state") == "online")
+
+    async def in_step(self) -> bool:
+        """Whether a replica takes what is written now. It may be `online` and not begin for a second."""
+        async with self.client() as client:
+            await client.publish("", "")  # the replica is told of it, and no key is touched
+            return bool(await client.wait(1, 200))
 
     def kill(self) -> None:
         """Ends it at once, as a crash would."""
@@ -178,11 +193,7 @@ class Pair:
         """Starts both and returns when they are in step."""
         await self.primary.start()
         await self.replica.start()
-        await wait_until(self.in_step, PATIENCE)
-
-    async def in_step(self) -> bool:
-        info = await self.primary.do("INFO", "replication")
-        return bool(info.get("slave0", {}).get("state") == "online")
+        await wait_until(self.primary.in_step, PATIENCE)
 
     async def fail_over(self) -> None:
         """The primary dies and the replica takes its place."""
@@ -281,13 +292,9 @@ class Cluster:
         async def known() -> bool:
             return primary_id in str(await replica.do("CLUSTER", "NODES"))
 
-        async def in_step() -> bool:
-            info = await primary.do("INFO", "replication")
-            return bool(info.get("slave0", {}).get("state") == "online")
-
         await wait_until(known, PATIENCE)
         await replica.do("CLUSTER", "REPLICATE", primary_id)
-        await wait_until(in_step, PATIENCE)
+        await wait_until(primary.has_replica, PATIENCE)
         return replica
 
     def kill(self) -> None:

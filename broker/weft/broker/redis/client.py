@@ -13,7 +13,6 @@ from typing import Any
 
 from weft import rpc
 from weft.broker.errors import StoreUnavailable
-from weft.broker.redis import durability
 from weft.broker.redis.cluster import Cluster
 from weft.broker.redis.connection import Argument
 from weft.broker.redis.errors import ConnectionLost
@@ -23,6 +22,7 @@ from weft.broker.redis.url import Kind, parse
 
 _LOG = logging.getLogger("weft.broker")
 _SILENCE = timedelta(seconds=5)
+_REPLICA_LIMIT = timedelta(seconds=2)
 _PATIENCE = timedelta(seconds=10)
 _DRAIN = 2.0
 _FIRST_PAUSE = 0.01
@@ -39,13 +39,21 @@ class Redis:
         self._loop = asyncio.get_running_loop()
 
     @classmethod
-    async def connect(cls, url: str, *, library: str = "", silence: timedelta = _SILENCE) -> Redis:
+    async def connect(
+        cls,
+        url: str,
+        *,
+        library: str = "",
+        silence: timedelta = _SILENCE,
+        replica_limit: timedelta = _REPLICA_LIMIT,
+    ) -> Redis:
         """Connects to every primary and loads the function library into it.
 
         Args:
             url: see weft.broker.redis.url.
             library: source of a function library.
             silence: a server that has not answered for so long counts as hung.
+            replica_limit: a replica that has not answered for so long has not got what was sent.
 
         Raises:
             StoreUnfit: the URL, the server or our account cannot be used.
@@ -57,6 +65,7 @@ class Redis:
             database=parsed.database,
             library=library,
             silence=silence.total_seconds(),
+            replica_limit=replica_limit.total_seconds(),
             cluster=parsed.kind is Kind.CLUSTER,
         )
         listeners = _Listeners()
@@ -92,12 +101,12 @@ class Redis:
     def send_durably(
         self, shard: int, *command: Argument, durability: int = 0
     ) -> asyncio.Future[Any]:
-        """The same, but the reply comes when it is as safe as `weft.v1.Durability` says; 0: the default one.
+        """The same, but the reply comes when it is as safe as `weft.v1.Durability` says; 0: the default of its node.
 
         The future also raises NotSafe (it may have been done) or, for what the server can never do, StoreUnfit.
         """
         future = self._loop.create_future()
-        self._table[shard].put_durably(future, command, durability or self.default_durability)
+        self._table[shard].put_durably(future, command, durability)
         return future
 
     async def run(self, shard: int, *command: Argument) -> Any:
@@ -134,10 +143,7 @@ class Redis:
     @property
     def default_durability(self) -> int:
         """REPLICATED where every primary has a replica, else DURABLE."""
-        for node in set(self._table):
-            if node.session is None or not node.session.facts.replicas:
-                return durability.DURABLE
-        return durability.REPLICATED
+        return min(node.default_durability for node in set(self._table))
 
     def shards_by_node(self) -> dict[str, list[int]]:
         """The shards, without the config shard, by the name of their node."""

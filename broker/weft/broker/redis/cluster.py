@@ -22,7 +22,6 @@ from weft.broker.redis.errors import (
     Redirected,
     StoreRefuses,
     StoreUnavailable,
-    StoreUnfit,
 )
 from weft.broker.redis.node import Node, Watchers
 from weft.broker.redis.opening import ask

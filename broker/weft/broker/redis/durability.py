@@ -21,12 +21,9 @@ from weft.v1 import message_pb2
 DURABLE = message_pb2.DURABILITY_DURABLE
 REPLICATED = message_pb2.DURABILITY_REPLICATED
 
-# Seconds. With `everysec` the disk has it within a second or two; a replica that takes so long is stuck.
-_DISK_LIMIT = 5.0
-_REPLICA_LIMIT = 2.0
-LONGEST_BARRIER = _DISK_LIMIT + _REPLICA_LIMIT
-_WAITAOF: Command = (b"WAITAOF", 1, 0, int(_DISK_LIMIT * 1000))
-_WAIT: Command = (b"WAIT", 1, int(_REPLICA_LIMIT * 1000))
+# Seconds. With `everysec` the disk has it within a second or two.
+DISK_LIMIT = 5.0
+_WAITAOF: Command = (b"WAITAOF", 1, 0, int(DISK_LIMIT * 1000))
 _NO_DISK = "It is not known to be on disk; publish it again with the same id."
 _NO_REPLICA = "No replica has said that it has it; publish it again with the same id."
 
@@ -74,7 +71,7 @@ class Held:
 class _Barrier:
     """Takes the replies of what ends a round; it is passed if the last of them says so, and no error came."""
 
-    def __init__(self, members: list[Held], why: str, then: Callable[[], None]) -> None:
+    def __init__(self, members: list[Held], why: str, then: Callable[[bool], None]) -> None:
         self._members = members
         self._why = why
         self._then = then
@@ -87,12 +84,13 @@ class _Barrier:
     def set_result(self, result: Any, /) -> None:
         """WAIT says how many replicas have it; WAITAOF how many disks, our own first."""
         enough = result[0] if isinstance(result, list) else result
+        safe = bool(enough) and not self.broken
         for held in self._members:
-            if enough and not self.broken:
+            if safe:
                 held.release()
             elif held.answered:
                 held.set_exception(NotSafe(self._why))
-        self._then()
+        self._then(safe)
 
     def set_exception(self, exception: Exception, /) -> None:  # noqa: ARG002 the barrier is not passed, whatever it is
         """Nothing is known."""
@@ -123,6 +121,11 @@ class _Mark:
 class Rounds:
     """Sends durable commands in rounds over a connection of their own.
 
+    Args:
+        connection: used for nothing else.
+        replica_limit: seconds after which a replica that has not answered has not got it.
+        on_unsafe: called when a barrier was not passed.
+
     Attributes:
         facts: of the server; its owner keeps them.
         marks: keys of this server for the rounds' own writes.
@@ -134,8 +137,12 @@ class Rounds:
     def __init__(
         self,
         connection: Connection,
+        replica_limit: float,
+        on_unsafe: Callable[[], None],
     ) -> None:
         self._connection = connection
+        self._wait: Command = (b"WAIT", 1, max(1, int(replica_limit * 1000)))
+        self._on_unsafe = on_unsafe
         self._loop = asyncio.get_running_loop()
         self._next: list[Held] = []
         self._outstanding = 0
@@ -172,7 +179,7 @@ class Rounds:
         if disk:
             barriers.append((_Barrier(disk, _NO_DISK, self._ended), _WAITAOF))
         if replica:
-            barriers.append((_Barrier(replica, _NO_REPLICA, self._ended), _WAIT))
+            barriers.append((_Barrier(replica, _NO_REPLICA, self._ended), self._wait))
         self._outstanding = len(barriers)
         if self.marks:
             mark = _Mark([barrier for barrier, _ in barriers], self._next_mark)
@@ -184,7 +191,9 @@ class Rounds:
         """This key is perhaps on its way to another node; there are more."""
         self.marks = self.marks[1:] + self.marks[:1]
 
-    def _ended(self) -> None:
+    def _ended(self, safe: bool) -> None:  # noqa: FBT001 a callback's one value
+        if not safe:
+            self._on_unsafe()
         self._outstanding -= 1
         if not self._outstanding and self._next:
             self._begin()

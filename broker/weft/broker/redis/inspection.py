@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from weft.broker.redis.connection import Connection
-from weft.broker.redis.errors import ReplyError, StoreRefuses, StoreUnfit
+from weft.broker.redis.errors import StoreRefuses, StoreUnfit
 
 _LOG = logging.getLogger("weft.broker")
 _OLDEST = (7, 0)
+_SYNCS_ON_REWRITE = [b"no-appendfsync-on-rewrite", b"no"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +24,8 @@ class Facts:
         version: Valkey says 7.2.4 here, whatever its own version is.
         replicas: how many are connected and in step.
         appends: it writes a file at all.
-        syncs_first: the file is on disk before any reply (`appendfsync always`).
-        waits_for_disk: it has WAITAOF (Redis 7.2, Valkey).
+        syncs_first: its file is on disk before any reply (`appendfsync always`).
+        waits_for_disk: it can tell when its file is on disk (WAITAOF: Redis 7.2, Valkey).
         eviction: `maxmemory-policy`.
         run: changes when the server starts anew.
     """
@@ -39,34 +42,33 @@ class Facts:
     @property
     def durable(self) -> bool:
         """Whether it can tell that something is on disk."""
-        return self.appends and (self.syncs_first or self.waits_for_disk)
+        return self.syncs_first or self.waits_for_disk
 
 
 async def inspect(connection: Connection) -> Facts:
     """Asks a server what it is. What an account may not ask is taken to be at its worst."""
-    text, settings, waitaof = (
+    asked: tuple[asyncio.Future[Any], ...] = (
         connection.send("INFO"),
         connection.send("CONFIG", "GET", "appendfsync"),
+        connection.send("CONFIG", "GET", "no-appendfsync-on-rewrite"),
         connection.send("COMMAND", "INFO", "WAITAOF"),
     )
-    info = _parse(await text)
-    try:
-        syncs_first = b"always" in await settings
-    except (ReplyError, StoreUnfit):
-        syncs_first = False
-    try:
-        waits = any(await waitaof)
-    except (ReplyError, StoreUnfit):
-        waits = False
+    said, *rest = await asyncio.gather(*asked, return_exceptions=True)
+    if isinstance(said, BaseException):
+        raise said
+    always, rewrite, waitaof = (None if isinstance(it, BaseException) else it for it in rest)
+    info = _parse(said)
+    syncs_first = always == [b"appendfsync", b"always"] and rewrite == _SYNCS_ON_REWRITE
+    appends = info.get("aof_enabled") == "1"
     return Facts(
         version=info.get("redis_version", ""),
         primary=info.get("role") == "master",
         replicas=sum(
             "state=online" in value for key, value in info.items() if re.fullmatch(r"slave\d+", key)
         ),
-        appends=info.get("aof_enabled") == "1",
-        syncs_first=syncs_first,
-        waits_for_disk=waits,
+        appends=appends,
+        syncs_first=appends and syncs_first,
+        waits_for_disk=appends and bool(waitaof and any(waitaof)),
         eviction=info.get("maxmemory_policy", ""),
         run=info.get("run_id", ""),
     )

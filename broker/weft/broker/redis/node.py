@@ -53,7 +53,10 @@ class Node:
         self._wake = asyncio.Event()
         self._why: str = ""
         self._events = Events(
-            on_error=self._on_error, on_bell=watchers.on_bell, on_moved=watchers.on_trouble
+            on_error=self._on_error,
+            on_bell=watchers.on_bell,
+            on_moved=watchers.on_trouble,
+            on_unsafe=self._wake.set,
         )
 
     # -- sending
@@ -66,11 +69,14 @@ class Node:
             self.session.commands.put(pending, command)
 
     def put_durably(self, pending: Pending, command: Command, durability: int) -> None:
-        """Queues a command whose reply comes when it is as safe as asked."""
+        """Queues a command whose reply comes when it is as safe as asked; 0: as safe as is the default."""
         session = self.session
         if session is None:
             pending.set_exception(self._loss())
-        elif durability not in {DURABLE, REPLICATED} or (
+            return
+        if not durability:
+            durability = self.default_durability
+        if durability not in {DURABLE, REPLICATED} or (
             durability == DURABLE and session.facts.syncs_first
         ):
             session.commands.put(pending, command)
@@ -83,6 +89,12 @@ class Node:
 
     def _loss(self) -> ConnectionLost:
         return ConnectionLost(f"There is no connection to Redis; nothing was sent. {self._why}")
+
+    @property
+    def default_durability(self) -> int:
+        """REPLICATED while a replica is connected, else DURABLE."""
+        replicated = self.session is not None and self.session.facts.replicas
+        return REPLICATED if replicated else DURABLE
 
     def put_again(self, pending: Pending, command: Command, *, asking: bool) -> None:
         """Queues what another node of a cluster sent here. `asking`: its slot is only on its way here."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from weft.broker.redis import inspection, library
 from weft.broker.redis.bells import BellConnection
 from weft.broker.redis.connection import Command, Connection, Pending
-from weft.broker.redis.durability import LONGEST_BARRIER, Rounds
+from weft.broker.redis.durability import DISK_LIMIT, Rounds
 from weft.broker.redis.opening import connect, introduce
 from weft.broker.redis.url import Account, Address
 
@@ -23,6 +23,7 @@ class Terms:
         database: its number; 0 in a cluster.
         library: source of the functions; empty: none.
         silence: seconds without an answer after which a server counts as hung.
+        replica_limit: seconds after which a replica that has not answered has not got it.
         cluster: whether it is part of one.
     """
 
@@ -30,6 +31,7 @@ class Terms:
     database: int
     library: str
     silence: float
+    replica_limit: float
     cluster: bool
 
 
@@ -41,11 +43,13 @@ class Events:
         on_error: an error reply; True: it takes care of the command.
         on_bell: channel and payload.
         on_moved: a bell is no longer here.
+        on_unsafe: something is not known to be as safe as asked.
     """
 
     on_error: Callable[[Pending, Command, Exception], bool]
     on_bell: Callable[[bytes, bytes], None]
     on_moved: Callable[[], None]
+    on_unsafe: Callable[[], None]
 
 
 class Session:
@@ -57,12 +61,13 @@ class Session:
         commands: Connection,
         durable: Connection,
         bells: BellConnection,
+        events: Events,
     ) -> None:
         self._terms = terms
         self._connections = (commands, durable, bells)
         self.commands = commands
         self.bells = bells
-        self.rounds = Rounds(durable)
+        self.rounds = Rounds(durable, terms.replica_limit, events.on_unsafe)
         self.facts: inspection.Facts
 
     @classmethod
@@ -74,15 +79,16 @@ class Session:
             StoreRefuses: it is not ready, or a replica.
             StoreUnfit: it cannot be used at all.
         """
+        patience = terms.silence + DISK_LIMIT + terms.replica_limit
         opened: list[Connection] = []
         try:
-            async with asyncio.timeout(terms.silence + LONGEST_BARRIER):
+            async with asyncio.timeout(patience):
                 commands = await connect(
                     lambda: Connection(address, terms.silence, events.on_error), address
                 )
                 opened.append(commands)
                 durable = await connect(
-                    lambda: Connection(address, terms.silence + LONGEST_BARRIER, events.on_error),
+                    lambda: Connection(address, patience, events.on_error),
                     address,
                 )
                 opened.append(durable)
@@ -91,7 +97,7 @@ class Session:
                     address,
                 )
                 opened.append(bells)
-                session = cls(terms, commands, durable, bells)
+                session = cls(terms, commands, durable, bells, events)
                 await session._set_up()
         except BaseException:
             for connection in opened:
