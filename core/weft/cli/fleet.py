@@ -7,4 +7,5 @@ AGENTS = (
     "support-solution",
     "support-quality",
     "support-escalation",
+    "support-mailbox",
 )

@@ -1,4 +1,4 @@
-"""The six agents of the fleet, made of what they need."""
+"""The seven agents of the fleet, made of what they need."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from weft import embedded
 from weft.agents.contract import contract_of
 from weft.agents.support.escalation import EscalationAgent
+from weft.agents.support.mailbox import MailboxAgent
+from weft.agents.support.outgoing import Sends
 from weft.agents.support.quality import QualityAgent
 from weft.agents.support.research import ResearchAgent
 from weft.agents.support.solution import SolutionAgent
@@ -44,6 +46,7 @@ async def fleet(
     database_url: str,
     redis_url: str,
     stub: Callable[[Any], Any],
+    send: Sends | None = None,
     only: Collection[str] = (),
 ) -> AsyncIterator[Sequence[object]]:
     """The servicers of the fleet, ready to serve; close them by leaving the context.
@@ -52,7 +55,8 @@ async def fleet(
         database_url: of PostgreSQL; the fleet keeps to the schema `support`.
         redis_url: of Redis, where conversations are.
         stub: makes a stub of the agent whose generated Stub class it is given.
-        only: names of the agents wanted; empty: all six.
+        send: sends durable messages; None: there is no broker, and the fleet does without mails and reminders.
+        only: names of the agents wanted; empty: all seven.
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await database(database_url))
@@ -63,6 +67,7 @@ async def fleet(
             solution=stub(solution_pb2_grpc.SolutionServiceStub),
             quality=stub(quality_pb2_grpc.QualityServiceStub),
             escalation=stub(escalation_pb2_grpc.EscalationServiceStub),
+            send=send,
         )
         triage, research = TriageAgent(store), ResearchAgent(store)
         stack.push_async_callback(triage.close)
@@ -72,7 +77,8 @@ async def fleet(
             research,
             SolutionAgent(),
             QualityAgent(),
-            EscalationAgent(store),
+            EscalationAgent(store, send),
+            MailboxAgent(store, send),
         )
         wanted = [s for s in servicers if not only or contract_of(s).agent in only]
         if triage in wanted:

@@ -175,6 +175,23 @@ class Desk:
             )
         return _found(row, ticket_id)
 
+    async def remind(self, ticket_id: str) -> Ticket:
+        """Raises the priority of a ticket that is due and not answered, and gives it the due time that goes with it.
+
+        Raises:
+            UnknownTicket: there is none of this id.
+        """
+        async with self._database.transaction() as transaction:
+            ticket = _found(await transaction.fetchrow("lock_ticket", ticket_id), ticket_id)
+            now = datetime.now(UTC)
+            if ticket.state == TICKET_STATE_ANSWERED or now < ticket.due_time:
+                return ticket
+            raised = min(ticket.priority + 1, support_pb2.URGENCY_CRITICAL)
+            row = await transaction.fetchrow(
+                "raise_ticket", ticket_id, raised, now + _DUE[support_pb2.Urgency.ValueType(raised)]
+            )
+        return _found(row, ticket_id)
+
     async def answer(self, ticket_id: str, assignee: str, answer: str) -> Ticket:
         """Answers a ticket, open or held by the same person.
 

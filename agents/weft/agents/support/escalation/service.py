@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import grpc
 
 from weft import rpc
 from weft.agents.support import fields
 from weft.agents.support.escalation.desk import Desk, Place, Ticket
+from weft.agents.support.outgoing import Sends
 from weft.postgres import Database
 from weft.rpc import paging
-from weft.support.v1 import escalation_pb2, escalation_pb2_grpc, support_pb2
+from weft.support.v1 import escalation_pb2, escalation_pb2_grpc, mailbox_pb2, support_pb2
+from weft.support.v1.mailbox_pb2_grpc import MailboxServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+log = logging.getLogger("weft.agents")
+
+_REMINDING = timedelta(seconds=1)
 _MOST_NAME = 200
 _MOST_REASON = 2_000
 _MOST_ID = 64
@@ -27,10 +34,12 @@ class EscalationAgent(escalation_pb2_grpc.EscalationServiceServicer):
 
     Args:
         database: where tickets are.
+        send: sends durable messages; None: this mesh has none, and nobody is reminded or written to.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, send: Sends | None = None) -> None:
         self._desk = Desk(database)
+        self._send = send
 
     async def OpenTicket(
         self, request: escalation_pb2.OpenTicketRequest, context: Context
@@ -51,7 +60,23 @@ class EscalationAgent(escalation_pb2_grpc.EscalationServiceServicer):
             reason=request.reason,
             priority=request.priority or support_pb2.URGENCY_NORMAL,
         )
+        try:
+            with rpc.Deadline.after(_REMINDING).applied():
+                await self._remind(ticket)
+        except rpc.Error:
+            # The ticket is there; that nobody will be reminded of it is no reason to say it is not.
+            log.warning("no reminder was sent", extra={"ticket": ticket.ticket_id})
         return escalation_pb2.OpenTicketResponse(ticket=_message(ticket))
+
+    async def Remind(
+        self, request: escalation_pb2.RemindRequest, context: Context
+    ) -> escalation_pb2.RemindResponse:
+        """Raises the priority of a ticket that is due and not answered."""
+        del context
+        fields.check(fields.text("ticket_id", request.ticket_id, _MOST_ID))
+        ticket = await self._desk.remind(request.ticket_id)
+        await self._remind(ticket)
+        return escalation_pb2.RemindResponse(ticket=_message(ticket))
 
     async def GetTicket(
         self, request: escalation_pb2.GetTicketRequest, context: Context
@@ -108,7 +133,38 @@ class EscalationAgent(escalation_pb2_grpc.EscalationServiceServicer):
             fields.text("answer", request.answer),
         )
         ticket = await self._desk.answer(request.ticket_id, request.assignee, request.answer)
+        if self._send is not None:
+            # For the customer's box, if the conversation has one. Answered again, it is the same mail.
+            mail_id = str(uuid5(ticket.request_id, "answer"))
+            await self._send(
+                MailboxServiceServicer.Deliver,
+                mailbox_pb2.DeliverRequest(mail=_mail(ticket, mail_id)),
+                id=f"mail:{mail_id}",
+                key=ticket.conversation_id,
+            )
         return escalation_pb2.AnswerTicketResponse(ticket=_message(ticket))
+
+    async def _remind(self, ticket: Ticket) -> None:
+        """Sends a reminder for when the ticket is due. Opened or reminded again, it is the same reminder."""
+        left = ticket.due_time - datetime.now(UTC)
+        if self._send is None or ticket.state == escalation_pb2.TICKET_STATE_ANSWERED:
+            return
+        await self._send(
+            escalation_pb2_grpc.EscalationServiceServicer.Remind,
+            escalation_pb2.RemindRequest(ticket_id=ticket.ticket_id),
+            id=f"remind:{ticket.ticket_id}:{int(ticket.due_time.timestamp())}",
+            delay=max(left, timedelta(0)),
+        )
+
+
+def _mail(ticket: Ticket, mail_id: str) -> mailbox_pb2.Mail:
+    return mailbox_pb2.Mail(
+        mail_id=mail_id,
+        subject=f"Your request {ticket.ticket_id}",
+        text=ticket.answer,
+        conversation_id=ticket.conversation_id,
+        ticket_id=ticket.ticket_id,
+    )
 
 
 def _token(last: Ticket, made_for: str) -> str:

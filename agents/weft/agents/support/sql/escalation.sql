@@ -26,6 +26,10 @@ UPDATE tickets SET state = $2, assignee = $3 WHERE ticket_id = $1 RETURNING *;
 -- Answers a ticket.
 UPDATE tickets SET state = $2, assignee = $3, answer = $4, answer_time = now() WHERE ticket_id = $1 RETURNING *;
 
+-- name: raise_ticket
+-- Gives a ticket another priority and due time.
+UPDATE tickets SET priority = $2, due_time = $3 WHERE ticket_id = $1 RETURNING *;
+
 -- name: list_tickets
 -- Tickets of a state ($1, 0: any) and conversation ($2, empty: any), the most pressing first, from the first page.
 SELECT * FROM tickets

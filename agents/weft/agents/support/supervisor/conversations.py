@@ -42,14 +42,28 @@ class Conversations:
             kept = await self._client.lrange(_key(conversation_id), 0, -1)
         return [Message.FromString(one) for one in kept if isinstance(one, bytes)]
 
-    async def append(self, conversation_id: str, *messages: Message) -> None:
-        """Adds messages at once, keeps the latest 200, for 30 days from now.
+    async def answered(self, mail_id: str) -> bytes | None:
+        """What `append` kept as the answer to a mail; None: nothing yet.
+
+        Raises:
+            ConversationsUnavailable: Redis cannot be reached.
+        """
+        async with _translated():
+            kept = await self._client.get(_mail_key(mail_id))
+        return kept if isinstance(kept, bytes) else None
+
+    async def append(
+        self, conversation_id: str, *messages: Message, mail_id: str = "", answer: bytes = b""
+    ) -> None:
+        """Adds messages at once, keeps the latest 200, for 30 days from now; with them the answer to a mail.
 
         Raises:
             ConversationsUnavailable: Redis cannot be reached; the messages may be stored or not.
         """
         key = _key(conversation_id)
         async with _translated(), self._client.pipeline(transaction=True) as pipeline:
+            if mail_id:
+                pipeline.set(_mail_key(mail_id), answer, ex=_KEPT)
             pipeline.rpush(key, *(message.SerializeToString() for message in messages))
             pipeline.ltrim(key, -MOST_MESSAGES, -1)
             pipeline.expire(key, _KEPT)
@@ -62,6 +76,10 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except (RedisError, OSError) as failed:
         raise ConversationsUnavailable from failed
+
+
+def _mail_key(mail_id: str) -> str:
+    return f"weft:support:mail:{mail_id}"
 
 
 def _key(conversation_id: str) -> str:

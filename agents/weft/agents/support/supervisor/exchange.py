@@ -5,11 +5,12 @@ Every step may fail; what it would have given is then missing, the others go on,
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from weft import rpc
 from weft.agents.support.fields import MOST_TEXT
+from weft.agents.support.outgoing import Sends
 from weft.agents.support.supervisor import wording
 from weft.agents.support.supervisor.budget import Budget
 from weft.agents.support.supervisor.route import Route
@@ -38,13 +39,14 @@ _LOW_CONFIDENCE = 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """Stubs of the agents that the supervisor leads."""
+    """Stubs of the agents that the supervisor leads, and the means to send messages, where there are any."""
 
     triage: triage_pb2_grpc.TriageServiceAsyncStub
     research: research_pb2_grpc.ResearchServiceAsyncStub
     solution: solution_pb2_grpc.SolutionServiceAsyncStub
     quality: quality_pb2_grpc.QualityServiceAsyncStub
     escalation: escalation_pb2_grpc.EscalationServiceAsyncStub
+    send: Sends | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Exchange:
     Attributes:
         text: what the customer wrote.
         question: the same with the context it needs.
+        ticket_request: UUID of the ticket, should one be needed.
         reasons: why a person must look at it.
     """
 
@@ -63,9 +66,11 @@ class Exchange:
     conversation_id: str
     text: str
     question: str
+    ticket_request: str
     assessment: support_pb2.Assessment | None = None
     verdict: support_pb2.Verdict | None = None
     ticket_id: str = ""
+    ticket_sent: bool = False
     reasons: list[str] = field(default_factory=list)
 
     async def answer(self) -> support_pb2.Answer:
@@ -83,8 +88,8 @@ class Exchange:
             return found
         self.ticket_id = await self._open_ticket(" ".join(reasons)[:_MOST_REASON])
         if found is None:
-            return wording.without_answer(ticket=bool(self.ticket_id))
-        return wording.with_ticket(found, ticket=bool(self.ticket_id))
+            return wording.without_answer(ticket=self._somebody_is_told())
+        return wording.with_ticket(found, ticket=self._somebody_is_told())
 
     async def _classify(self) -> support_pb2.Assessment | None:
         response = await self.route.take(
@@ -196,23 +201,44 @@ class Exchange:
         return response.verdict if response else None
 
     async def _open_ticket(self, reason: str) -> str:
-        """The id of a new ticket; empty: it could not be opened."""
+        """The id of a new ticket; empty: it could not be opened now. Then it is sent, and opened later."""
+        request = escalation_pb2.OpenTicketRequest(
+            request_id=self.ticket_request,
+            conversation_id=self.conversation_id,
+            question=self.text[:MOST_TEXT],
+            reason=reason,
+            priority=self.assessment.urgency if self.assessment else support_pb2.URGENCY_NORMAL,
+        )
         response = await self.route.take(
             "support-escalation",
             self.fleet.escalation.OpenTicket,
-            escalation_pb2.OpenTicketRequest(
-                request_id=str(uuid.uuid4()),
-                conversation_id=self.conversation_id,
-                question=self.text[:MOST_TEXT],
-                reason=reason,
-                priority=self.assessment.urgency if self.assessment else support_pb2.URGENCY_NORMAL,
-            ),
+            request,
             name="OpenTicket",
-            within=self.budget.for_ticket(),
+            within=self.budget.for_ticket() / 2 if self.fleet.send else self.budget.for_ticket(),
             summary=lambda said: f"ticket {said.ticket.ticket_id}",
-            lost="No ticket was opened",
+            lost="No ticket was opened yet" if self.fleet.send else "No ticket was opened",
         )
+        if response is None:
+            self.ticket_sent = await self._send_ticket(request)
         return response.ticket.ticket_id if response else ""
+
+    async def _send_ticket(self, request: escalation_pb2.OpenTicketRequest) -> bool:
+        """Leaves the ticket to the broker; whether that worked."""
+        if self.fleet.send is None:
+            return False
+        try:
+            with rpc.Deadline.after(self.budget.for_ticket()).applied():
+                await self.fleet.send(
+                    escalation_pb2_grpc.EscalationServiceServicer.OpenTicket,
+                    request,
+                    id=f"ticket:{request.request_id}",
+                )
+        except rpc.Error:
+            return False
+        return True
+
+    def _somebody_is_told(self) -> bool:
+        return bool(self.ticket_id) or self.ticket_sent
 
     def _critical(self) -> bool:
         return (

@@ -20,7 +20,14 @@ from weft.agents.support.supervisor.conversations import MOST_MESSAGES, Conversa
 from weft.agents.support.supervisor.exchange import STEPS, Exchange, Fleet
 from weft.agents.support.supervisor.followup import in_context
 from weft.agents.support.supervisor.route import Route
-from weft.support.v1 import escalation_pb2, supervisor_pb2, supervisor_pb2_grpc, support_pb2
+from weft.support.v1 import (
+    escalation_pb2,
+    mailbox_pb2,
+    supervisor_pb2,
+    supervisor_pb2_grpc,
+    support_pb2,
+)
+from weft.support.v1.mailbox_pb2_grpc import MailboxServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -71,6 +78,32 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
             handling.cancel()
             await asyncio.gather(handling, return_exceptions=True)
 
+    async def AnswerMail(
+        self, request: supervisor_pb2.AnswerMailRequest, context: Context
+    ) -> supervisor_pb2.AnswerMailResponse:
+        """Answers a customer's mail by a mail."""
+        del context
+        mail = request.mail
+        asked = supervisor_pb2.HandleRequest(text=mail.text, conversation_id=mail.conversation_id)
+        fields.check(fields.uuid_text("mail.mail_id", mail.mail_id))
+        _check(asked, "mail.")
+        if self._fleet.send is None:
+            raise rpc.Unavailable("Mails cannot be answered: this agent has no broker.")
+        kept = await self._conversations.answered(mail.mail_id)
+        if kept is None:
+            await self._handle(asked, lambda _: None, mail=mail)
+            kept = await self._conversations.answered(mail.mail_id)
+        if kept is None:
+            raise rpc.Unavailable("The answer was not kept: conversations are not available.")
+        reply = mailbox_pb2.Mail.FromString(kept)
+        await self._fleet.send(
+            MailboxServiceServicer.Deliver,
+            mailbox_pb2.DeliverRequest(mail=reply),
+            id=f"mail:{reply.mail_id}",
+            key=reply.conversation_id,
+        )
+        return supervisor_pb2.AnswerMailResponse(mail_id=reply.mail_id)
+
     async def GetConversation(
         self, request: supervisor_pb2.GetConversationRequest, context: Context
     ) -> supervisor_pb2.GetConversationResponse:
@@ -92,6 +125,8 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
         self,
         request: supervisor_pb2.HandleRequest,
         report: Callable[[support_pb2.Step], None],
+        *,
+        mail: mailbox_pb2.Mail | None = None,
     ) -> supervisor_pb2.HandleResponse:
         asked = datetime.now(UTC)
         conversation_id = request.conversation_id or str(uuid.uuid4())
@@ -107,9 +142,11 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
             conversation_id=conversation_id,
             text=request.text,
             question=await self._question(request, budget, route),
+            # The same for the same mail: handled again after a crash, it opens no second ticket.
+            ticket_request=str(_derived(mail.mail_id, "ticket") if mail else uuid.uuid4()),
         )
         answer = await exchange.answer()
-        await self._remember(exchange, asked, answer)
+        await self._remember(exchange, asked, answer, mail)
         return supervisor_pb2.HandleResponse(
             conversation_id=conversation_id,
             answer=answer,
@@ -138,7 +175,11 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
         return in_context(request.text, earlier, most=fields.MOST_TEXT)
 
     async def _remember(
-        self, exchange: Exchange, asked: datetime, answer: support_pb2.Answer
+        self,
+        exchange: Exchange,
+        asked: datetime,
+        answer: support_pb2.Answer,
+        mail: mailbox_pb2.Mail | None,
     ) -> None:
         question = supervisor_pb2.Message(
             role=supervisor_pb2.ROLE_CUSTOMER, text=exchange.text, ticket_id=exchange.ticket_id
@@ -153,7 +194,13 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
         reply.time.FromDatetime(datetime.now(UTC))
         try:
             async with asyncio.timeout(exchange.budget.for_conversation().total_seconds()):
-                await self._conversations.append(exchange.conversation_id, question, reply)
+                await self._conversations.append(
+                    exchange.conversation_id,
+                    question,
+                    reply,
+                    mail_id=mail.mail_id if mail else "",
+                    answer=_reply(mail, answer, exchange.ticket_id) if mail else b"",
+                )
         except (rpc.Unavailable, TimeoutError):
             exchange.route.missing.append(
                 "The conversation was not saved: conversations are not available."
@@ -178,6 +225,24 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
             token = page.next_page_token
             if not token:
                 return said
+
+
+def _reply(mail: mailbox_pb2.Mail, answer: support_pb2.Answer, ticket_id: str) -> bytes:
+    """The mail that answers a mail, serialized."""
+    subject = mail.subject or "Your question"
+    return mailbox_pb2.Mail(
+        mail_id=str(_derived(mail.mail_id, "answer")),
+        address=mail.address,
+        subject=(subject if subject.lower().startswith("re:") else f"Re: {subject}")[:200],
+        text=answer.text,
+        conversation_id=mail.conversation_id,
+        answer=answer,
+        ticket_id=ticket_id,
+    ).SerializeToString()
+
+
+def _derived(mail_id: str, what: str) -> uuid.UUID:
+    return uuid.uuid5(uuid.UUID(mail_id), what)
 
 
 def _from_person(ticket: escalation_pb2.Ticket) -> supervisor_pb2.Message:
