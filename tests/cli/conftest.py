@@ -59,6 +59,7 @@ def environment(data: Path, **more: str) -> dict[str, str]:
         **dict.fromkeys(
             (
                 *("WEFT_REGISTRY_LISTEN", "WEFT_GATEWAY_LISTEN", "WEFT_GATEWAY_GRPC_LISTEN"),
+                *("WEFT_BROKER_LISTEN", "WEFT_BROKER_METRICS"),
                 *("WEFT_REGISTRY_METRICS", "WEFT_GATEWAY_METRICS", "WEFT_AGENTS_METRICS"),
             ),
             anywhere,
@@ -105,6 +106,7 @@ class Up:
             "WEFT_DATA": str(self.data),
             "WEFT_GATEWAY": self.address("gateway"),
             "WEFT_REGISTRY": self.address("registry"),
+            "WEFT_BROKER": self.address("broker"),
         }
 
     def child(self, *words: str) -> int:
