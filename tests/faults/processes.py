@@ -1,0 +1,111 @@
+"""Processes that never outlive whoever started them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from weft.rpc.testing import wait_until
+
+ROOT = Path(__file__).parents[2]
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """A process, and what it may suffer. Its output goes to a file."""
+
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._command = [str(part) for part in command]
+        self._environment = {**os.environ, **(environment or {})}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+        self.starts = 0
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                cwd=ROOT,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 one thread starts processes
+            )
+        self.starts += 1
+        self.stopped = False
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, if it did."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def said(self) -> str:
+        """The end of its output."""
+        with contextlib.suppress(OSError):
+            return self._log.read_text(errors="replace")[-20_000:]
+        return ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """It hangs."""
+        self._signal(signal.SIGSTOP)
+        self.stopped = True
+
+    def go_on(self) -> None:
+        """It hangs no more."""
+        self._signal(signal.SIGCONT)
+        self.stopped = False
+
+    def kill(self) -> bool:
+        """Ends it as a crash would; returns whether it was alive."""
+        if self._process is None:
+            return False
+        was = self.alive
+        self._process.kill()
+        self._process.wait()
+        self.stopped = False
+        return was
+
+    def ask_to_end(self) -> None:
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGTERM)
+
+    async def ended(self, seconds: float) -> bool:
+        """Whether it ends within that time."""
+        with contextlib.suppress(TimeoutError):
+            await wait_until(lambda: not self.alive, timedelta(seconds=seconds))
+            return True
+        return False
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command of a module of this repository."""
+    return [sys.executable, "-m", module, *arguments]
