@@ -46,10 +46,27 @@ def redis_server(
 
 @pytest_asyncio.fixture
 async def redis_pair(redis_program: Path, server_folder: Path) -> AsyncIterator[servers.Pair]:
-    """A primary and its replica, this test's own."""
+    """A primary and its replica, this test's own: it may kill them."""
     pair = servers.Pair(redis_program, server_folder)
     async with servers.running(pair):
         yield pair
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_pair(redis_program: Path, short_folder: Path) -> AsyncIterator[servers.Pair]:
+    """A primary and its replica, for all tests that leave them as they were."""
+    folder = short_folder / f"r{next(_NUMBERS)}"
+    folder.mkdir()
+    pair = servers.Pair(redis_program, folder)
+    async with servers.running(pair):
+        yield pair
+
+
+@pytest_asyncio.fixture
+async def replicated(shared_pair: servers.Pair) -> AsyncIterator[servers.Pair]:
+    """The shared primary and replica, empty."""
+    yield shared_pair
+    await shared_pair.primary.do("FLUSHALL")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

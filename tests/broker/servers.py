@@ -225,7 +225,7 @@ class Cluster:
             port=free_port(),
             cluster_enabled="yes",
             cluster_port=free_port(),
-            cluster_node_timeout=1000,
+            cluster_node_timeout=500,
             cluster_replica_validity_factor=0,
         )
 

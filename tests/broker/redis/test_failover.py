@@ -31,17 +31,23 @@ async def test_the_promoted_replica_is_found_and_has_what_was_replicated(redis_p
     assert redis._table[0].session.commands.address.port == redis_pair.primary.port
 
 
-async def test_a_primary_that_lives_on_as_replica_is_left(redis_pair, connect):
-    redis = await connect(redis_pair.url)
-    await redis_pair.replica.do("REPLICAOF", "NO", "ONE")
-    await redis_pair.primary.do("REPLICAOF", "127.0.0.1", redis_pair.replica.port)
+async def test_a_primary_that_lives_on_as_replica_is_left(redis_server, connect):
+    old, new = redis_server(port=servers.free_port()), redis_server(port=servers.free_port())
+    await old.start()
+    await new.start()
+    await new.do("REPLICAOF", "127.0.0.1", old.port)
+    redis = await connect(f"redis://{old.where},{new.where}")
+    await new.do("REPLICAOF", "NO", "ONE")
+    await old.do("REPLICAOF", "127.0.0.1", new.port)
     assert await redis.run(0, "SET", "k", 1) == b"OK"
-    assert await redis_pair.replica.do("GET", "k") == b"1"
+    assert await new.do("GET", "k") == b"1"
 
 
-async def test_two_that_say_they_are_primary_are_told_of(redis_pair, connect, caplog):
-    await redis_pair.replica.do("REPLICAOF", "NO", "ONE")
-    await connect(redis_pair.url)
+async def test_two_that_say_they_are_primary_are_told_of(redis_server, connect, caplog):
+    one, other = redis_server(port=servers.free_port()), redis_server(port=servers.free_port())
+    await one.start()
+    await other.start()
+    await connect(f"redis://{one.where},{other.where}")
     assert "all say that they are the primary" in caplog.text
 
 

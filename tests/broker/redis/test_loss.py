@@ -71,7 +71,7 @@ async def test_run_ends_with_its_deadline(redis_server, connect):
 
 
 async def test_a_hung_server_is_noticed(redis_server, connect):
-    server = redis_server(appendfsync="everysec")
+    server = redis_server()
     await server.start()
     redis = await connect(server.url, silence=SHORT)
     server.pause()

@@ -44,12 +44,12 @@ server.register_function('push', function(keys, args) return server.call('RPUSH'
     assert last.refusal == "OOM"
 
 
-async def test_a_replica_is_refused(redis_pair, connect):
+async def test_a_replica_is_refused(replicated, connect):
     with (
         rpc.Deadline.after(timedelta(seconds=0.3)).applied(),
         pytest.raises(StoreRefuses, match="is a replica"),
     ):
-        await connect(redis_pair.replica.url)
+        await connect(replicated.replica.url)
 
 
 async def test_a_primary_that_becomes_a_replica(redis_server, connect):
@@ -102,7 +102,7 @@ def facts(**changes) -> Facts:
         "primary": True,
         "replicas": 0,
         "appends": True,
-        "run": "",
+        "build": "Redis 7.2.4",
         "syncs_first": True,
         "waits_for_disk": True,
         "eviction": "noeviction",

@@ -21,7 +21,7 @@ from weft.v1 import message_pb2
 DURABLE = message_pb2.DURABILITY_DURABLE
 REPLICATED = message_pb2.DURABILITY_REPLICATED
 
-# Seconds. With `everysec` the disk has it within a second or two.
+# Seconds. With `everysec` the disk has it within a second or two, if the server tells the truth.
 DISK_LIMIT = 5.0
 _WAITAOF: Command = (b"WAITAOF", 1, 0, int(DISK_LIMIT * 1000))
 _NO_DISK = "It is not known to be on disk; publish it again with the same id."
@@ -152,8 +152,8 @@ class Rounds:
         """Why the server cannot promise this now; None: it can."""
         if durability == DURABLE and not self.facts.durable:
             return StoreUnfit(
-                "Redis cannot tell when something is on disk: set `appendonly yes`, and either "
-                "`appendfsync always` or use Redis 7.2 or newer, or Valkey."
+                f"{self.facts.build} cannot tell when something is on disk: "
+                "set `appendonly yes` and `appendfsync always`."
             )
         if durability == REPLICATED and not self.facts.replicas:
             return NotSafe("No replica of Redis is connected; nothing was stored.")

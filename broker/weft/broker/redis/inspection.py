@@ -13,6 +13,8 @@ from weft.broker.redis.errors import StoreRefuses, StoreUnfit
 
 _LOG = logging.getLogger("weft.broker")
 _OLDEST = (7, 0)
+_PROBE_MS = 5000
+_SHORTEST_TRUTH = 0.9  # seconds
 _SYNCS_ON_REWRITE = [b"no-appendfsync-on-rewrite", b"no"]
 
 
@@ -22,22 +24,22 @@ class Facts:
 
     Attributes:
         version: Valkey says 7.2.4 here, whatever its own version is.
+        build: vendor and its own version.
         replicas: how many are connected and in step.
         appends: it writes a file at all.
         syncs_first: its file is on disk before any reply (`appendfsync always`).
-        waits_for_disk: it can tell when its file is on disk (WAITAOF: Redis 7.2, Valkey).
+        waits_for_disk: it can tell when its file is on disk (WAITAOF: Redis 7.2, Valkey); see `tells_truth`.
         eviction: `maxmemory-policy`.
-        run: changes when the server starts anew.
     """
 
     version: str
+    build: str
     primary: bool
     replicas: int
     appends: bool
     syncs_first: bool
     waits_for_disk: bool
     eviction: str
-    run: str
 
     @property
     def durable(self) -> bool:
@@ -59,9 +61,11 @@ async def inspect(connection: Connection) -> Facts:
     always, rewrite, waitaof = (None if isinstance(it, BaseException) else it for it in rest)
     info = _parse(said)
     syncs_first = always == [b"appendfsync", b"always"] and rewrite == _SYNCS_ON_REWRITE
+    valkey = info.get("valkey_version", "")
     appends = info.get("aof_enabled") == "1"
     return Facts(
         version=info.get("redis_version", ""),
+        build=f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version')}",
         primary=info.get("role") == "master",
         replicas=sum(
             "state=online" in value for key, value in info.items() if re.fullmatch(r"slave\d+", key)
@@ -70,8 +74,27 @@ async def inspect(connection: Connection) -> Facts:
         syncs_first=appends and syncs_first,
         waits_for_disk=appends and bool(waitaof and any(waitaof)),
         eviction=info.get("maxmemory_policy", ""),
-        run=info.get("run_id", ""),
     )
+
+
+async def tells_truth(durable: Connection, other: Connection, mark: str) -> bool:
+    """Whether WAITAOF waits for the disk. It may return too early: https://github.com/redis/redis/pull/13793.
+
+    With `everysec` a server begins to sync a second after it last began. So two writes, each made after the one before
+    was said to be on disk, take a second at least, if that is true. `other` is kept busy meanwhile, since a server
+    notices the end of a sync when something happens.
+    """
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    for number in range(2):
+        written = durable.send("SET", mark, number)
+        synced = durable.send("WAITAOF", 1, 0, _PROBE_MS)
+        while not synced.done():
+            await other.send("PING")
+        await written
+        if not (await synced)[0]:
+            return False
+    return clock() - begun >= _SHORTEST_TRUTH
 
 
 def check(facts: Facts, name: str) -> None:
@@ -96,6 +119,11 @@ def check(facts: Facts, name: str) -> None:
         )
     if not facts.appends:
         _LOG.warning("%s has `appendonly no`: its messages end with it. Set `appendonly yes`", name)
+    elif not facts.durable:
+        _LOG.error(
+            "%s (%s) cannot tell when something is on disk: durable messages are refused. Set `appendfsync always`",
+            *(name, facts.build),
+        )
 
 
 def _parse(info: bytes) -> dict[str, str]:

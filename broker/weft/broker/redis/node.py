@@ -125,15 +125,15 @@ class Node:
     async def attempt(self) -> None:
         """Tries to begin a session. Raises what came in the way."""
         address = await self._find()
-        session = await Session.open(address, self._terms, self._events)
+        session = await Session.open(address, self._terms, self._events, self._marks)
         session.on_lost(self._wake.set)
         try:
             await session.bells.subscribe(self._channels, together=not self._terms.cluster)
         except BaseException:
             await session.close()
             raise
-        session.rounds.marks = self._marks
         self.session = session
+        session.rounds.marks = self._marks
         self._why = ""
         self.ready.set()
         self._watchers.on_reset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from weft.broker.redis import inspection, library
 from weft.broker.redis.bells import BellConnection
@@ -25,6 +25,7 @@ class Terms:
         silence: seconds without an answer after which a server counts as hung.
         replica_limit: seconds after which a replica that has not answered has not got it.
         cluster: whether it is part of one.
+        truthful: what was found out about the WAITAOF of a build.
     """
 
     account: Account
@@ -33,6 +34,7 @@ class Terms:
     silence: float
     replica_limit: float
     cluster: bool
+    truthful: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +67,17 @@ class Session:
     ) -> None:
         self._terms = terms
         self._connections = (commands, durable, bells)
+        self._durable = durable
         self.commands = commands
         self.bells = bells
         self.rounds = Rounds(durable, terms.replica_limit, events.on_unsafe)
         self.facts: inspection.Facts
 
     @classmethod
-    async def open(cls, address: Address, terms: Terms, events: Events) -> Session:
-        """Connects, checks the server and loads the library.
+    async def open(
+        cls, address: Address, terms: Terms, events: Events, marks: tuple[str, ...]
+    ) -> Session:
+        """Connects, checks the server and loads the library. `marks`: keys of this server that we may write to.
 
         Raises:
             ConnectionLost: nobody answers there, or no longer.
@@ -98,6 +103,7 @@ class Session:
                 )
                 opened.append(bells)
                 session = cls(terms, commands, durable, bells, events)
+                session.rounds.marks = marks
                 await session._set_up()
         except BaseException:
             for connection in opened:
@@ -117,8 +123,19 @@ class Session:
 
     async def inspect(self) -> inspection.Facts:
         """Asks again what the server is: its replicas and settings change while it runs."""
-        self.facts = self.rounds.facts = await inspection.inspect(self.commands)
-        return self.facts
+        facts = await inspection.inspect(self.commands)
+        if facts.waits_for_disk and not facts.syncs_first:
+            facts = replace(facts, waits_for_disk=await self._tells_truth(facts.build))
+        self.facts = self.rounds.facts = facts
+        return facts
+
+    async def _tells_truth(self, build: str) -> bool:
+        known = self._terms.truthful
+        if build not in known:
+            if not (marks := self.rounds.marks):
+                return False
+            known[build] = await inspection.tells_truth(self._durable, self.commands, marks[0])
+        return known[build]
 
     @property
     def lost(self) -> bool:
