@@ -52,6 +52,18 @@ async def redis_pair(redis_program: Path, server_folder: Path) -> AsyncIterator[
         yield pair
 
 
+@pytest.fixture(params=["one", "replicated", "cluster"])
+def any_redis_url(
+    request: pytest.FixtureRequest,
+    redis_url: str,
+    replicated: servers.Pair,
+    redis_cluster: servers.Cluster,
+) -> str:
+    """A test with this runs three times: on one Redis, on a primary with its replica, and on a cluster."""
+    urls = {"one": redis_url, "replicated": replicated.url, "cluster": redis_cluster.url}
+    return urls[request.param]
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_pair(redis_program: Path, short_folder: Path) -> AsyncIterator[servers.Pair]:
     """A primary and its replica, for all tests that leave them as they were."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from tests.broker import servers
 
 from weft import rpc
 from weft.broker.errors import StoreUnavailable
@@ -103,6 +104,7 @@ def facts(**changes) -> Facts:
         "replicas": 0,
         "appends": True,
         "build": "Redis 7.2.4",
+        "cluster": False,
         "syncs_first": True,
         "waits_for_disk": True,
         "eviction": "noeviction",
@@ -112,9 +114,9 @@ def facts(**changes) -> Facts:
 
 def test_an_old_server_is_refused():
     with pytest.raises(StoreUnfit, match="7.0 or newer"):
-        check(facts(version="6.2.14"), "Redis")
-    check(facts(version="7.0.15"), "Redis")
-    check(facts(version="10.1"), "Redis")
+        check(facts(version="6.2.14"), "Redis", cluster=False)
+    check(facts(version="7.0.15"), "Redis", cluster=False)
+    check(facts(version="10.1"), "Redis", cluster=False)
 
 
 async def test_dangerous_settings_are_told_loudly(redis_server, connect, caplog):
@@ -125,3 +127,28 @@ async def test_dangerous_settings_are_told_loudly(redis_server, connect, caplog)
     assert "DELETES MESSAGES" in caplog.text
     assert "appendonly no" in caplog.text
     assert levels >= {logging.ERROR, logging.WARNING}
+
+
+async def test_a_cluster_is_named_as_one(redis_cluster, redis_server, connect):
+    with pytest.raises(StoreUnfit, match="redis-cluster://"):
+        await connect(redis_cluster.nodes[0].url)
+    server = redis_server(port=servers.free_port())
+    await server.start()
+    with pytest.raises(StoreUnfit, match="no cluster"):
+        await connect(f"redis-cluster://{server.where}")
+
+
+async def test_full_memory_does_not_make_deletions_unsafe(replicated, connect):
+    redis = await connect(replicated.url)
+    await redis.send_durably(0, "SET", "k", b"x" * 1000)
+    await replicated.primary.do("CONFIG", "SET", "maxmemory", 1)
+    try:
+        results = await asyncio.gather(
+            redis.send_durably(0, "DEL", "k"),
+            redis.send_durably(0, "SET", "k", 1),
+            return_exceptions=True,
+        )
+        assert results[0] == 1
+        assert isinstance(results[1], StoreRefuses)
+    finally:
+        await replicated.primary.do("CONFIG", "SET", "maxmemory", 0)

@@ -90,11 +90,14 @@ async def test_huge_commands(redis_url: str, connect):
     assert len(await redis.send(0, "SMEMBERS", "many")) == len(members)
 
 
-async def test_what_redis_cannot_take_is_refused_before_it_is_queued(redis_url: str, connect):
-    redis = await connect(redis_url)
-    with pytest.raises(TypeError):
-        redis.send(0, "SET", "k", object())  # type: ignore[arg-type]
-    assert await redis.send(0, "ECHO", "a") == b"a"
+async def test_what_cannot_be_sent_disturbs_no_other(any_redis_url: str, connect):
+    redis = await connect(any_redis_url)
+    right = redis.send_durably(0, "SET", "{w0}:k", b"a")
+    for send in (redis.send, redis.send_durably):
+        with pytest.raises(TypeError):
+            await send(0, "SET", "{w0}:k", object())
+    assert await right == b"OK"
+    assert await redis.send(0, "GET", "{w0}:k") == b"a"
 
 
 async def test_close_waits_for_what_is_under_way(redis_url: str):

@@ -20,8 +20,10 @@ from weft.broker.redis.durability import Held
 from weft.broker.redis.errors import (
     ConnectionLost,
     Redirected,
+    ReplyError,
     StoreRefuses,
     StoreUnavailable,
+    StoreUnfit,
 )
 from weft.broker.redis.node import Node, Watchers
 from weft.broker.redis.opening import ask
@@ -91,6 +93,8 @@ class Cluster:
             try:
                 self._apply(await self._owners())
                 break
+            except ReplyError as error:
+                raise StoreUnfit(f"This is no cluster: {error}") from error
             except StoreUnavailable:
                 if deadline.seconds() < _PAUSE:
                     raise
@@ -174,7 +178,7 @@ class Cluster:
                     said = await node.session.commands.send("CLUSTER", "NODES")
                 else:
                     terms = self._terms
-                    said = await ask(address, terms.account, terms.silence, "CLUSTER", "NODES")
+                    said = await ask(address, terms.account, "CLUSTER", "NODES")
         except TimeoutError:
             raise ConnectionLost(f"Redis at {address} does not answer.") from None
         assert isinstance(said, bytes)

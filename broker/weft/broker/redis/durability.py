@@ -24,6 +24,7 @@ REPLICATED = message_pb2.DURABILITY_REPLICATED
 # Seconds. With `everysec` the disk has it within a second or two, if the server tells the truth.
 DISK_LIMIT = 5.0
 _WAITAOF: Command = (b"WAITAOF", 1, 0, int(DISK_LIMIT * 1000))
+_MARK_SECONDS = 1_000_000_000
 _NO_DISK = "It is not known to be on disk; publish it again with the same id."
 _NO_REPLICA = "No replica has said that it has it; publish it again with the same id."
 
@@ -109,10 +110,15 @@ class _Mark:
         return False
 
     def set_result(self, result: Any, /) -> None:
-        """It is written."""
+        """1: it is written."""
+        if not result:
+            self._fail()
 
     def set_exception(self, exception: Exception, /) -> None:  # noqa: ARG002 whatever it is
         """It is not."""
+        self._fail()
+
+    def _fail(self) -> None:
         for barrier in self._barriers:
             barrier.broken = True
         self._failed()
@@ -147,6 +153,7 @@ class Rounds:
         self._next: list[Held] = []
         self._outstanding = 0
         self._scheduled = False
+        self._marked = ""
 
     def refusal(self, durability: int) -> Exception | None:
         """Why the server cannot promise this now; None: it can."""
@@ -172,7 +179,10 @@ class Rounds:
         for held in members:
             if held.asking:
                 self._connection.send(*ASKING).add_done_callback(seen)
-            self._connection.put(held, held.command)
+            try:
+                self._connection.put(held, held.command)
+            except (TypeError, ValueError) as error:  # it is nothing that Redis can be sent
+                held.set_exception(error)
         disk = [held for held in members if held.durability == DURABLE]
         replica = [held for held in members if held.durability == REPLICATED]
         barriers: list[tuple[_Barrier, Command]] = []
@@ -182,13 +192,20 @@ class Rounds:
             barriers.append((_Barrier(replica, _NO_REPLICA, self._ended), self._wait))
         self._outstanding = len(barriers)
         if self.marks:
-            mark = _Mark([barrier for barrier, _ in barriers], self._next_mark)
-            self._connection.put(mark, (b"SET", self.marks[0], 1))
+            self._mark([barrier for barrier, _ in barriers], self.marks[0])
         for barrier, command in barriers:
             self._connection.put(barrier, command)
 
+    def _mark(self, barriers: list[_Barrier], key: str) -> None:
+        """Writes, by a command that a server with full memory takes as well; it needs a key that is there."""
+        if self._marked != key:
+            self._connection.send(b"SET", key, 1).add_done_callback(seen)
+            self._marked = key
+        self._connection.put(_Mark(barriers, self._next_mark), (b"EXPIRE", key, _MARK_SECONDS))
+
     def _next_mark(self) -> None:
-        """This key is perhaps on its way to another node; there are more."""
+        """This key is gone, or on its way to another node; there are more."""
+        self._marked = ""
         self.marks = self.marks[1:] + self.marks[:1]
 
     def _ended(self, safe: bool) -> None:  # noqa: FBT001 a callback's one value

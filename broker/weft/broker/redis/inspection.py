@@ -34,6 +34,7 @@ class Facts:
 
     version: str
     build: str
+    cluster: bool
     primary: bool
     replicas: int
     appends: bool
@@ -66,6 +67,7 @@ async def inspect(connection: Connection) -> Facts:
     return Facts(
         version=info.get("redis_version", ""),
         build=f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version')}",
+        cluster=info.get("cluster_enabled") == "1",
         primary=info.get("role") == "master",
         replicas=sum(
             "state=online" in value for key, value in info.items() if re.fullmatch(r"slave\d+", key)
@@ -97,17 +99,19 @@ async def tells_truth(durable: Connection, other: Connection, mark: str) -> bool
     return clock() - begun >= _SHORTEST_TRUTH
 
 
-def check(facts: Facts, name: str) -> None:
+def check(facts: Facts, name: str, *, cluster: bool) -> None:
     """Refuses what cannot work, and says loudly what may lose messages.
 
     Raises:
-        StoreUnfit: it is too old.
+        StoreUnfit: it is too old, or part of a cluster when that was not said.
         StoreRefuses: it is a replica.
     """
     if _numbers(facts.version) < _OLDEST:
         raise StoreUnfit(
             f"{name} is Redis {facts.version}; Weft needs Redis 7.0 or newer, or Valkey."
         )
+    if facts.cluster and not cluster:
+        raise StoreUnfit(f"{name} is part of a cluster; its URL begins with redis-cluster://")
     if not facts.primary:
         raise StoreRefuses(f"READONLY {name} is a replica")
     if facts.eviction not in {"", "noeviction"}:

@@ -145,6 +145,7 @@ class Node:
             try:
                 if self.session is None:
                     await self.attempt()
+                    _LOG.info("Redis %s is available again", self.name)
                 failures = 0
                 await self._use(self.session)
             except Exception as error:  # noqa: BLE001 whatever it is, we try again
@@ -152,9 +153,8 @@ class Node:
                 self._note(error, failures)
             await self._drop()
             self._watchers.on_trouble()
-            if failures:
-                longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**failures)
-                await asyncio.sleep(random.uniform(_FIRST_PAUSE / 2, longest))  # noqa: S311 jitter
+            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 10))
+            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 jitter
 
     async def _use(self, session: Session | None) -> None:
         """Returns when the session is lost; meanwhile subscribes and asks how the server is."""
@@ -169,6 +169,10 @@ class Node:
                     await self._wake.wait()
             except TimeoutError:
                 continue
+            if (
+                not session.lost
+            ):  # who is woken by every refused message does not ask at once every time
+                await asyncio.sleep(_FIRST_PAUSE)
 
     def _note(self, error: Exception, failures: int) -> None:
         self._why = str(error)

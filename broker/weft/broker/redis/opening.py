@@ -12,6 +12,7 @@ from weft.broker.redis.errors import ConnectionLost, ReplyError, StoreUnfit
 from weft.broker.redis.url import Account, Address
 
 _CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 1.0
 _NAME = "weft-broker"
 
 AnyConnection = TypeVar("AnyConnection", bound=Connection)
@@ -45,14 +46,14 @@ async def introduce(connection: Connection, account: Account) -> None:
         await connection.send("CLIENT", "SETNAME", _NAME)
 
 
-async def ask(address: Address, account: Account, silence: float, *command: Argument) -> Any:
+async def ask(address: Address, account: Account, *command: Argument) -> Any:
     """The answer of a server to one question, over a connection of its own.
 
     Raises:
         StoreUnavailable: it does not answer.
         StoreUnfit: it does not know us.
     """
-    connection = await connect(lambda: Connection(address, silence), address)
+    connection = await connect(lambda: Connection(address, _ANSWER_SECONDS), address)
     try:
         await introduce(connection, account)
         return await connection.send(*command)

@@ -117,7 +117,9 @@ class Session:
             if self._terms.database:
                 await connection.send("SELECT", self._terms.database)
         await self.bells.send("HELLO", 3)
-        inspection.check(await self.inspect(), f"Redis at {self.commands.address}")
+        inspection.check(
+            await self.inspect(), f"Redis at {self.commands.address}", cluster=self._terms.cluster
+        )
         if self._terms.library:
             await library.load(self.commands, self._terms.library)
 

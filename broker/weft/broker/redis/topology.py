@@ -68,7 +68,7 @@ class Candidates:
     async def _roles(self) -> list[Any]:
         terms = self._terms
         return await asyncio.gather(
-            *(ask(address, terms.account, terms.silence, "ROLE") for address in self._addresses),
+            *(ask(address, terms.account, "ROLE") for address in self._addresses),
             return_exceptions=True,
         )
 
@@ -87,7 +87,7 @@ class Sentinels:
         for sentinel in self._addresses:
             try:
                 found = await ask(
-                    *(sentinel, Account(), self._terms.silence),
+                    *(sentinel, Account()),
                     *("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name),
                 )
             except StoreUnavailable as error:
