@@ -13,6 +13,7 @@ in one slot and a function can move messages between them atomically. KEY below 
     {w17}:done          stream of what is finished and not archived yet: q queue, o outcome, t finish time (ms),
                         c consumer, and l lease ids (their entries are in the streams still) or e an entry
     {w17}:r:<sender\0id>   reply to a message
+    {w17}:round         made by durable rounds, so that a barrier holds for duplicates too; one per primary
     {w17}:bell          channel (sharded publish/subscribe) that tells brokers of changes in the shard
 """
 

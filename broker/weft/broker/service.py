@@ -42,7 +42,11 @@ class BrokerService:
         """Adds the methods to a server; has the shape of generated `add_...Servicer_to_server` functions."""
         server.add_registered_method_handlers(
             _SERVICE.full_name,
-            {method.name: self._handler(method) for method in _SERVICE.methods},
+            {
+                method.name: self._handler(method)
+                for method in _SERVICE.methods
+                if any(hasattr(handler, method.name) for handler in self._handlers)
+            },
         )
 
     def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:

@@ -1,0 +1,84 @@
+"""A consumer within the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable
+
+from weft import rpc
+from weft.broker.delivery.leases import Lease
+from weft.broker.delivery.post import Post
+from weft.broker.layout import Entry
+
+log = logging.getLogger("weft.broker")
+
+Handler = Callable[[Entry], Awaitable[None]]
+
+
+class InternalConsumer:
+    """Gives messages to a function.
+
+    Args:
+        post: the queue it consumes.
+        handler: gets the entry; an rpc.Error of it is an attempt that failed.
+        credit: how many it handles at a time.
+    """
+
+    def __init__(self, post: Post, handler: Handler, credit: int) -> None:
+        self.consumer = "broker"
+        self._post = post
+        self._handler = handler
+        self._credit = credit
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._context = contextvars.Context()
+
+    @property
+    def room(self) -> int:
+        """How many messages it takes now."""
+        return self._credit - len(self._tasks)
+
+    def deliver(self, lease: Lease, message: bytes, published: int) -> None:
+        """Gives it one."""
+        entry = Entry(
+            message, lease.identity, lease.key, published=published, attempt=lease.attempt
+        )
+        task = asyncio.get_running_loop().create_task(
+            self._handle(lease, entry), context=self._context
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def flush(self) -> None:
+        """Nothing gathers here."""
+
+    async def close(self) -> None:
+        """Waits for what is in hand."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._post.wake()
+
+    async def _handle(self, lease: Lease, entry: Entry) -> None:
+        try:
+            await self._handler(entry)
+        except rpc.Error as failed:
+            self._fail(lease, f"{failed.reason}: {failed.message}")
+        except asyncio.CancelledError:
+            if self._post.leases.end(lease.lease_id) is not None:
+                self._post.retry(lease, attempt=lease.attempt)
+            raise
+        except Exception as failed:
+            log.exception("a message could not be handled", extra={"queue": self._post.queue.name})
+            self._fail(lease, type(failed).__name__)
+        else:
+            if self._post.leases.end(lease.lease_id) is not None:
+                self._post.ack(lease, lambda: None, consumer=self.consumer)
+
+    def _fail(self, lease: Lease, error: str) -> None:
+        if self._post.leases.end(lease.lease_id) is not None:
+            self._post.failed(lease, reason="MAX_ATTEMPTS", error=error)

@@ -1,0 +1,244 @@
+"""One Consume stream: credit, deliveries, settlements."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from weft import rpc
+from weft.broker.delivery.leases import Lease
+from weft.broker.delivery.post import Post
+from weft.broker.errors import LeaseExpired, LeaseUnknown
+from weft.rpc import status_proto
+from weft.v1 import broker_pb2 as pb
+from weft.wire.v1.frames_pb2 import Deliveries
+
+MOST_CREDIT = 100_000
+_MOST_BUFFERED = 4 * 1024 * 1024  # bytes that wait for a consumer that does not take them
+_MOST_FRAME = 1024 * 1024
+_MOST_DELAY_MS = 7 * 24 * 3600 * 1000
+_MOST_REASON = 64
+
+
+class Session:
+    """A consumer.
+
+    Args:
+        post: the queue it consumes.
+        consumer: its name, for people.
+        write: sends it a serialized frame; returns when the transport has taken it.
+        fresh: whether what waits to be sent may still be delivered.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        consumer: str,
+        write: Callable[[bytes], Awaitable[None]],
+        fresh: Callable[[], bool],
+    ) -> None:
+        self.consumer = consumer
+        self.credit = 0
+        self._post = post
+        self._write = write
+        self._fresh = fresh
+        self._outbox: list[tuple[Lease, bytes, int]] = []
+        self._buffered = 0
+        self._failures: list[bytes] = []
+        self._begun = 0  # settlements, in the order they came
+        self._settled = 0
+        self._safe: set[int] = set()
+        self._draining = False
+        self._said = 0
+        self._news = asyncio.Event()
+        self._written = asyncio.Event()
+
+    # -- what it is given
+
+    @property
+    def room(self) -> int:
+        """How many messages it takes now."""
+        return 0 if self._draining or self._buffered > _MOST_BUFFERED else self.credit
+
+    def deliver(self, lease: Lease, message: bytes, published: int) -> None:
+        """Gives it one."""
+        self.credit -= 1
+        self._buffered += len(message)
+        self._outbox.append((lease, message, published))
+
+    def flush(self) -> None:
+        """Says that this was all for now."""
+        if self._outbox:
+            self._news.set()
+
+    def drain(self) -> None:
+        """Tells it to settle what it has and to connect elsewhere."""
+        self._draining = True
+        self._news.set()
+
+    async def write(self) -> None:
+        """Sends what there is, all of it per frame, until cancelled."""
+        said_draining = False
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while True:
+                frame = Deliveries(settled=self._settled, failures=self._failures)
+                self._failures.clear()
+                if self._draining and not said_draining:
+                    frame.draining = said_draining = True
+                size = self._fill(frame)
+                await self._write(frame.SerializeToString())
+                self._buffered -= size
+                self._said = frame.settled
+                self._written.set()
+                if not self._outbox:
+                    break
+            if self.credit:
+                self._post.wake()
+
+    def _fill(self, frame: Deliveries) -> int:
+        if not self._outbox:
+            return 0
+        if not self._fresh():
+            # This process stood still: others may deliver these by now. `Post.recover` looks after them.
+            for lease, _, _ in self._outbox:
+                self._post.leases.end(lease.lease_id)
+            self._buffered = 0
+            self.credit += len(self._outbox)
+            self._outbox.clear()
+            return 0
+        add = frame.deliveries.add
+        size = count = 0
+        for lease, message, published in self._outbox:
+            add(
+                lease_id=lease.lease_id,
+                message=message,
+                attempt=lease.attempt,
+                publish_time_ms=published,
+            )
+            size += len(message)
+            count += 1
+            if size > _MOST_FRAME:
+                break
+        del self._outbox[:count]
+        return size
+
+    # -- what it says
+
+    def take(self, request: pb.ConsumeRequest) -> None:
+        """Takes a frame of the consumer.
+
+        Raises:
+            InvalidArgument: it is no frame that may come now, or a field is out of range.
+        """
+        if request.HasField("open"):
+            raise rpc.InvalidArgument("only the first frame opens", field="open")
+        if request.credit:
+            self.add_credit(request.credit)
+        self._settle(request)
+        self._post.wake()
+
+    def _settle(self, request: pb.ConsumeRequest) -> None:
+        for lease_id in request.ack:
+            if (lease := self._end(lease_id)) is not None:
+                self._post.ack(lease, self._done(), consumer=self.consumer)
+        for completion in request.complete:
+            if (lease := self._end(completion.lease_id)) is not None:
+                reply = completion.reply.SerializeToString()
+                self._post.ack(lease, self._done(), consumer=self.consumer, reply=reply)
+        for nack in request.nack:
+            self._nack(nack)
+        for reject in request.reject:
+            self._reject(reject)
+        for lease_id in request.extensions:
+            if (lease := self._held(lease_id)) is not None:
+                self._post.leases.extend(lease)
+                self._done()()
+
+    def add_credit(self, credit: int) -> None:
+        """Takes more deliveries.
+
+        Raises:
+            InvalidArgument: it would be too many.
+        """
+        if self.credit + credit > MOST_CREDIT:
+            raise rpc.InvalidArgument(
+                f"the sum of open credit may be {MOST_CREDIT:,} at most", field="credit"
+            )
+        self.credit += credit
+
+    def _nack(self, nack: pb.Nack) -> None:
+        delay = None
+        if nack.HasField("delay"):
+            delay = nack.delay.seconds * 1000 + nack.delay.nanos // 1_000_000
+            if not 0 <= delay <= _MOST_DELAY_MS:
+                raise rpc.InvalidArgument("must be from 0 to 7 days", field="nack.delay")
+        if (lease := self._end(nack.lease_id)) is None:
+            return
+        if nack.unused:
+            due = self._post.now_ms() + delay if delay else 0
+            self._post.retry(lease, self._done(), attempt=lease.attempt, due=due)
+        else:
+            error = nack.error or "its consumer gave no reason"
+            self._post.failed(
+                lease, self._done(), reason="MAX_ATTEMPTS", error=error, delay_ms=delay
+            )
+
+    def _reject(self, reject: pb.Reject) -> None:
+        if not 1 <= len(reject.reason) <= _MOST_REASON:
+            raise rpc.InvalidArgument(
+                f"must be 1 to {_MOST_REASON} characters", field="reject.reason"
+            )
+        if (lease := self._end(reject.lease_id)) is not None:
+            reply = reject.reply.SerializeToString() if reject.HasField("reply") else b""
+            self._post.kill(lease, reject.reason, reject.error, self._done(), reply=reply)
+
+    def _held(self, lease_id: str) -> Lease | None:
+        """A lease of this stream; otherwise the settlement has failed."""
+        named = lease_id.encode()
+        lease = self._post.leases.get(named)
+        if lease is not None and lease.holder is self:
+            return lease
+        error: rpc.Error
+        if self._post.leases.ran_out(named):
+            error = LeaseExpired(metadata={"lease_id": lease_id[:100]})
+        else:
+            error = LeaseUnknown(metadata={"lease_id": lease_id[:100]})
+        failure = pb.SettleFailure(lease_id=lease_id[:100], status=status_proto(error))
+        self._failures.append(failure.SerializeToString())
+        self._done()()
+        return None
+
+    def _end(self, lease_id: str) -> Lease | None:
+        lease = self._held(lease_id)
+        return None if lease is None else self._post.leases.end(lease.lease_id)
+
+    def _done(self) -> Callable[[], None]:
+        """Counts a settlement; the function says that it is safe."""
+        number = self._begun
+        self._begun += 1
+
+        def safe() -> None:
+            if number == self._settled:
+                self._settled += 1
+                while self._settled in self._safe:
+                    self._safe.remove(self._settled)
+                    self._settled += 1
+            else:
+                self._safe.add(number)
+            self._news.set()
+
+        return safe
+
+    async def settled(self) -> None:
+        """Returns when every settlement is safe and said so; for the end of a stream."""
+        while self._settled < self._begun or self._said < self._settled:
+            self._written.clear()
+            await self._written.wait()
+
+    def release(self) -> None:
+        """Puts back what was given to it and is not settled."""
+        for lease in self._post.leases.of(self):
+            self._post.leases.end(lease.lease_id)
+            self._post.retry(lease, attempt=lease.attempt)

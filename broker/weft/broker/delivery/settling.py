@@ -1,0 +1,98 @@
+"""Brings settlements to Redis: all that gathers while a call is under way goes with the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from weft import rpc
+from weft.broker.redis import ReplyError
+
+log = logging.getLogger("weft.broker")
+
+_MOST = 500  # settlements a call
+_UNDER_WAY = 2
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
+
+Item = TypeVar("Item")
+
+
+class Settler(Generic[Item]):
+    """Sends items in batches, over and over until Redis has taken them: every call may be sent twice.
+
+    Args:
+        send: takes a batch to Redis.
+    """
+
+    def __init__(self, send: Callable[[list[Item]], Awaitable[object]]) -> None:
+        self._send = send
+        self._items: list[Item] = []
+        self._done: list[Callable[[], None]] = []
+        self._under_way = 0
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.Context()  # of no call: its deadline is not that of a consumer
+
+    def put(self, item: Item, done: Callable[[], None]) -> None:
+        """Adds an item; `done` is called when it is safe."""
+        self._items.append(item)
+        self._done.append(done)
+        if not self._scheduled and self._under_way < _UNDER_WAY:
+            self._scheduled = True
+            self._loop.call_soon(self._flush, context=self._context)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is not safe yet."""
+        return bool(self._tasks or self._items)
+
+    async def settle(self) -> None:
+        """Returns when all is safe."""
+        while self.busy:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)
+
+    def cancel(self) -> None:
+        """Gives up what is under way."""
+        self._items.clear()
+        self._done.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._items and self._under_way < _UNDER_WAY:
+            items, done = self._items[:_MOST], self._done[:_MOST]
+            del self._items[:_MOST], self._done[:_MOST]
+            self._under_way += 1
+            task = self._loop.create_task(self._bring(items, done), context=self._context)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _bring(self, items: list[Item], done: list[Callable[[], None]]) -> None:
+        pause = _FIRST_PAUSE
+        try:
+            while True:
+                try:
+                    await self._send(items)
+                    break
+                except rpc.Unavailable:
+                    # The next try finds what the former one did, if it did anything.
+                    await asyncio.sleep(pause)
+                    pause = min(_LAST_PAUSE, pause * 2)
+                except ReplyError:
+                    log.exception(
+                        "Redis rejects a settlement; its messages will be delivered again"
+                    )
+                    break
+        finally:
+            self._under_way -= 1
+            self._flush()
+        for told in done:
+            told()

@@ -1,0 +1,178 @@
+"""A broker in one process: Redis, queues, publishing, delivery, topics and archive, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from datetime import timedelta
+from types import TracebackType
+from typing import Literal, Self
+
+from weft import rpc
+from weft.broker.bells import Bells
+from weft.broker.clock import Clock
+from weft.broker.delivery import Delivery
+from weft.broker.functions import SOURCE, Functions
+from weft.broker.publishing import Payloads, Publishing, Requests, Rounds
+from weft.broker.queue_admin import QueueAdmin
+from weft.broker.queues import Queues
+from weft.broker.redis import Redis
+from weft.broker.service import BrokerService
+from weft.broker.windows import Windows
+from weft.postgres import Database
+from weft.telemetry import Telemetry
+
+log = logging.getLogger("weft.broker")
+
+DEFAULT_ADDRESS = "127.0.0.1:7072"
+_SCHEMA = "broker"
+_SQL = "weft.broker.sql"
+_MAX_CALLS = 1_000_000  # consumers' streams last for ever
+_MAX_MESSAGE = 8 * 1024 * 1024
+_FRAME = 1024 * 1024  # what a frame takes beyond its largest message
+_GRACE = timedelta(seconds=5)
+
+
+class Broker:
+    """A running broker: `async with Broker(redis_url=..., database_url=...) as broker: broker.address`.
+
+    Args:
+        redis_url: where messages are; see weft.broker.redis.url.
+        database_url: PostgreSQL for the archive and large messages, schema "broker"; empty: there is neither.
+        address: "host:port" to serve on; port 0 takes any.
+        unknown_recipients: what becomes of a message to a queue that nobody made.
+        max_message: largest message, in bytes.
+        beat: how often it tells the other brokers that it lives; after six that are missed they take over.
+        grace: how long consumers may settle what they have in hand at stop.
+        telemetry: where calls and messages are counted; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        redis_url: str,
+        database_url: str = "",
+        address: str = DEFAULT_ADDRESS,
+        unknown_recipients: Literal["reject", "create"] = "reject",
+        max_message: int = _MAX_MESSAGE,
+        beat: timedelta = timedelta(seconds=1),
+        grace: timedelta = _GRACE,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self.address = address
+        self.instance = f"broker-{secrets.token_hex(6)}"
+        self._redis_url = redis_url
+        self._database_url = database_url
+        self._unknown_recipients = unknown_recipients
+        self._max_message = max_message
+        self._beat = beat
+        self._grace = grace
+        self._telemetry = telemetry
+        self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._running = asyncio.create_task(self._run(started), name="broker")
+        await asyncio.wait((self._running, started), return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            await self._running
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Drains: consumers settle what they have in hand; returns when all is closed."""
+        self._stop.set()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Returns when the broker has stopped; raises what made it fail."""
+        if self._running is not None:
+            await asyncio.shield(self._running)
+
+    async def _run(self, started: asyncio.Future[None]) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            database = await self._database(stack)
+            redis = await Redis.connect(self._redis_url, library=SOURCE)
+            stack.push_async_callback(redis.close)
+            bells = Bells(redis, self.instance)
+            clock = Clock()
+            functions = Functions(redis, self.instance, bells, archive=database is not None)
+            queues = Queues(redis, functions, bells)
+            payloads = Payloads(database)
+            rounds = Rounds(functions, clock)
+            publishing = Publishing(
+                rounds=rounds,
+                queues=queues,
+                clock=clock,
+                payloads=payloads,
+                unknown_recipients=self._unknown_recipients,
+                max_message=self._max_message,
+            )
+            delivery = Delivery(
+                redis=redis,
+                functions=functions,
+                queues=queues,
+                bells=bells,
+                clock=clock,
+                payloads=payloads,
+                instance=self.instance,
+                beat=self._beat,
+            )
+            windows = Windows(functions, queues)
+            service = BrokerService(
+                [
+                    publishing,
+                    Requests(publishing=publishing, run=redis.run, bells=bells, clock=clock),
+                    delivery,
+                    QueueAdmin(
+                        queues=queues,
+                        functions=functions,
+                        clock=clock,
+                        consumers=delivery.consumers,
+                        loss=lambda _: "",
+                    ),
+                ]
+            )
+            redis.listen(bells.heard, bells.reset)
+            await queues.load()
+            server = rpc.Server(
+                self.address,
+                telemetry=self._telemetry,
+                max_concurrency=_MAX_CALLS,
+                max_message_bytes=self._max_message + _FRAME,
+                trace_roots=False,
+            )
+            server.add(service.add_to, service)
+            stack.push_async_callback(delivery.close)
+            stack.push_async_callback(rounds.settle)
+            await server.start()
+            stack.push_async_callback(server.stop, self._grace)
+            stack.push_async_callback(delivery.drain, self._grace)
+            self.address = server.address
+            log.info(
+                "broker is serving", extra={"address": self.address, "instance": self.instance}
+            )
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(part.run()) for part in (queues, windows, delivery)]
+                started.set_result(None)
+                await self._stop.wait()
+                for task in running:
+                    task.cancel()
+
+    async def _database(self, stack: contextlib.AsyncExitStack) -> Database | None:
+        if not self._database_url:
+            return None
+        database = await Database.connect(self._database_url, schema=_SCHEMA)
+        stack.push_async_callback(database.close)
+        await database.migrate(package=_SQL)
+        return database
