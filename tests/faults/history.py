@@ -78,6 +78,8 @@ class Writer:
     ) -> None:
         """Adds an event to the next write."""
         now = time.monotonic_ns()
+        if note:
+            note = " ".join(note.split())
         self._lines.append(f"{kind}\t{now}\t{queue}\t{id}\t{key}\t{attempt}\t{lease}\t{note}\n")
 
     def write(self) -> None:

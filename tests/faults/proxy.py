@@ -90,7 +90,8 @@ class Pipe:
         self.link.bytes += len(data)
         data = self._damaged(data, trouble)
         if self.sink is not None and not self._waiting and not trouble.slows:
-            self.sink.write(data)
+            if not self.sink.is_closing():
+                self.sink.write(data)
             return
         self._waiting.append((self._loop.time() + trouble.delay, data))
         self._size += len(data)
@@ -123,6 +124,9 @@ class Pipe:
             self._timer.cancel()
             self._timer = None
         if self.sink is None or trouble.stall:
+            return
+        if self.sink.is_closing():
+            self._waiting.clear()
             return
         now = self._loop.time()
         while self._waiting:
@@ -174,8 +178,10 @@ class Joint:
         self.up.stop()
         self.down.stop()
         for transport in self._transports:
+            if transport.is_closing():
+                continue
             found = transport.get_extra_info("socket")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a unix socket has no reset
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             transport.abort()
 
@@ -254,7 +260,10 @@ class Proxy:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
-            answer = await self._obey(json.loads(line))
+            try:
+                answer = await self._obey(json.loads(line))
+            except Exception as error:  # noqa: BLE001 whoever asked has to know
+                answer = {"error": repr(error)}
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()
@@ -321,7 +330,10 @@ class Remote:
                 self._streams = await asyncio.open_unix_connection(self._control)
             reader, writer = self._streams
             writer.write(json.dumps(command).encode() + b"\n")
-            return cast("dict[str, Any]", json.loads(await reader.readline()))
+            answer = cast("dict[str, Any]", json.loads(await reader.readline()))
+        if "error" in answer:
+            raise RuntimeError(f"{command}: {answer['error']}")
+        return answer
 
     async def open(self, link: str, target: str, protocol: str = "opaque", listen: int = 0) -> int:
         """Makes a link; returns its port."""

@@ -1,0 +1,34 @@
+"""The processes of the suite: `python -m tests.faults.roles broker|producer|consumer JSON`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import uvloop
+from tests.faults import consumer, producer
+from tests.faults.connecting import stopping
+
+
+async def broker(settings: dict[str, Any]) -> None:
+    from weft.broker import Broker
+
+    stop = stopping()
+    async with Broker(**settings):
+        await stop.wait()
+
+
+async def produce(settings: dict[str, Any]) -> None:
+    await producer.Producer(producer.Settings(**settings), stopping()).run()
+
+
+async def consume(settings: dict[str, Any]) -> None:
+    await consumer.run(consumer.Settings(**settings), stopping())
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    roles = {"broker": broker, "producer": produce, "consumer": consume}
+    uvloop.run(roles[sys.argv[1]](json.loads(sys.argv[2])))
