@@ -211,8 +211,13 @@ class ConsumeRequest(_message.Message):
     NACK_FIELD_NUMBER: _builtins.int
     REJECT_FIELD_NUMBER: _builtins.int
     EXTENSIONS_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     credit: _builtins.int
     """Deliveries it can take beyond those it has been given credit for. Sum of what is open at most 100,000."""
+    leave: _builtins.bool
+    """The consumer is done: what it has not settled goes back at once, not as an attempt. The broker ends the stream when all
+    its settlements are safe. A stream that ends in any other way keeps its leases until they run out or are resumed.
+    """
     @_builtins.property
     def open(self) -> Global___ConsumeOpen:
         """Which queue."""
@@ -247,10 +252,11 @@ class ConsumeRequest(_message.Message):
         nack: _abc.Iterable[Global___Nack] | None = ...,
         reject: _abc.Iterable[Global___Reject] | None = ...,
         extensions: _abc.Iterable[_builtins.str] | None = ...,
+        leave: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "complete", b"complete", "credit", b"credit", "extensions", b"extensions", "nack", b"nack", "open", b"open", "reject", b"reject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "complete", b"complete", "credit", b"credit", "extensions", b"extensions", "leave", b"leave", "nack", b"nack", "open", b"open", "reject", b"reject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

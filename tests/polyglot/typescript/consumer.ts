@@ -22,6 +22,7 @@ stream.on("data", (frame: ConsumeResponse) => {
   }
   // Done is when the broker says that every acknowledgement is safe.
   if (handled === count && frame.settled === count) {
+    stream.write(ConsumeRequest.fromPartial({ leave: true }));
     stream.end();
   }
 });

@@ -35,7 +35,7 @@ const message = (number: number): Message =>
     method: "/weft.echo.v1.EchoService/Say",
     key: `key-${number % 3}`,
     priority: Priority.PRIORITY_NORMAL,
-    payload: Buffer.from(SayRequest.encode({ text: `hello ${number}` } as SayRequest).finish()),
+    payload: Buffer.from(SayRequest.encode(SayRequest.fromPartial({ text: `hello ${number}` })).finish()),
   });
 const numbers = [...Array(count).keys()];
 // The first one twice: the broker knows it by its id.

@@ -100,7 +100,8 @@ class Delivery:
 
     async def Consume(self, requests: AsyncIterator[pb.ConsumeRequest], context: Context) -> None:
         """See broker.proto."""
-        first = await anext(aiter(requests), None)
+        frames = aiter(requests)
+        first = await anext(frames, None)
         if first is None or not first.HasField("open"):
             raise rpc.InvalidArgument("the first frame has it", field="open")
         post = await self._opened(first.open)
@@ -112,16 +113,15 @@ class Delivery:
         self._sessions.add(session)
         post.join(session)
         writing = asyncio.create_task(session.write())
-        graceful = False
         try:
             first.ClearField("open")
             session.take(first)
             if self._draining:
                 session.drain()
-            async for request in requests:
+            leaving = first.leave
+            while not leaving and (request := await anext(frames, None)) is not None:
                 session.take(request)
-            graceful = True
-            session.release()
+                leaving = request.leave
             await session.settled()
         finally:
             post.leave(session)
@@ -130,14 +130,6 @@ class Delivery:
                 self._idle.set()
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
-            log.debug(
-                "a consumer left",
-                extra={
-                    "queue": post.queue.name,
-                    "consumer": session.consumer,
-                    "graceful": graceful,
-                },
-            )
 
     def consumers(self, queue: str) -> list[pb.ConsumerStatus]:
         """Who consumes a queue at this broker."""

@@ -137,6 +137,9 @@ class Session:
         if request.credit:
             self.add_credit(request.credit)
         self._settle(request)
+        if request.leave:
+            self._draining = True
+            self._release()
         self._post.wake()
 
     def _settle(self, request: pb.ConsumeRequest) -> None:
@@ -237,7 +240,7 @@ class Session:
             self._written.clear()
             await self._written.wait()
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Puts back what was given to it and is not settled."""
         for lease in self._post.leases.of(self):
             self._post.leases.end(lease.lease_id)
