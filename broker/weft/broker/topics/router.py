@@ -1,0 +1,182 @@
+r"""Copies messages of topics to the queues that subscribe.
+
+A message is copied under its own id, so whatever is copied again, after a router died or a copy was refused, is a
+duplicate to the queues that have it. It is acknowledged when every copy is accepted. What was accepted beside a copy that
+was refused is written down, since retries may take longer than a dedupe window:
+
+    {w17}:f:<sender\0id>   set of queues that have their copy, for a week
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+from weft import rpc
+from weft.broker import layout
+from weft.broker.clock import Clock
+from weft.broker.layout import Entry
+from weft.broker.queues import CONFIG_SHARD, Queue, Queues
+from weft.broker.topics.subscriptions import Subscriptions
+from weft.v1 import message_pb2
+from weft.wire.v1.frames_pb2 import Routing
+
+log = logging.getLogger("weft.broker")
+
+_QUEUES = "{weft}:queues"  # see weft.broker.queues
+_NOTES_LAST = timedelta(days=7)
+# Ids of younger messages are in every dedupe window, and a first attempt has no notes.
+_YOUNG = timedelta(seconds=30)
+_MOST_NAMED = 5
+
+
+class CopiesRefused(rpc.Unavailable):
+    """Some queues did not take their copy."""
+
+    reason = "COPIES_REFUSED"
+
+
+class Runs(Protocol):
+    """What is used of weft.broker.redis.Redis."""
+
+    async def run(self, shard: int, *command: bytes | str | float) -> Any:
+        """Sends a command that may be sent twice."""
+
+
+class Copies(Protocol):
+    """What is used of weft.broker.publishing.Publishing."""
+
+    def copy(self, queue: Queue, entry: Entry) -> Awaitable[bool]:
+        """Puts a copy of an entry into another queue; whether it was there already."""
+
+
+class Stores(Protocol):
+    """What is used of weft.broker.publishing.Payloads."""
+
+    def too_large(self, entry: Entry) -> bool:
+        """Whether the message must go to PostgreSQL."""
+
+    async def store(self, entry: Entry) -> None:
+        """Puts the message into PostgreSQL and leaves its id in the entry."""
+
+
+class Router:
+    """Routes.
+
+    Args:
+        redis: has the notes.
+        subscriptions: tell which queues get a copy.
+        queues: all there are.
+        publishing: takes the copies.
+        payloads: keep the large ones.
+        clock: the broker's.
+    """
+
+    def __init__(
+        self,
+        *,
+        redis: Runs,
+        subscriptions: Subscriptions,
+        queues: Queues,
+        publishing: Copies,
+        payloads: Stores,
+        clock: Clock,
+    ) -> None:
+        self._redis = redis
+        self._subscriptions = subscriptions
+        self._queues = queues
+        self._publishing = publishing
+        self._payloads = payloads
+        self._clock = clock
+
+    async def route(self, shard: int, entry: Entry) -> None:
+        """Copies a message of a topic queue in `shard`; returns when all copies are accepted.
+
+        Raises:
+            CopiesRefused: the message must be tried again.
+            rpc.Unavailable: the same.
+        """
+        await self._subscriptions.fresh()
+        head = Routing.FromString(entry.message)
+        targets = self._subscriptions.queues_for(head.topic)
+        if not targets:
+            return
+        notes = f"{layout.tag(shard)}:f:".encode() + entry.identity
+        age = self._clock.now_ms() - entry.published
+        seasoned = entry.attempt > 1 or age > _YOUNG.total_seconds() * 1000
+        if seasoned:
+            have = await self._redis.run(shard, "SMEMBERS", notes)
+            targets -= {name.decode() for name in have}
+        queues = [queue for name in sorted(targets) if (queue := await self._queue(name, head))]
+        original = _original(entry, head)
+        answers = await asyncio.gather(
+            *(self._copy(queue, original) for queue in queues), return_exceptions=True
+        )
+        refusals = _refusals(queues, answers)
+        if not refusals:
+            if seasoned:
+                await self._redis.run(shard, "DEL", notes)
+            return
+        accepted = [queue.name for queue in queues if queue.name not in refusals]
+        if accepted:
+            await self._redis.run(shard, "SADD", notes, *accepted)
+            span = int(_NOTES_LAST.total_seconds())
+            await self._redis.run(shard, "EXPIRE", notes, span)
+        raise CopiesRefused(_summary(refusals, len(queues)))
+
+    async def _queue(self, name: str, head: Routing) -> Queue | None:
+        """The queue of a subscription, also if another broker made it a moment ago."""
+        found = self._queues.get(name)
+        if found is None and await self._redis.run(CONFIG_SHARD, "HEXISTS", _QUEUES, name):
+            await self._queues.load()
+            found = self._queues.get(name)
+        if found is None:
+            log.warning(
+                "a subscription's queue is gone: it gets no copy",
+                extra={"queue": name, "topic": head.topic},
+            )
+        return found
+
+    async def _copy(self, queue: Queue, original: Entry) -> None:
+        copy = Entry(
+            original.message,
+            original.identity,
+            original.key,
+            original.priority,
+            expires=original.expires,
+        )
+        if self._payloads.too_large(copy):
+            await self._payloads.store(copy)
+        await self._publishing.copy(queue, copy)
+
+
+def _original(entry: Entry, head: Routing) -> Entry:
+    """The entry as its publisher asked for it; what is handed to an internal consumer has not all of it."""
+    return Entry(
+        entry.message,
+        entry.identity,
+        entry.key,
+        head.priority or message_pb2.PRIORITY_NORMAL,
+        expires=head.expire_time.ToMilliseconds() if head.HasField("expire_time") else 0,
+    )
+
+
+def _refusals(
+    queues: Sequence[Queue], answers: Sequence[BaseException | None]
+) -> dict[str, rpc.Error]:
+    refused: dict[str, rpc.Error] = {}
+    for queue, answer in zip(queues, answers, strict=True):
+        if isinstance(answer, rpc.Error):
+            refused[queue.name] = answer
+        elif answer is not None:
+            raise answer
+    return refused
+
+
+def _summary(refusals: dict[str, rpc.Error], count: int) -> str:
+    named = ", ".join(f"{name}: {why.reason}" for name, why in list(refusals.items())[:_MOST_NAMED])
+    more = ", ..." if len(refusals) > _MOST_NAMED else ""
+    return f"{len(refusals)} of {count} queues did not take their copy ({named}{more})"
