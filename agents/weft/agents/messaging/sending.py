@@ -1,0 +1,203 @@
+"""Sends skills as durable messages: what `weft.agents.Mesh` offers beside the stubs."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message as AnyMessage
+
+from weft import rpc
+from weft.agents.messaging.addresses import Addresses
+from weft.agents.messaging.publisher import Publisher, Receipt
+from weft.agents.messaging.skills import Method, RequestT, ResponseT, skill_of
+from weft.rpc import error_from_call, error_from_status
+from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
+
+_WAIT = timedelta(seconds=30)
+
+
+class Sending:
+    """Sends messages to agents and topics. Made at the first use, closed with the mesh.
+
+    Args:
+        brokers: "host:port" of each broker, joined by commas.
+        sender: who sends.
+    """
+
+    def __init__(self, brokers: str, *, sender: str) -> None:
+        self._sender = sender
+        self._addresses = Addresses(brokers)
+        self._publisher = Publisher(brokers, sender=sender)
+        self._channel: rpc.Channel | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._publisher.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._publisher.close()
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def send(
+        self,
+        method: Method[RequestT, Any],
+        request: RequestT,
+        *,
+        to: str = "",
+        id: str = "",  # noqa: A002 the CloudEvents name
+        key: str = "",
+        delay: timedelta | None = None,
+        expires_in: timedelta | None = None,
+        priority: message_pb2.Priority.ValueType = message_pb2.PRIORITY_UNSPECIFIED,
+        durability: message_pb2.Durability.ValueType = message_pb2.DURABILITY_UNSPECIFIED,
+        reply_to: str = "",
+    ) -> Receipt:
+        """Sends a request to a skill and returns when it is accepted: it will be handled, at least once.
+
+        Args:
+            method: of the generated Servicer, such as TriageServiceServicer.Classify.
+            request: its request.
+            to: agent that handles it; by default the one its contract names.
+            id: the same one again is the same message.
+            key: messages of one key are handled in order.
+            delay: not handled before.
+            expires_in: not handled after.
+            priority: how urgent it is.
+            durability: what it survives once accepted; by default what its queue says.
+            reply_to: queue the response is published to.
+
+        Raises:
+            rpc.Error: it was not accepted.
+        """
+        skill = skill_of(method)
+        message = _message(request, key=key, id=id, delay=delay, expires_in=expires_in)
+        message.recipient, message.method = to or skill.agent, skill.path
+        message.priority, message.durability = priority, durability
+        message.reply_to = reply_to
+        return await self._publisher.publish(message)
+
+    async def publish(
+        self,
+        topic: str,
+        event: AnyMessage,
+        *,
+        id: str = "",  # noqa: A002 the CloudEvents name
+        key: str = "",
+        delay: timedelta | None = None,
+        expires_in: timedelta | None = None,
+    ) -> Receipt:
+        """Publishes an event to a topic; every subscription that matches gets a copy."""
+        message = _message(event, key=key, id=id, delay=delay, expires_in=expires_in)
+        message.topic = topic
+        return await self._publisher.publish(message)
+
+    async def publish_message(self, message: message_pb2.Message) -> Receipt:
+        """Publishes a message made by hand."""
+        return await self._publisher.publish(message)
+
+    async def request(
+        self,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        to: str = "",
+        id: str = "",  # noqa: A002 the CloudEvents name
+        key: str = "",
+        timeout: timedelta | None = None,
+        priority: message_pb2.Priority.ValueType = message_pb2.PRIORITY_UNSPECIFIED,
+    ) -> ResponseT:
+        """Sends a request to a skill and waits for its response; the broker may die on the way, and so may the agent.
+
+        Raises:
+            rpc.Error: what the handler ended with; DeadlineExceeded: nobody answered in time.
+        """
+        skill = skill_of(method)
+        message = _message(request, key=key, id=id or uuid.uuid4().hex, sender=self._sender)
+        message.recipient, message.method, message.priority = (
+            to or skill.agent,
+            skill.path,
+            priority,
+        )
+        deadline = rpc.Deadline.after(timeout or _WAIT).min(rpc.Deadline.current())
+        with deadline.applied():
+            answer = await self._call("Request", broker_pb2.RequestRequest(message=message))
+        reply: message_pb2.Reply = answer.reply
+        if reply.WhichOneof("outcome") == "error":
+            raise error_from_status(reply.error)
+        response = skill.response.FromString(reply.payload)
+        return response  # type: ignore[return-value]  # the class is that of the method's response
+
+    async def broadcast(
+        self,
+        pattern: str,
+        method: Method[RequestT, Any],
+        request: RequestT,
+        *,
+        id: str = "",  # noqa: A002 the CloudEvents name
+    ) -> list[str]:
+        """Sends a request to every agent whose name matches; the names of those that get it."""
+        message = _message(request, id=id or uuid.uuid4().hex, sender=self._sender)
+        message.method = skill_of(method).path
+        answer = await self._call(
+            "Broadcast", broker_pb2.BroadcastRequest(message=message, pattern=pattern)
+        )
+        return list(answer.queues)
+
+    async def _call(self, name: str, request: Any) -> Any:
+        """Calls a broker, and the next one if it is gone: every call here may be made twice."""
+        while True:
+            if self._channel is None:
+                self._channel = self._addresses.channel()
+            call: Callable[..., Any] = getattr(
+                broker_pb2_grpc.BrokerServiceStub(self._channel), name
+            )
+            try:
+                return await call(request)
+            except grpc.aio.AioRpcError as failed:
+                deadline = rpc.Deadline.current()
+                if failed.code() is not grpc.StatusCode.UNAVAILABLE or deadline is None:
+                    raise error_from_call(failed) from None
+                pause = self._addresses.failed()
+                if deadline.seconds() <= pause:
+                    raise error_from_call(failed) from None
+                lost, self._channel = self._channel, None
+                await lost.close()
+                await asyncio.sleep(pause)
+
+
+def _message(
+    content: AnyMessage,
+    *,
+    id: str = "",  # noqa: A002 the CloudEvents name
+    key: str = "",
+    sender: str = "",
+    delay: timedelta | None = None,
+    expires_in: timedelta | None = None,
+) -> message_pb2.Message:
+    message = message_pb2.Message(
+        id=id, key=key, sender=sender, payload=content.SerializeToString()
+    )
+    now = datetime.now(UTC)
+    message.time.FromDatetime(now)
+    if delay is not None:
+        message.not_before.FromDatetime(now + delay)
+    if expires_in is not None:
+        message.expire_time.FromDatetime(now + expires_in)
+    call = rpc.current_call()
+    if call is not None:
+        message.traceparent, message.conversation = call.traceparent, call.conversation
+        if call.identity is not None:
+            message.identity.CopyFrom(call.identity)
+    return message
