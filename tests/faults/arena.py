@@ -32,7 +32,7 @@ _KILLED = -signal.SIGKILL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a round is made of. `plant`: a bug that the broker is asked to have."""
+    """What a round is made of. `beat`: of the brokers, in seconds. `plant`: a bug that they are asked to have."""
 
     seed: int = 0
     rate: float = 450.0
@@ -41,6 +41,7 @@ class Setup:
     consumers: int = 2
     askers: int = 2
     appendfsync: str = "always"
+    beat: float = 0.5
     plant: str = ""
     database_url: str = ""
     only: tuple[str, ...] = ()
@@ -173,7 +174,7 @@ class Arena:
         settings: dict[str, Any] = {
             "redis_url": f"redis://127.0.0.1:{port}",
             "address": address,
-            "name": f"broker-{number}",
+            "beat": self.setup.beat,
         }
         if self.setup.database_url:
             settings["database_url"] = self.setup.database_url
@@ -198,7 +199,7 @@ class Arena:
             addresses=self._proxied["pub"],
             seed=self.setup.seed,
             rate=self.setup.rate / self.setup.producers,
-            askers=self.setup.askers,
+            askers=self.setup.askers if workload.ASK in self.setup.queues else 0,
             only=list(self.setup.only),
         )
         return self._role("producer", f"producer-{number}", asdict(settings))
@@ -226,9 +227,13 @@ class Arena:
     async def _make_queues(self) -> None:
         async with self._admin() as stub:
             for queue, policy in workload.policies().items():
+                if queue not in self.setup.queues:
+                    continue
                 request = broker_pb2.SetQueueRequest(queue=queue, policy=policy)
                 await stub.SetQueue(request, timeout=20, wait_for_ready=True)
             for subscription in workload.subscriptions():
+                if subscription.queue not in self.setup.queues:
+                    continue
                 wanted = broker_pb2.SubscribeRequest(subscription=subscription)
                 await stub.Subscribe(wanted, timeout=20, wait_for_ready=True)
 

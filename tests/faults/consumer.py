@@ -114,6 +114,7 @@ class QueueConsumer:
         self._frame = Frame()
         self._unsettled: deque[tuple[str, Held, int]] = deque()
         self._settled = 0
+        self._failed: dict[str, status_pb2.Status] = {}  # may come before all up to it are settled
         self._something = asyncio.Event()
         self._draining = False
         self._opened = False
@@ -136,7 +137,7 @@ class QueueConsumer:
         return self.ending and not self._held
 
     async def _converse(self, stub: Any) -> None:
-        self._frame, self._unsettled, self._settled = Frame(), deque(), 0
+        self._frame, self._unsettled, self._settled, self._failed = Frame(), deque(), 0, {}
         self._draining = self._opened = False
         call = stub.Consume()
         resumed = time.monotonic_ns()
@@ -205,11 +206,11 @@ class QueueConsumer:
     def _on_response(self, response: broker_pb2.ConsumeResponse, resumed: int) -> None:
         if response.HasField("opened"):
             self._on_opened(response.opened, resumed)
-        failed = {failure.lease_id: failure.status for failure in response.failures}
+        self._failed.update((failure.lease_id, failure.status) for failure in response.failures)
         while self._settled < response.settled:
             self._settled += 1
             kind, held, sent = self._unsettled.popleft()
-            self._on_settled(kind, held, sent, failed.get(held.lease))
+            self._on_settled(kind, held, sent, self._failed.get(held.lease))
         for delivery in response.deliveries:
             self._on_delivery(delivery)
         self._draining |= response.draining
@@ -285,6 +286,8 @@ class QueueConsumer:
 
     def _finish(self, held: Held) -> None:
         held.settlement = self._settlement(held)
+        if held in self._frame.extend:  # it would fail behind its settlement
+            self._frame.extend.remove(held)
         self._frame.add(held)
         self._frame.credit += not self.ending
 

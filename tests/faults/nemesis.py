@@ -38,6 +38,7 @@ class Nemesis:
         self.cuts = 0
         self.faults = (
             Fault("kill broker", 8, self.kill_broker),
+            Fault("end broker", 2, self.end_broker),
             Fault("kill consumer", 6, self.kill_consumer),
             Fault("kill producer", 5, self.kill_producer),
             Fault("kill redis", 5, self.kill_redis),
@@ -113,6 +114,15 @@ class Nemesis:
 
     async def kill_broker(self) -> None:
         await self._kill_some("broker")
+
+    async def end_broker(self) -> None:
+        """As whoever deploys a new one would."""
+        async with self._victim("broker") as child:
+            if child is not None:
+                child.ask_to_end()
+                if not await child.ended(15):
+                    self._arena.crashes.append(f"a broker did not end: {child.said()[-2_000:]}")
+                    child.kill()
 
     async def kill_consumer(self) -> None:
         await self._kill_some("consumer")

@@ -24,6 +24,7 @@ _TICK = 0.015
 _FRAME = 200
 _MOST_OPEN = 3_000
 _BEHIND = 2.0  # seconds of its rate that a producer catches up with after an outage
+_MOST_WAITING = 30.0  # seconds for which a request is repeated
 _REPEATED = 0.02  # of the accepted messages are published again
 _AGAIN = frozenset(code.value[0] for code in AGAIN)
 _PIPELINED = frozenset({"hot"})  # queues whose keys have several messages on their way
@@ -226,22 +227,21 @@ class Producer:
         """Makes requests, each until it has its outcome, and some of them once more."""
         while self._asked or not self._stop.is_set():
             name = self._asked.popleft() if self._asked else self._new_question()
-            outcome = await self._ask(name)
-            self._history.note("answer", workload.ASK, name, note=outcome)
-            self._history.write()
+            await self._ask(name)
             if self._choice.random() < 0.1:
-                self._history.note("answer", workload.ASK, name, note=await self._ask(name))
-                self._history.write()
+                await self._ask(name)
             await asyncio.sleep(self._choice.uniform(0, 0.1))
 
     def _new_question(self) -> str:
         return f"{self._settings.name}-ask-{next(self._numbers)}"
 
-    async def _ask(self, name: str) -> str:
+    async def _ask(self, name: str) -> None:
+        """Until there is an outcome, or for so long that there will be none."""
         message = workload.asked(name).message(self._settings.name)
         request = broker_pb2.RequestRequest(message=message)
-        while True:
-            self._history.note("ask", workload.ASK, name)
+        until = time.monotonic() + _MOST_WAITING
+        while time.monotonic() < until:
+            self._history.note("ask", workload.ASK, name, note="expires=1")
             self._history.write()
             async with channel(self._addresses.next()) as found:
                 try:
@@ -251,9 +251,13 @@ class Producer:
                 except grpc.aio.AioRpcError as error:
                     if not worth_again(error):
                         raise
-                    await asyncio.sleep(self._choice.uniform(0, 0.2))
-                    continue
-            return outcome_of(response.reply)
+                else:
+                    self._history.note(
+                        "answer", workload.ASK, name, note=outcome_of(response.reply)
+                    )
+                    self._history.write()
+                    return
+            await asyncio.sleep(self._choice.uniform(0, 0.2))
 
 
 def outcome_of(reply: message_pb2.Reply) -> str:

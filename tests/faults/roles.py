@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from datetime import timedelta
 from typing import Any
 
 import uvloop
@@ -16,7 +17,8 @@ async def broker(settings: dict[str, Any]) -> None:
     from weft.broker import Broker
 
     stop = stopping()
-    async with Broker(**settings):
+    beat = timedelta(seconds=settings.pop("beat"))
+    async with Broker(beat=beat, **settings):
         await stop.wait()
 
 

@@ -84,6 +84,7 @@ def promises(setup: Setup, *, strict: bool = True, loss: bool = False) -> Promis
         window=int(workload.WINDOW.total_seconds() * 1e9),
         max_attempts={"mortal": workload.MORTAL_ATTEMPTS},
         strict=strict,
+        told=False,
         loss=loss,
     )
 

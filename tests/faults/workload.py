@@ -140,5 +140,7 @@ def plan(name: str, made: int | None = None, only: tuple[str, ...] = ()) -> Plan
 
 
 def asked(name: str) -> Plan:
-    """A request of an id."""
-    return Plan(name, 0, ASK, (ASK,), size=random.Random(name).randint(20, 300))
+    """A request of an id. It may be made again for long, so it does not expire with the first caller's patience."""
+    now = time.monotonic_ns()
+    size = random.Random(name).randint(20, 300)
+    return Plan(name, now, ASK, (ASK,), size=size, expires=now + 120 * 10**9)
