@@ -12,17 +12,23 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from google.protobuf import descriptor_pool
+
 from weft import rpc
 from weft.agents.contract import Contract, contract_of
 from weft.agents.mesh import Mesh
+from weft.agents.messaging.consumer import Consumer, Handler
+from weft.agents.messaging.dispatch import Dispatch, by_message, by_message_only
+from weft.agents.messaging.subscribed import Topic, TopicHandler, subscribe
 from weft.agents.registration import Registration
 from weft.telemetry import Telemetry
-from weft.v1 import agent_pb2
+from weft.v1 import agent_pb2, options_pb2
 
 log = logging.getLogger("weft.agents")
 
 # How long clients need to hear of DRAINING before the port may close: the registry's push takes 5 to 20 ms.
 _PROPAGATION = timedelta(milliseconds=100)
+_MOST_IN_HAND = 100  # messages of a queue: what one replica holds, the others do not get
 
 
 class Host:
@@ -33,8 +39,11 @@ class Host:
             await host.start()
             await host.wait()
 
+    Skills that are delivered by message are consumed from the queue of their agent and handled like calls.
+
     Args:
         registry: address of the registry.
+        brokers: "host:port" of each broker, joined by commas; empty: no messages.
         listen: "host:port" to serve on; port 0 takes any.
         telemetry: where calls are counted and traced.
         zone: failure domain of this process.
@@ -45,13 +54,18 @@ class Host:
         self,
         *,
         registry: str,
+        brokers: str = "",
         listen: str = "127.0.0.1:0",
         telemetry: Telemetry | None = None,
         zone: str = "",
         drain: timedelta = timedelta(seconds=10),
     ) -> None:
         self.server = rpc.Server(listen, telemetry=telemetry)
-        self.mesh = Mesh(registry, telemetry=telemetry)
+        self.mesh = Mesh(registry, brokers=brokers, sender=_sender(), telemetry=telemetry)
+        self._brokers = brokers
+        self._topics: list[Topic] = []
+        self._consumers: list[Consumer] = []
+        self._own: rpc.Channel | None = None
         self._registry = registry
         self._zone = zone
         self._drain = drain
@@ -91,7 +105,13 @@ class Host:
         contract = contract_of(servicer)
         load = rpc.LoadMeter(max_concurrency or contract.max_concurrency)
         name = agent or contract.agent
-        self.server.add(contract.add_to_server, servicer, load=load, agent=name)
+        only = {
+            path: delivery
+            for path, delivery in _skills_by_message(contract).items()
+            if delivery == options_pb2.DELIVERY_MESSAGE
+        }
+        add = by_message_only(contract.add_to_server, only) if only else contract.add_to_server
+        self.server.add(add, servicer, load=load, agent=name)
         service = agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
         instance = agent_pb2.Instance(
             instance_id=uuid.uuid4().hex,
@@ -105,6 +125,22 @@ class Host:
         )
         self._agents.append((instance, contract, load))
         return name
+
+    def on(self, topic: str, handler: TopicHandler, *, name: str = "") -> None:
+        """Handles events before `start`: a durable subscription of the first agent of this host.
+
+        Args:
+            topic: words joined by dots; "*" stands for one, ">" at the end for one or more.
+            handler: an async function of the event, typed by its first parameter, and the delivery if it takes one.
+            name: of the subscription behind the agent's; by default the handler's.
+        """
+        if not self._agents:
+            raise ValueError("add an agent first: the subscription is in its name")
+        if not self._brokers:
+            raise ValueError("this host has no broker, and topics need one")
+        agent = self._agents[0][0].agent
+        own = name or getattr(handler, "__name__", "handler").strip("_").replace("_", "-").lower()
+        self._topics.append(Topic(pattern=topic, name=f"{agent}.{own}", handler=handler))
 
     async def start(self, *, within: timedelta = timedelta(seconds=30)) -> None:
         """Serves, registers, and returns when callers can find the agents.
@@ -133,6 +169,38 @@ class Host:
             registered.cancel()
         if self._holding.done():
             await self._holding
+        await self._consume()
+
+    async def _consume(self) -> None:
+        """Begins to handle messages."""
+        given = [
+            (instance.agent, load, skills)
+            for instance, contract, load in self._agents
+            if (skills := _skills_by_message(contract))
+        ]
+        if given and not self._brokers:
+            names = [agent for agent, _, _ in given]
+            log.warning("there is no broker: skills get calls only", extra={"agents": names})
+        if not self._brokers:
+            return
+        self._own = rpc.Channel(self.server.address, measured=False)
+        for agent, load, skills in given:
+            dispatch = Dispatch(self._own, skills=skills, publish=self.mesh.publish_message)
+            await self._start(agent, dispatch, load.limit)
+        for topic in self._topics:
+            await subscribe(self._brokers, topic)
+            await self._start(topic.name, topic.handle, _MOST_IN_HAND)
+
+    async def _start(self, queue: str, handler: Handler, limit: int) -> None:
+        consumer = Consumer(
+            self._brokers,
+            queue,
+            handler,
+            concurrency=min(limit, _MOST_IN_HAND),
+            name=self.server.address,
+        )
+        await consumer.__aenter__()
+        self._consumers.append(consumer)
 
     async def wait(self) -> None:
         """Returns when the host is stopped; raises what ended its registration."""
@@ -146,14 +214,23 @@ class Host:
                 agent_pb2.INSTANCE_STATE_DRAINING, timedelta(seconds=1)
             ):
                 await asyncio.sleep(_PROPAGATION.total_seconds())
+            await self._leave_queues()
             await self.server.stop(self._drain)
             self._registration.leave()
             with contextlib.suppress(rpc.Error):
                 await self._holding
             self._registration = None
         else:
+            await self._leave_queues()
             await self.server.stop(self._drain)
         await self.mesh.close()
+
+    async def _leave_queues(self) -> None:
+        await asyncio.gather(*(consumer.drain(self._drain) for consumer in self._consumers))
+        self._consumers.clear()
+        if self._own is not None:
+            await self._own.close()
+            self._own = None
 
     def _loads(self) -> Mapping[str, agent_pb2.Load]:
         loads = {}
@@ -175,6 +252,14 @@ class Host:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+def _skills_by_message(contract: Contract) -> Mapping[str, options_pb2.Delivery.ValueType]:
+    return by_message(descriptor_pool.Default().FindServiceByName(contract.service))
+
+
+def _sender() -> str:
+    return f"host:{socket.gethostname()}"[:200]
 
 
 def _reachable(address: str, registry: str) -> str:

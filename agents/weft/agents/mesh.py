@@ -1,14 +1,14 @@
-"""Stubs of other agents, by name, with nothing on the way but gRPC."""
+"""The other agents: stubs by name with nothing on the way but gRPC, and durable messages through a broker."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 
 from weft import rpc
 from weft.agents.contract import agent_of
+from weft.agents.messaging.sending import Sending
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
 
@@ -23,11 +23,15 @@ class StubClass(Protocol[StubT_co]):
         ...
 
 
-class Mesh:
-    """The agents of a registry, as stubs. Channels are made once per agent and closed with the mesh.
+class Mesh(Sending):
+    """The agents of a registry: as stubs, and by `send`, `request`, `publish` and `broadcast` as those who get messages.
+
+    Channels are made once per agent and closed with the mesh.
 
     Args:
         registry: address of the registry, "host:port".
+        brokers: "host:port" of each broker, joined by commas; empty: this mesh sends no messages.
+        sender: in whose name messages are sent.
         telemetry: where calls are counted and traced.
         identity: who calls, for calls made while no call is being served.
     """
@@ -36,9 +40,12 @@ class Mesh:
         self,
         registry: str,
         *,
+        brokers: str = "",
+        sender: str = "client",
         telemetry: Telemetry | None = None,
         identity: Identity | None = None,
     ) -> None:
+        super().__init__(brokers, sender=sender)
         self.registry = registry
         self._telemetry = telemetry
         self._identity = identity
@@ -64,18 +71,8 @@ class Mesh:
         return stub_class(self.channel(name))
 
     async def close(self) -> None:
-        """Closes all channels."""
+        """Waits until all messages are accepted, and closes all channels."""
+        await super().close()
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()

@@ -67,6 +67,7 @@ async def running(settings: config.Settings, service: str) -> AsyncIterator[Host
         ) as observed,
         Host(
             registry=settings.registry,
+            brokers=settings.broker,
             listen=settings.agents_listen,
             telemetry=observed,
             zone=settings.zone,

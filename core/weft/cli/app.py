@@ -25,6 +25,7 @@ _COMMANDS = {
     "keys": "Create, list and revoke API keys.",
     "new": "Make an agent of your own.",
     "registry": "Run the registry alone.",
+    "broker": "Run the broker alone.",
     "gateway": "Run the gateway alone.",
     "completion": "Print the completion script of a shell.",
 }

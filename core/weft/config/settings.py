@@ -51,6 +51,16 @@ class Settings:
         "How long after its start the registry says nothing of unknown agents.",
         timedelta(seconds=3),
     )
+    broker: str = _doc(
+        "Addresses of brokers, joined by commas, for whoever sends and consumes messages; empty: none.",
+        "127.0.0.1:7072",
+    )
+    broker_listen: str = _doc("Where the broker listens.", "127.0.0.1:7072")
+    broker_metrics: str = _doc("Where the broker serves /metrics.", "127.0.0.1:7172")
+    broker_unknown_recipients: Literal["reject", "create"] = _doc(
+        "What becomes of a message to a queue that nobody made: an error, or a new queue.", "reject"
+    )
+    broker_max_message: int = _doc("Largest message, in bytes.", 8 * 1024 * 1024)
     agents_listen: str = _doc("Where agents listen; port 0 takes any.", "127.0.0.1:0")
     agents_metrics: str = _doc(
         "Where agents serve /metrics; port 0 takes any, told in the label `metrics`.", "127.0.0.1:0"

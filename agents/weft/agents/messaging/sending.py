@@ -22,22 +22,35 @@ from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
 _WAIT = timedelta(seconds=30)
 
 
+class NoBroker(rpc.FailedPrecondition):
+    """This process was given no broker, so that it cannot send messages; set WEFT_BROKER."""
+
+    reason = "NO_BROKER"
+
+
 class Sending:
-    """Sends messages to agents and topics. Made at the first use, closed with the mesh.
+    """Sends messages to agents and topics. Connects at the first use.
 
     Args:
-        brokers: "host:port" of each broker, joined by commas.
+        brokers: "host:port" of each broker, joined by commas; empty: there is none, and sending is an error.
         sender: who sends.
     """
 
     def __init__(self, brokers: str, *, sender: str) -> None:
+        self._brokers = brokers
         self._sender = sender
-        self._addresses = Addresses(brokers)
-        self._publisher = Publisher(brokers, sender=sender)
+        self._addresses = Addresses(brokers) if brokers else None
+        self._publisher: Publisher | None = None
         self._channel: rpc.Channel | None = None
 
+    async def close(self) -> None:
+        """Waits until all is accepted, and disconnects."""
+        if self._publisher is not None:
+            await self._publisher.close()
+        if self._channel is not None:
+            await self._channel.close()
+
     async def __aenter__(self) -> Self:
-        await self._publisher.__aenter__()
         return self
 
     async def __aexit__(
@@ -46,9 +59,7 @@ class Sending:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._publisher.close()
-        if self._channel is not None:
-            await self._channel.close()
+        await self.close()
 
     async def send(
         self,
@@ -86,7 +97,7 @@ class Sending:
         message.recipient, message.method = to or skill.agent, skill.path
         message.priority, message.durability = priority, durability
         message.reply_to = reply_to
-        return await self._publisher.publish(message)
+        return await self.publish_message(message)
 
     async def publish(
         self,
@@ -101,10 +112,15 @@ class Sending:
         """Publishes an event to a topic; every subscription that matches gets a copy."""
         message = _message(event, key=key, id=id, delay=delay, expires_in=expires_in)
         message.topic = topic
-        return await self._publisher.publish(message)
+        return await self.publish_message(message)
 
     async def publish_message(self, message: message_pb2.Message) -> Receipt:
-        """Publishes a message made by hand."""
+        """Publishes a message made by hand. Raises what `send` does."""
+        if not self._brokers:
+            raise NoBroker
+        if self._publisher is None:
+            self._publisher = Publisher(self._brokers, sender=self._sender)
+            await self._publisher.__aenter__()
         return await self._publisher.publish(message)
 
     async def request(
@@ -115,10 +131,12 @@ class Sending:
         to: str = "",
         id: str = "",  # noqa: A002 the CloudEvents name
         key: str = "",
-        timeout: timedelta | None = None,
+        within: timedelta = _WAIT,
         priority: message_pb2.Priority.ValueType = message_pb2.PRIORITY_UNSPECIFIED,
     ) -> ResponseT:
         """Sends a request to a skill and waits for its response; the broker may die on the way, and so may the agent.
+
+        Args: as those of `send`; `within`: how long it waits, or until the current deadline.
 
         Raises:
             rpc.Error: what the handler ended with; DeadlineExceeded: nobody answered in time.
@@ -130,14 +148,13 @@ class Sending:
             skill.path,
             priority,
         )
-        deadline = rpc.Deadline.after(timeout or _WAIT).min(rpc.Deadline.current())
+        deadline = rpc.Deadline.after(within).min(rpc.Deadline.current())
         with deadline.applied():
             answer = await self._call("Request", broker_pb2.RequestRequest(message=message))
         reply: message_pb2.Reply = answer.reply
         if reply.WhichOneof("outcome") == "error":
             raise error_from_status(reply.error)
-        response = skill.response.FromString(reply.payload)
-        return response  # type: ignore[return-value]  # the class is that of the method's response
+        return skill.response.FromString(reply.payload)  # type: ignore[return-value]  # that of the method
 
     async def broadcast(
         self,
@@ -157,6 +174,8 @@ class Sending:
 
     async def _call(self, name: str, request: Any) -> Any:
         """Calls a broker, and the next one if it is gone: every call here may be made twice."""
+        if self._addresses is None:
+            raise NoBroker
         while True:
             if self._channel is None:
                 self._channel = self._addresses.channel()

@@ -68,7 +68,7 @@ def list_agents(*, settings: Settings, as_json: bool) -> None:
     help="Of a fleet, serve this agent only; may be repeated.",
 )
 @configured(
-    *("registry", "database_url", "redis_url", "zone"),
+    *("registry", "broker", "database_url", "redis_url", "zone"),
     listen="agents_listen",
     metrics="agents_metrics",
     log_format="log_format",
@@ -126,6 +126,7 @@ async def _add_fleet(
             database_url=settings.database_url,
             redis_url=settings.redis_url,
             stub=host.mesh.stub,
+            send=host.mesh.send if settings.broker else None,
             only=only,
         )
     )

@@ -34,7 +34,7 @@ class _Part:
 
 
 @click.command(epilog=examples("weft status --json"))
-@configured("data", "gateway", "registry", "database_url", "redis_url")
+@configured("data", "gateway", "registry", "broker", "database_url", "redis_url")
 @json_option
 @click.pass_context
 def status(ctx: click.Context, *, settings: Settings, as_json: bool) -> None:
@@ -114,8 +114,9 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
     # What is measured below shall not be the time of an import.
     import asyncpg  # noqa: F401
 
-    from weft import embedded
+    from weft import embedded, rpc
     from weft.cli import connect, rest
+    from weft.v1 import broker_pb2, broker_pb2_grpc
 
     agents: list[agent_pb2.Agent] = []
     servers = embedded.endpoints(settings.data)
@@ -127,6 +128,16 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
             agents.extend(await found.agents(timeout=_PATIENCE))
         return f"{len(agents)} agents, {sum(len(a.instances) for a in agents)} instances"
 
+    async def broker() -> str:
+        async with rpc.Channel(settings.broker.split(",")[0]) as channel:
+            stub = broker_pb2_grpc.BrokerServiceStub(channel)
+            found = await stub.ListQueues(
+                broker_pb2.ListQueuesRequest(page_size=1_000), timeout=_PATIENCE
+            )
+        waiting = sum(queue.depth for queue in found.queues)
+        more = " and more" if found.next_page_token else ""
+        return f"{len(found.queues)} queues{more}, {waiting} messages"
+
     async def gateway() -> str:
         found = rest.Gateway(url=settings.gateway, timeout=_PATIENCE)
         return str((await asyncio.to_thread(found.get, "/readyz"))["status"])
@@ -134,6 +145,7 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
     parts = await asyncio.gather(
         _asked("gateway", settings.gateway, gateway, settings.gateway_metrics),
         _asked("registry", settings.registry, registry, settings.registry_metrics),
+        _asked("broker", settings.broker, broker, settings.broker_metrics),
         _asked("postgres", _public(database), lambda: _postgres(database)),
         _asked("redis", _public(redis), lambda: _redis(redis)),
     )

@@ -49,11 +49,12 @@ def _replicas(
     help="Run N instances of an agent; may be repeated.",
 )
 @configured(
-    *("data", "registry_listen", "gateway_listen", "gateway_grpc_listen", "gateway_auth"),
+    *("data", "registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen"),
+    "gateway_auth",
     *("database_url", "redis_url"),
 )
 def up(settings: Settings, replicas: dict[str, int]) -> None:
-    """Run everything on this machine: Redis, PostgreSQL, registry, gateway and the support fleet.
+    """Run everything on this machine: Redis, PostgreSQL, registry, broker, gateway and the support fleet.
 
     Each part is a process of its own, started again when it dies. Ctrl-C stops them in order, a second
     Ctrl-C at once. Data and logs are kept in --data.
@@ -100,6 +101,7 @@ def _addresses(house: House) -> list[str]:
         f"docs     {settings.gateway}/docs",
         f"gRPC     {settings.gateway_grpc_listen}",
         f"registry {settings.registry}",
+        f"broker   {settings.broker}",
         f"metrics  {' '.join(metrics)}",
         'try      weft ask "Where is my card?"',
     ]

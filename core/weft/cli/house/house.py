@@ -28,7 +28,7 @@ class House:
         async with House(settings, environ=os.environ) as house:
             await house.ready()
 
-    Leaving it stops the gateway first, which drains, then agents, registry and servers.
+    Leaving it stops the gateway first, which drains, then agents, broker, registry and servers.
 
     Args:
         settings: of the whole mesh; addresses must be fixed (see `with_free_ports`).
@@ -121,13 +121,14 @@ class House:
             for number in range(2, count + 1):
                 command = ("agents", "serve", FLEET, "--only", agent, "--metrics", "127.0.0.1:0")
                 agents.append(self._child(f"{agent}-{number}", *command, grace=grace))
+        broker = [self._child("broker", "broker", grace=grace)]
         registry = [self._child("registry", "registry", grace=_STOP)]
-        self.children = [*registry, *agents, *gateway]
+        self.children = [*registry, *broker, *agents, *gateway]
         self._keeping = [asyncio.create_task(child.keep()) for child in self.children]
         try:
             yield
         finally:
-            for group in (gateway, agents, registry):
+            for group in (gateway, agents, broker, registry):
                 await asyncio.gather(*(child.stop() for child in group))
             await asyncio.gather(*self._keeping, return_exceptions=True)
 

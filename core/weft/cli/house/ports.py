@@ -12,8 +12,8 @@ from weft.cli.failures import Failure
 from weft.config import Settings
 
 # Addresses that others must know before their process runs, so that port 0 cannot be left to it.
-_LISTENS = ("registry_listen", "gateway_listen", "gateway_grpc_listen")
-_METRICS = ("registry_metrics", "gateway_metrics", "agents_metrics")
+_LISTENS = ("registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen")
+_METRICS = ("registry_metrics", "broker_metrics", "gateway_metrics", "agents_metrics")
 
 
 def check_free(settings: Settings) -> None:
@@ -53,6 +53,7 @@ def with_free_ports(settings: Settings) -> Settings:
     return dataclasses.replace(
         found,
         registry=dialled(found.registry_listen),
+        broker=dialled(found.broker_listen),
         gateway=f"http://{dialled(found.gateway_listen)}",
     )
 
