@@ -8,18 +8,21 @@ import logging
 import secrets
 from datetime import timedelta
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from weft import rpc
 from weft.broker.bells import Bells
 from weft.broker.clock import Clock
+from weft.broker.dead_letters import DeadLetters
 from weft.broker.delivery import Delivery
 from weft.broker.functions import SOURCE, Functions
 from weft.broker.publishing import Payloads, Publishing, Requests, Rounds
 from weft.broker.queue_admin import QueueAdmin
 from weft.broker.queues import Queues
 from weft.broker.redis import Redis
+from weft.broker.senders import Senders
 from weft.broker.service import BrokerService
+from weft.broker.topics import Broadcasts, Topics
 from weft.broker.windows import Windows
 from weft.postgres import Database
 from weft.telemetry import Telemetry
@@ -65,9 +68,9 @@ class Broker:
         self.instance = f"broker-{secrets.token_hex(6)}"
         self._redis_url = redis_url
         self._database_url = database_url
-        self._unknown_recipients = unknown_recipients
-        self._max_message = max_message
-        self._beat = beat
+        self.unknown_recipients = unknown_recipients
+        self.max_message = max_message
+        self.beat = beat
         self._grace = grace
         self._telemetry = telemetry
         self._stop = asyncio.Event()
@@ -104,66 +107,30 @@ class Broker:
             database = await self._database(stack)
             redis = await Redis.connect(self._redis_url, library=SOURCE)
             stack.push_async_callback(redis.close)
-            bells = Bells(redis, self.instance)
-            clock = Clock()
-            functions = Functions(redis, self.instance, bells, archive=database is not None)
-            queues = Queues(redis, functions, bells)
-            payloads = Payloads(database)
-            rounds = Rounds(functions, clock)
-            publishing = Publishing(
-                rounds=rounds,
-                queues=queues,
-                clock=clock,
-                payloads=payloads,
-                unknown_recipients=self._unknown_recipients,
-                max_message=self._max_message,
-            )
-            delivery = Delivery(
-                redis=redis,
-                functions=functions,
-                queues=queues,
-                bells=bells,
-                clock=clock,
-                payloads=payloads,
-                instance=self.instance,
-                beat=self._beat,
-            )
-            windows = Windows(functions, queues)
-            service = BrokerService(
-                [
-                    publishing,
-                    Requests(publishing=publishing, run=redis.run, bells=bells, clock=clock),
-                    delivery,
-                    QueueAdmin(
-                        queues=queues,
-                        functions=functions,
-                        clock=clock,
-                        consumers=delivery.consumers,
-                        loss=lambda _: "",
-                    ),
-                ]
-            )
-            redis.listen(bells.heard, bells.reset)
-            await queues.load()
+            parts = _Parts(self, redis, database)
+            redis.listen(parts.bells.heard, parts.bells.reset)
+            await parts.queues.load()
+            await parts.senders.load()
             server = rpc.Server(
                 self.address,
                 telemetry=self._telemetry,
                 max_concurrency=_MAX_CALLS,
-                max_message_bytes=self._max_message + _FRAME,
+                max_message_bytes=self.max_message + _FRAME,
                 trace_roots=False,
             )
+            service = BrokerService(parts.handlers)
             server.add(service.add_to, service)
-            stack.push_async_callback(delivery.close)
-            stack.push_async_callback(rounds.settle)
+            stack.push_async_callback(parts.delivery.close)
+            stack.push_async_callback(parts.rounds.settle)
             await server.start()
             stack.push_async_callback(server.stop, self._grace)
-            stack.push_async_callback(delivery.drain, self._grace)
+            stack.push_async_callback(parts.delivery.drain, self._grace)
             self.address = server.address
             log.info(
                 "broker is serving", extra={"address": self.address, "instance": self.instance}
             )
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(part.run()) for part in (queues, windows, delivery)]
+                running = [tasks.create_task(part.run()) for part in parts.running]
                 started.set_result(None)
                 await self._stop.wait()
                 for task in running:
@@ -176,3 +143,81 @@ class Broker:
         stack.push_async_callback(database.close)
         await database.migrate(package=_SQL)
         return database
+
+
+class _Runs(Protocol):
+    async def run(self) -> None:
+        """Goes on in the background for ever."""
+
+
+class _Parts:
+    """What a broker is made of, for one run."""
+
+    def __init__(self, broker: Broker, redis: Redis, database: Database | None) -> None:
+        clock = Clock()
+        bells = self.bells = Bells(redis, broker.instance)
+        functions = Functions(redis, broker.instance, bells, archive=database is not None)
+        queues = self.queues = Queues(redis, functions, bells)
+        senders = self.senders = Senders(redis, functions, bells, clock)
+        payloads = Payloads(database)
+        self.rounds = Rounds(functions, clock)
+        publishing = Publishing(
+            rounds=self.rounds,
+            queues=queues,
+            clock=clock,
+            payloads=payloads,
+            senders=senders,
+            unknown_recipients=broker.unknown_recipients,
+            max_message=broker.max_message,
+        )
+        delivery = self.delivery = Delivery(
+            redis=redis,
+            functions=functions,
+            queues=queues,
+            bells=bells,
+            clock=clock,
+            payloads=payloads,
+            instance=broker.instance,
+            beat=broker.beat,
+        )
+        topics = Topics(
+            redis=redis,
+            queues=queues,
+            bells=bells,
+            publishing=publishing,
+            payloads=payloads,
+            delivery=delivery,
+            clock=clock,
+        )
+        self.handlers: list[object] = [
+            publishing,
+            Requests(publishing=publishing, run=redis.run, bells=bells, clock=clock),
+            delivery,
+            topics,
+            Broadcasts(
+                queues=queues,
+                publishing=publishing,
+                payloads=payloads,
+                senders=senders,
+                clock=clock,
+                max_message=broker.max_message,
+            ),
+            senders,
+            DeadLetters(
+                redis=redis, functions=functions, queues=queues, payloads=payloads, clock=clock
+            ),
+            QueueAdmin(
+                queues=queues,
+                functions=functions,
+                clock=clock,
+                consumers=delivery.consumers,
+                loss=lambda _: "",
+            ),
+        ]
+        self.running: list[_Runs] = [
+            queues,
+            senders,
+            Windows(functions, queues),
+            delivery,
+            topics,
+        ]

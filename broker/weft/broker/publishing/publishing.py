@@ -57,7 +57,7 @@ class Publishing:
         queues: Queues,
         clock: Clock,
         payloads: Payloads,
-        senders: Limits | None = None,
+        senders: Limits,
         unknown_recipients: Literal["reject", "create"] = "reject",
         max_message: int,
     ) -> None:
@@ -169,7 +169,7 @@ class Publishing:
 
     def _route(self, raw: bytes, *, counted: bool = False) -> Routed:
         routed = route(raw, now=self._clock.now_ms(), most_bytes=self._max_message)
-        if not counted and self._senders is not None:
+        if not counted:
             sender = routed.entry.identity.partition(b"\0")[0].decode()
             if wait := self._senders.check(sender, 1):
                 raise RateLimited(
