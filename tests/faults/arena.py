@@ -272,10 +272,12 @@ class Arena:
 
     async def _ended(self, child: Child, patience: float) -> None:
         if not await child.ended(patience):
-            self.crashes.append(f"did not end: {child.said()[-2_000:]}")
+            self.crashes.append(f"{child.name} did not end:\n{child.said()[-1_000:]}")
             child.kill()
         elif child.returncode != 0:
-            self.crashes.append(f"ended with {child.returncode}:\n{child.said()[-2_000:]}")
+            self.crashes.append(
+                f"{child.name} ended with {child.returncode}:\n{child.said()[-2_000:]}"
+            )
 
     async def _drained(self, patience: float) -> Final:
         """How it is once all queues are empty, or nothing has moved for long."""

@@ -31,10 +31,14 @@ AGAIN = frozenset(
 )
 
 
+# What gRPC says of a connection that broke at a bad moment, under UNKNOWN or INTERNAL.
+_BROKEN = ("Stream removed", "RST_STREAM", "parsing", "execute_batch")
+
+
 def worth_again(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the connection or the broker is to blame. gRPC says UNKNOWN or INTERNAL of a frame that was damaged."""
+    """Whether the connection or the broker is to blame."""
     return error.code() in AGAIN or any(
-        text in (error.details() or "") for text in ("Stream removed", "RST_STREAM", "parsing")
+        text in f"{error.details()} {error.debug_error_string()}" for text in _BROKEN
     )
 
 

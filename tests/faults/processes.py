@@ -33,6 +33,7 @@ class Child:
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self.name = log.stem
         self.stopped = False
         self.starts = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from datetime import timedelta
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import uvloop
 from tests.faults import consumer, producer
 from tests.faults.connecting import stopping
+
+from weft.telemetry import logs
 
 
 async def broker(settings: dict[str, Any]) -> None:
@@ -31,6 +32,6 @@ async def consume(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.setup(sys.argv[1])
     roles = {"broker": broker, "producer": produce, "consumer": consume}
     uvloop.run(roles[sys.argv[1]](json.loads(sys.argv[2])))
