@@ -53,7 +53,7 @@ class Copies(Protocol):
         """Puts a copy of an entry into another queue; whether it was there already."""
 
 
-class Stores(Protocol):
+class KeepsLarge(Protocol):
     """What is used of weft.broker.publishing.Payloads."""
 
     def too_large(self, entry: Entry) -> bool:
@@ -82,7 +82,7 @@ class Router:
         subscriptions: Subscriptions,
         queues: Queues,
         publishing: Copies,
-        payloads: Stores,
+        payloads: KeepsLarge,
         clock: Clock,
     ) -> None:
         self._redis = redis

@@ -12,14 +12,16 @@ from typing import Any, Protocol
 import grpc
 
 from weft import rpc
+from weft.broker.bells import Bells
+from weft.broker.clock import Clock
 from weft.broker.errors import SubscriptionUnknown
 from weft.broker.layout import Entry, shard_of
 from weft.broker.publishing.routing import TOPIC_QUEUES
 from weft.broker.queue_admin import check_name
 from weft.broker.queues import Queues
 from weft.broker.topics.patterns import check_pattern
-from weft.broker.topics.router import Router
-from weft.broker.topics.subscriptions import Subscriptions
+from weft.broker.topics.router import Copies, KeepsLarge, Router
+from weft.broker.topics.subscriptions import Stores, Subscriptions
 from weft.rpc import paging
 from weft.v1 import broker_pb2 as pb
 from weft.v1.message_pb2 import QueuePolicy
@@ -48,24 +50,37 @@ class Topics:
     """Handlers of weft.v1.BrokerService, as broker.proto describes them, and the routing itself.
 
     Args:
-        subscriptions: all there are.
-        router: copies messages.
+        redis: where subscriptions are kept.
         queues: all there are.
+        bells: say when Redis may have become another one.
+        publishing: takes the copies.
+        payloads: keep the large ones.
         delivery: delivers the topic queues.
+        clock: the broker's.
     """
 
     def __init__(
         self,
         *,
-        subscriptions: Subscriptions,
-        router: Router,
+        redis: Stores,
         queues: Queues,
+        bells: Bells,
+        publishing: Copies,
+        payloads: KeepsLarge,
         delivery: Consumes,
+        clock: Clock,
     ) -> None:
-        self._subscriptions = subscriptions
-        self._router = router
         self._queues = queues
         self._delivery = delivery
+        self._subscriptions = Subscriptions(redis, bells)
+        self._router = Router(
+            redis=redis,
+            subscriptions=self._subscriptions,
+            queues=queues,
+            publishing=publishing,
+            payloads=payloads,
+            clock=clock,
+        )
 
     async def run(self) -> None:
         """Routes for ever; for a task of its own. What is in hand when it is cancelled goes back."""
