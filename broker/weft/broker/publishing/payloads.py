@@ -1,17 +1,28 @@
-"""Messages too large for Redis wait in PostgreSQL; their queue has their id only."""
+"""Messages too large for Redis wait in PostgreSQL; their queue has their id only.
+
+A message is stored here, then published, then marked as kept, and only then acknowledged. What was stored and never
+marked was not acknowledged: it is dropped when it is so old that nobody repeats its publish any more. So a publish that
+failed leaves nothing behind, and nothing that was acknowledged is ever dropped by its age.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from weft import rpc
-from weft.broker.errors import MessageTooLarge
+from weft.broker.errors import MessageTooLarge, StoreUnavailable
 from weft.broker.layout import PAYLOAD_ELSEWHERE, Entry
 from weft.postgres import Database
 
-_ORPHANED = timedelta(days=30)  # longer than any message is kept unfinished by default
+log = logging.getLogger("weft.broker")
+
+_ABANDONED = timedelta(days=3)  # longer than two dedupe windows can be
+_LOOKED_FOR = timedelta(hours=1)
 
 
 class PayloadLost(rpc.DataLoss):
@@ -30,29 +41,48 @@ class Payloads:
 
     def __init__(self, database: Database | None, *, inline_limit: int = 256 * 1024) -> None:
         self._database = database
-        self._inline_limit = inline_limit
+        self.inline_limit = inline_limit
 
     def too_large(self, entry: Entry) -> bool:
         """Whether the message must go to PostgreSQL."""
-        return len(entry.message) > self._inline_limit
+        return len(entry.message) > self.inline_limit
 
-    async def store(self, entry: Entry) -> None:
+    async def store(self, entry: Entry, *, tentative: bool = False) -> None:
         """Puts the message into PostgreSQL and leaves its id in the entry.
+
+        Args:
+            entry: whose message it is.
+            tentative: it is dropped one day unless `keep` is called.
 
         Raises:
             MessageTooLarge: there is no PostgreSQL.
+            StoreUnavailable: it is away.
         """
         if self._database is None:
             raise MessageTooLarge(
                 f"The message has {len(entry.message):,} bytes; without a PostgreSQL the broker takes "
-                f"at most {self._inline_limit:,}.",
+                f"at most {self.inline_limit:,}.",
                 field="message.payload",
-                metadata={"limit": str(self._inline_limit), "size": str(len(entry.message))},
+                metadata={"limit": str(self.inline_limit), "size": str(len(entry.message))},
             )
         payload_id = uuid.uuid4()
-        await self._database.execute("put_payload", payload_id, entry.message, datetime.now(UTC))
+        with _as_store():
+            await self._database.execute(
+                "put_payload",
+                *(payload_id, entry.identity, entry.message, not tentative, datetime.now(UTC)),
+            )
         entry.message = payload_id.bytes
         entry.flags |= PAYLOAD_ELSEWHERE
+
+    async def keep(self, entry: Entry) -> None:
+        """Marks the message of an entry that is in its queue, now or from a publish before.
+
+        Raises:
+            StoreUnavailable: it is not marked.
+        """
+        if self._database is not None:
+            with _as_store():
+                await self._database.execute("keep_payloads", entry.identity)
 
     async def load(self, entry: Entry) -> bytes:
         """The message of an entry, wherever it is.
@@ -77,7 +107,36 @@ class Payloads:
         if ids and self._database is not None:
             await self._database.execute("drop_payloads", ids)
 
-    async def drop_orphans(self) -> None:
-        """Forgets what no queue can refer to any more, such as messages whose publish failed."""
-        if self._database is not None:
-            await self._database.execute("drop_old_payloads", datetime.now(UTC) - _ORPHANED)
+    async def abandon(self, entry: Entry) -> None:
+        """Forgets the message of an entry that is in no queue, if PostgreSQL is there to do so."""
+        try:
+            await self.drop([entry])
+        except rpc.Error:
+            log.warning("a payload that nobody needs was left in PostgreSQL", exc_info=True)
+
+    async def drop_abandoned(self, older_than: timedelta = _ABANDONED) -> int:
+        """Forgets messages that were never acknowledged; how many."""
+        if self._database is None:
+            return 0
+        return await self._database.execute("drop_abandoned", datetime.now(UTC) - older_than)
+
+    async def run(self) -> None:
+        """Looks for abandoned ones for ever; for a task of its own."""
+        while True:
+            try:
+                await self.drop_abandoned()
+            except rpc.Error:
+                log.warning("payloads were not looked through", exc_info=True)
+            await asyncio.sleep(_LOOKED_FOR.total_seconds())
+
+
+@contextlib.contextmanager
+def _as_store() -> Iterator[None]:
+    """To a publisher PostgreSQL is a part of the store."""
+    try:
+        yield
+    except (rpc.Unavailable, rpc.DeadlineExceeded) as failed:
+        raise StoreUnavailable(
+            f"Large messages are kept in PostgreSQL. {failed.message} Publish it again with the same id.",
+            retry_after=timedelta(milliseconds=500),
+        ) from failed

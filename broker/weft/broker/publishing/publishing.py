@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any, Literal, Protocol
 
@@ -12,22 +11,20 @@ import grpc
 
 from weft import rpc
 from weft.broker.clock import Clock
-from weft.broker.errors import RateLimited, RecipientUnknown
+from weft.broker.errors import RateLimited, RecipientUnknown, StoreUnavailable
 from weft.broker.layout import Entry
+from weft.broker.publishing.answers import Answers
 from weft.broker.publishing.payloads import Payloads
 from weft.broker.publishing.rounds import Rounds, Sink
 from weft.broker.publishing.routing import Routed, route
 from weft.broker.queue_admin import check_name
 from weft.broker.queues import Queue, Queues
-from weft.rpc import status_proto
 from weft.v1 import broker_pb2 as pb
 from weft.wire.v1 import frames_pb2 as wire
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 MOST_IN_FRAME = 1_000
-_MOST_UNANSWERED = 10_000
-_MOST_UNANSWERED_BYTES = 32 * 1024 * 1024
 
 
 class Limits(Protocol):
@@ -45,7 +42,7 @@ class Publishing:
         queues: all there are.
         clock: the broker's.
         payloads: keeps the large ones.
-        senders: limits of senders.
+        senders: limits of senders; None: there are none.
         unknown_recipients: what becomes of a message to a queue that nobody made.
         max_message: largest message, in bytes.
     """
@@ -57,7 +54,7 @@ class Publishing:
         queues: Queues,
         clock: Clock,
         payloads: Payloads,
-        senders: Limits,
+        senders: Limits | None = None,
         unknown_recipients: Literal["reject", "create"] = "reject",
         max_message: int,
     ) -> None:
@@ -78,23 +75,20 @@ class Publishing:
         self, frames: AsyncIterator[wire.Publications], context: Context
     ) -> None:
         """See broker.proto."""
-        answers = _Answers(context)
+        answers = Answers(context)
         writing = asyncio.create_task(answers.write())
         try:
-            number = 0
+            first = 0
             async for frame in frames:
-                if len(frame.messages) > MOST_IN_FRAME:
+                messages = list(frame.messages)
+                if len(messages) > MOST_IN_FRAME:
                     raise rpc.InvalidArgument(
-                        f"has {len(frame.messages)} messages, and a frame has at most {MOST_IN_FRAME}",
+                        f"has {len(messages)} messages, and a frame has at most {MOST_IN_FRAME}",
                         field="messages",
                     )
-                size = 0
-                for raw in frame.messages:
-                    size += len(raw)
-                    if not self.submit(raw, answers, number):
-                        await self._submit_slowly(raw, answers, number)
-                    number += 1
-                answers.expect(number, size)
+                answers.expect(len(messages), sum(map(len, messages)))
+                await self._put_all(messages, answers, first)
+                first += len(messages)
                 await answers.room()
             await answers.all_said()
         finally:
@@ -107,90 +101,137 @@ class Publishing:
         Raises:
             rpc.Error: as `Publish` in broker.proto.
         """
-        routed = self._route(raw)
-        one = _One()
-        queue = self._queues.get(routed.queue) or await self._made(routed.queue)
-        if self._payloads.too_large(routed.entry):
-            await self._payloads.store(routed.entry)
-        self.put(queue, routed, one, 0)
-        return routed.id, await one.done
-
-    def submit(self, raw: bytes, sink: Sink, number: int) -> bool:
-        """Hands a message over to the rounds; False: something must be awaited first."""
-        try:
-            routed = self._route(raw)
-            queue = self._queues.get(routed.queue)
-            if queue is None and not self._create:
-                raise _unknown(routed.queue)
-        except rpc.Error as refused:
-            sink.refused(number, refused)
-            sink.settled()
-            return True
-        if queue is None or self._payloads.too_large(routed.entry):
-            return False
-        self.put(queue, routed, sink, number)
-        return True
+        routed = route(raw, self._clock.now_ms(), self._max_message)
+        duplicate = await self._put_slowly(routed)
+        return routed.id, duplicate
 
     def put(self, queue: Queue, routed: Routed, sink: Sink, number: int) -> None:
         """Hands a message over whose queue is known."""
-        entry, policy = routed.entry, queue.policy
-        now = entry.published = self._clock.now_ms()
-        if policy.time_to_live is not None and not entry.expires:
-            begin = max(now, entry.not_before)
-            entry.expires = begin + int(policy.time_to_live.total_seconds() * 1000)
-        durability = routed.durability or policy.durability
-        self._rounds.put(queue, durability, entry.pack(), sink, number, keyed=bool(entry.key))
+        policy = queue.policy
+        if policy.time_to_live is not None and not routed.expires:
+            begin = max(routed.published, routed.not_before)
+            routed.expires = begin + int(policy.time_to_live.total_seconds() * 1000)
+        self._rounds.put(
+            queue,
+            routed.durability or policy.durability,
+            routed.pack(),
+            sink,
+            number,
+            keyed=bool(routed.key),
+        )
 
     async def copy(self, queue: Queue, entry: Entry) -> bool:
-        """Puts a copy of an entry into another queue, under the same id; whether it was there already."""
-        copied = Entry(
+        """Puts a copy of an entry into another queue, under the same id; whether it was there already.
+
+        A large message is the copy's own: the first queue to be done with it must not take it from the others.
+        """
+        copied = Routed(
             entry.message,
             entry.identity,
             entry.key,
             entry.priority,
+            published=self._clock.now_ms(),
             expires=entry.expires,
             flags=entry.flags,
+            queue=queue.name,
         )
         one = _One()
-        self.put(queue, Routed("", queue.name, 0, copied), one, 0)
-        return await one.done
+        self.put(queue, copied, one, 0)
+        duplicate = await one.done
+        if duplicate:
+            await self._payloads.abandon(copied)
+        return duplicate
 
-    async def _submit_slowly(self, raw: bytes, sink: Sink, number: int) -> None:
-        try:
-            routed = self._route(raw, counted=True)
-            queue = self._queues.get(routed.queue) or await self._made(routed.queue)
-            if self._payloads.too_large(routed.entry):
-                await self._payloads.store(routed.entry)
-        except rpc.Error as refused:
-            sink.refused(number, refused)
+    async def _put_all(self, messages: Sequence[bytes], sink: Sink, first: int) -> None:
+        """Hands the messages of a frame over, in order."""
+        done = 0
+        while done < len(messages):
+            done, waiting = self._put_some(messages, done, sink, first)
+            if waiting is None:
+                continue
+            number = first + done - 1
+            try:
+                duplicate = await self._put_slowly(waiting, counted=True)
+            except rpc.Error as refused:
+                sink.refused(number, refused)
+            else:
+                (sink.duplicate if duplicate else sink.accepted)(number)
             sink.settled()
-            return
-        self.put(queue, routed, sink, number)
 
-    def _route(self, raw: bytes, *, counted: bool = False) -> Routed:
-        routed = route(raw, now=self._clock.now_ms(), most_bytes=self._max_message)
-        if not counted:
-            sender = routed.entry.identity.partition(b"\0")[0].decode()
-            if wait := self._senders.check(sender, 1):
-                raise RateLimited(
-                    f"{sender!r} sends more messages a second than its limit allows.",
-                    retry_after=timedelta(seconds=wait),
-                )
-        return routed
+    def _put_some(
+        self, messages: Sequence[bytes], begin: int, sink: Sink, first: int
+    ) -> tuple[int, Routed | None]:
+        """Hands messages over, up to the first that something must be awaited for.
+
+        Returns how many of them are done with, and the last of these if it is that one.
+        """
+        # The hot path: no await, and no call that is not needed.
+        now = self._clock.now_ms()
+        queue_of, put = self._queues.get, self.put
+        most, inline = self._max_message, self._payloads.inline_limit
+        refusals = False
+        for index in range(begin, len(messages)):
+            raw = messages[index]
+            try:
+                routed = route(raw, now, most)
+                if self._senders is not None:
+                    self._check_rate(routed, self._senders)
+            except rpc.Error as refused:
+                sink.refused(first + index, refused)
+                refusals = True
+                continue
+            queue = queue_of(routed.queue)
+            if queue is None or len(raw) > inline:
+                if refusals:
+                    sink.settled()
+                return index + 1, routed
+            put(queue, routed, sink, first + index)
+        if refusals:
+            sink.settled()
+        return len(messages), None
+
+    async def _put_slowly(self, routed: Routed, *, counted: bool = False) -> bool:
+        """Publishes a message for which something may have to be awaited; whether it was stored before."""
+        if not counted and self._senders is not None:
+            self._check_rate(routed, self._senders)
+        queue = self._queues.get(routed.queue) or await self._made(routed.queue)
+        large = self._payloads.too_large(routed)
+        if large:
+            await self._payloads.store(routed, tentative=True)
+        one = _One()
+        self.put(queue, routed, one, 0)
+        try:
+            duplicate = await one.done
+        except StoreUnavailable:
+            raise  # it may be in its queue
+        except rpc.Error:
+            if large:
+                await self._payloads.abandon(routed)
+            raise
+        if large:
+            await self._payloads.keep(routed)
+            if duplicate:
+                await self._payloads.abandon(routed)
+        return duplicate
+
+    def _check_rate(self, routed: Routed, senders: Limits) -> None:
+        sender = routed.sender
+        if wait := senders.check(sender, 1):
+            raise RateLimited(
+                f"{sender!r} sends more messages a second than its limit allows.",
+                retry_after=timedelta(seconds=wait),
+            )
 
     async def _made(self, name: str) -> Queue:
-        if not self._create and not name.startswith("_"):
-            raise _unknown(name)
+        """A queue that is not there yet. Those of topics always can be."""
         if not name.startswith("_"):
             check_name(name, "message.recipient")
+            if not self._create:
+                raise RecipientUnknown(
+                    f"There is no queue {name!r}: its agent has never consumed, or the name is wrong.",
+                    metadata={"recipient": name},
+                )
         return await self._queues.declare(name)
-
-
-def _unknown(name: str) -> RecipientUnknown:
-    return RecipientUnknown(
-        f"There is no queue {name[:128]!r}: its agent has never consumed, or the name is wrong.",
-        metadata={"recipient": name[:128]},
-    )
 
 
 class _One:
@@ -215,66 +256,3 @@ class _One:
     def _say(self, *, duplicate: bool) -> None:
         if not self.done.done():  # whoever waited may have gone
             self.done.set_result(duplicate)
-
-
-class _Answers:
-    """Gathers what became of the messages of a stream and says it, all that is known per write."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._numbers: list[int] = []
-        self._duplicates: list[int] = []
-        self._refusals: list[pb.Refusal] = []
-        self._news = asyncio.Event()
-        self._said = asyncio.Event()
-        self._expected = 0
-        self._answered = 0
-        self._bytes = 0
-        self.accepted = self._numbers.append
-
-    def duplicate(self, number: int) -> None:
-        self._numbers.append(number)
-        self._duplicates.append(number)
-
-    def refused(self, number: int, error: rpc.Error) -> None:
-        self._refusals.append(pb.Refusal(number=number, status=status_proto(error)))
-
-    def settled(self) -> None:
-        self._news.set()
-
-    def expect(self, number: int, size: int) -> None:
-        self._expected = number
-        self._bytes += size
-
-    async def room(self) -> None:
-        """Returns when so few messages are unanswered that more may come."""
-        while (
-            self._expected - self._answered > _MOST_UNANSWERED
-            or self._bytes > _MOST_UNANSWERED_BYTES
-        ) and self._expected > self._answered:
-            self._said.clear()
-            await self._said.wait()
-
-    async def all_said(self) -> None:
-        """Returns when everything has been answered and written."""
-        while self._expected > self._answered:
-            self._said.clear()
-            await self._said.wait()
-
-    async def write(self) -> None:
-        """Writes answers until it is cancelled, or the client is gone."""
-        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.UsageError):
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                response = pb.PublishStreamResponse(
-                    accepted=self._numbers, duplicates=self._duplicates, refusals=self._refusals
-                )
-                count = len(self._numbers) + len(self._refusals)
-                for said in (self._numbers, self._duplicates, self._refusals):
-                    said.clear()
-                await self._context.write(response)
-                self._answered += count
-                if self._answered >= self._expected:
-                    self._bytes = 0
-                self._said.set()

@@ -7,24 +7,29 @@ one while messages with keys are: a batch that fails and is repeated must not fa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextvars
+import logging
+from collections import deque
 from datetime import timedelta
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 from weft import rpc
 from weft.broker.clock import Clock
-from weft.broker.errors import QueueFull, RateLimited
+from weft.broker.errors import QueueFull, RateLimited, StoreUnavailable
 from weft.broker.functions import ACCEPTED, DUPLICATE, FULL, Functions
 from weft.broker.queues import Queue
-from weft.broker.redis import ConnectionLost, StoreRefuses
+from weft.broker.redis import StoreRefuses
+
+log = logging.getLogger("weft.broker")
 
 _MOST_MESSAGES = 256
 _MOST_BYTES = 1024 * 1024
 _UNDER_WAY = 2
-_PATIENCE = 10.0  # seconds for which a batch is repeated
-_FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25
-# Said by a server that is starting or handing over to another: soon there is one that takes the batch.
+_PATIENCE = timedelta(seconds=10)
+_FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25  # in s
+# Said by a server that is starting or handing over to another: soon there is one that takes the batch. One that is full
+# or cannot write says something else, and the publisher hears of it at once.
 _PASSING = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED"})
 
 
@@ -50,14 +55,20 @@ class Rounds:
     Args:
         functions: stores them.
         clock: the broker's.
+        patience: for how long a batch is repeated, from when its first message came.
     """
 
-    def __init__(self, functions: Functions, clock: Clock) -> None:
+    def __init__(
+        self, functions: Functions, clock: Clock, *, patience: timedelta = _PATIENCE
+    ) -> None:
         self.functions = functions
         self.clock = clock
+        self.patience = patience.total_seconds()
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        # A round serves many callers: the deadline and identity of whoever began it must not follow it about.
+        self._context = contextvars.Context()
 
     def put(
         self, queue: Queue, durability: int, packed: bytes, sink: Sink, number: int, *, keyed: bool
@@ -66,124 +77,151 @@ class Rounds:
         lane = self._lanes.get((queue.name, durability))
         if lane is None or lane.queue is not queue:
             lane = self._lanes[queue.name, durability] = _Lane(self, queue, durability)
-        lane.entries.append(packed)
-        lane.owners.append((sink, number))
+        batch, size = lane.last, len(packed)
+        if len(batch.entries) >= _MOST_MESSAGES or (
+            batch.entries and batch.size + size > _MOST_BYTES
+        ):
+            batch = lane.next()
+        batch.entries.append(packed)
+        batch.owners.append((sink, number))
+        batch.size += size
         if keyed:
-            lane.keyed = True
+            batch.keyed = True
         if not lane.scheduled and lane.under_way < _UNDER_WAY:
             lane.scheduled = True
-            self._loop.call_soon(lane.flush)
+            self._loop.call_soon(lane.flush, context=self._context)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, lane: _Lane, batch: _Batch) -> None:
         """Runs a round."""
-        task = self._loop.create_task(work)
+        task = self._loop.create_task(lane.round(batch), context=self._context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def idle(self, lane: _Lane) -> None:
+        """Forgets a lane that has nothing to do."""
+        if self._lanes.get((lane.queue.name, lane.durability)) is lane:
+            del self._lanes[lane.queue.name, lane.durability]
+
     async def settle(self) -> None:
         """Returns when every message has been answered."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._lanes or self._tasks:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)  # the first round is about to start
+
+
+class _Batch:
+    """Messages that are stored by one call."""
+
+    __slots__ = ("born", "entries", "keyed", "owners", "size")
+
+    def __init__(self) -> None:
+        self.born = monotonic()
+        self.entries: list[bytes] = []
+        self.owners: list[tuple[Sink, int]] = []
+        self.size = 0
+        self.keyed = False
 
 
 class _Lane:
-    """What gathers for one queue and durability."""
+    """What gathers for one queue and durability. The last batch is the one that still grows."""
 
     __slots__ = (
+        "_batches",
+        "_keyed_under_way",
+        "_rounds",
         "durability",
-        "entries",
-        "keyed",
-        "keyed_under_way",
-        "owners",
+        "last",
         "queue",
-        "rounds",
         "scheduled",
         "under_way",
     )
 
     def __init__(self, rounds: Rounds, queue: Queue, durability: int) -> None:
-        self.rounds = rounds
+        self._rounds = rounds
         self.queue = queue
         self.durability = durability
-        self.entries: list[bytes] = []
-        self.owners: list[tuple[Sink, int]] = []
-        self.keyed = False
-        self.keyed_under_way = False
+        self._batches: deque[_Batch] = deque()
+        self._keyed_under_way = False
         self.scheduled = False
         self.under_way = 0
+        self.last = self.next()
+
+    def next(self) -> _Batch:
+        """Begins another batch."""
+        self.last = _Batch()
+        self._batches.append(self.last)
+        return self.last
 
     def flush(self) -> None:
         """Sends what has gathered, as far as rounds are free."""
         self.scheduled = False
-        while self.entries:
-            alone = self.keyed or self.keyed_under_way
+        while (batch := self._batches[0]).entries:
+            alone = batch.keyed or self._keyed_under_way
             if self.under_way >= (1 if alone else _UNDER_WAY):
                 return
-            entries, owners = self._next()
+            self._batches.popleft()
+            if not self._batches:
+                self.next()
             self.under_way += 1
-            self.keyed_under_way = self.keyed_under_way or self.keyed
-            if not self.entries:
-                self.keyed = False
-            self.rounds.start(self._round(entries, owners))
+            self._keyed_under_way = self._keyed_under_way or batch.keyed
+            self._rounds.start(self, batch)
+        if not self.under_way:
+            self._rounds.idle(self)
 
-    def _next(self) -> tuple[list[bytes], list[tuple[Sink, int]]]:
-        entries, owners = self.entries, self.owners
-        count = min(len(entries), _MOST_MESSAGES)
-        if sum(map(len, entries[:count])) > _MOST_BYTES:
-            size = count = 0
-            for entry in entries:
-                size += len(entry)
-                if count and size > _MOST_BYTES:
-                    break
-                count += 1
-        self.entries, self.owners = entries[count:], owners[count:]
-        return entries[:count], owners[:count]
-
-    async def _round(self, entries: list[bytes], owners: list[tuple[Sink, int]]) -> None:
+    async def round(self, batch: _Batch) -> None:
+        """Stores a batch and tells its owners."""
+        owners = batch.owners
         try:
-            await self._store(entries, owners)
+            await self._store(batch)
         except rpc.Error as failed:
             for sink, number in owners:
                 sink.refused(number, failed)
         except Exception:
+            log.exception("a batch could not be stored", extra={"queue": self.queue.name})
+            unknown = rpc.Internal()
             for sink, number in owners:
-                sink.refused(number, rpc.Internal())
-            raise
+                sink.refused(number, unknown)
         finally:
             self.under_way -= 1
             if not self.under_way:
-                self.keyed_under_way = False
+                self._keyed_under_way = False
             for sink in {sink for sink, _ in owners}:
                 sink.settled()
             self.flush()
 
-    async def _store(self, entries: list[bytes], owners: list[tuple[Sink, int]]) -> None:
-        functions, clock = self.rounds.functions, self.rounds.clock
-        give_up = monotonic() + _PATIENCE
-        pause, repeated = _FIRST_PAUSE, False
+    async def _store(self, batch: _Batch) -> None:
+        functions, clock, owners = self._rounds.functions, self._rounds.clock, batch.owners
+        window = self.queue.policy.dedupe_window.total_seconds()
+        patience = batch.born + self._rounds.patience
+        # Ids are remembered for so long: after that it would be stored twice.
+        remembered = monotonic() + window
+        pause, unsure = _FIRST_PAUSE, False
         while True:
             try:
                 published = await functions.publish(
-                    self.queue, entries, now=clock.now_ms(), durability=self.durability
+                    self.queue, batch.entries, now=clock.now_ms(), durability=self.durability
                 )
                 break
-            except (ConnectionLost, StoreRefuses) as failed:
-                if isinstance(failed, StoreRefuses) and failed.refusal not in _PASSING:
+            except StoreUnavailable as failed:
+                if not isinstance(failed, StoreRefuses):
+                    unsure = True  # it may be stored
+                elif failed.refusal not in _PASSING:
                     raise
-                # With no memory of ids it might be stored twice: whoever publishes must decide.
-                if not self.queue.policy.dedupe_window or monotonic() + pause > give_up:
+                give_up = min(patience, remembered) if unsure else patience
+                if monotonic() + pause > give_up:
                     raise
-            repeated = True
             await asyncio.sleep(pause)
             pause = min(_LAST_PAUSE, pause * 2)
+        retry_after = timedelta(milliseconds=published.retry_after_ms)
         for code, (sink, number) in zip(published.codes, owners, strict=True):
             if code == ACCEPTED:
                 sink.accepted(number)
             elif code == DUPLICATE:
                 # Of a batch that was sent before it may be this very message that is there.
-                (sink.accepted if repeated else sink.duplicate)(number)
+                (sink.accepted if unsure else sink.duplicate)(number)
             else:
-                kind = QueueFull if code == FULL else RateLimited
                 sink.refused(
-                    number, kind(retry_after=timedelta(milliseconds=published.retry_after_ms))
+                    number, (QueueFull if code == FULL else RateLimited)(retry_after=retry_after)
                 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import uuid
 from dataclasses import dataclass
+from zlib import crc32
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,36 +18,58 @@ from weft.wire.v1.frames_pb2 import Routing
 
 TOPIC_QUEUES = 16
 _MOST_ID, _MOST_SENDER, _MOST_KEY = 128, 200, 256
+_NORMAL = message_pb2.PRIORITY_NORMAL
 _MOST_PRIORITY = max(message_pb2.Priority.values())
-_DURABILITIES = frozenset(message_pb2.Durability.values())
+_MOST_DURABILITY = max(message_pb2.Durability.values())
 _TOPIC = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _MOST_TOPIC = 256
 _YEAR_10000 = 253_402_300_800  # in s; later is no timestamp (google/protobuf/timestamp.proto)
 _SECOND = 1_000_000_000  # in ns
+_MS = 1_000_000  # in ns
 _ID_TAG = b"\x0a\x20"  # field 1, length-delimited, 32 bytes
 
 
 @dataclass(slots=True)
-class Routed:
-    """A message on its way into a queue. `entry.published` and its expiry by policy are not set yet."""
+class Routed(Entry):
+    """A message on its way: its entry, the queue it goes to, and how safe it asks to be (0: as its queue says)."""
 
-    id: str
-    queue: str
-    durability: int
-    entry: Entry
+    queue: str = ""
+    durability: int = 0
+
+    @property
+    def entry(self) -> Entry:
+        """What is stored: this itself."""
+        return self
+
+    @property
+    def sender(self) -> str:
+        """Who sends it."""
+        return self.identity.partition(b"\0")[0].decode()
+
+    @property
+    def id(self) -> str:
+        """The id it has, or was given."""
+        return self.identity.partition(b"\0")[2].decode()
 
 
 def topic_queue(key: str) -> str:
     """The internal queue that messages of a topic wait in until they are copied; by key, so that order holds."""
-    return f"_topics.{hash_of(key) % TOPIC_QUEUES}"
+    return f"_topics.{crc32(key.encode()) % TOPIC_QUEUES}"
 
 
-def hash_of(text: str) -> int:
-    """A hash that is the same in every process."""
-    return int.from_bytes(uuid.uuid5(uuid.NAMESPACE_OID, text).bytes[:4], "big")
+def read_head(raw: bytes) -> Routing:
+    """What the broker reads of a serialized weft.v1.Message.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    try:
+        return Routing.FromString(raw)
+    except DecodeError:
+        raise rpc.InvalidArgument("is not a weft.v1.Message", field="message") from None
 
 
-def route(raw: bytes, *, now: int, most_bytes: int) -> Routed:
+def route(raw: bytes, now: int, most_bytes: int) -> Routed:
     """Reads and checks a serialized weft.v1.Message.
 
     Args:
@@ -64,69 +86,73 @@ def route(raw: bytes, *, now: int, most_bytes: int) -> Routed:
             field="message.payload",
             metadata={"limit": str(most_bytes), "size": str(len(raw))},
         )
-    try:
-        read = Routing.FromString(raw)
-    except DecodeError:
-        raise rpc.InvalidArgument("is not a weft.v1.Message", field="message") from None
-    message_id, sender, queue, topic = read.id, read.sender, read.recipient, read.topic
-    key, priority = read.key, read.priority
+    head = read_head(raw)
+    # Each read of a field costs as much as the rest of a check, so each is read once.
+    message_id, sender, queue, key = head.id, head.sender, head.recipient, head.key
+    priority, durability = head.priority, head.durability
     if (
-        not sender
+        head.topic
         or not queue
-        or topic
         or queue[0] == "_"
+        or not sender
         or len(message_id) > _MOST_ID
         or len(sender) > _MOST_SENDER
         or len(key) > _MOST_KEY
         or not 0 <= priority <= _MOST_PRIORITY
-        or read.durability not in _DURABILITIES
+        or not 0 <= durability <= _MOST_DURABILITY
         or "\0" in sender
     ):
-        _check(read)
-        queue = queue or topic_queue(key or message_id)
+        _check(head)
     if not message_id:
         # The last value of a field counts (protobuf encoding, "Last One Wins"): the message itself is left as it is.
         message_id = uuid.uuid4().hex
         raw = b"".join((raw, _ID_TAG, message_id.encode()))
-    not_before = _ms(read.not_before, "message.not_before") if read.HasField("not_before") else 0
-    expires = _ms(read.expire_time, "message.expire_time") if read.HasField("expire_time") else 0
-    if expires and (expires <= now or expires <= not_before):
-        raise rpc.InvalidArgument(
-            "must be in the future, and after not_before", field="message.expire_time"
-        )
+    not_before = _ms(head.not_before, "message.not_before") if head.HasField("not_before") else 0
+    expires = 0
+    if head.HasField("expire_time"):
+        expires = _ms(head.expire_time, "message.expire_time")
+        if expires <= max(now, not_before):
+            raise rpc.InvalidArgument(
+                "must be in the future, and after not_before", field="message.expire_time"
+            )
     return Routed(
-        message_id,
-        queue,
-        read.durability,
-        Entry(
-            raw,
-            f"{sender}\0{message_id}".encode(),
-            key.encode(),
-            priority or message_pb2.PRIORITY_NORMAL,
-            not_before=not_before,
-            expires=expires,
-        ),
+        raw,
+        f"{sender}\0{message_id}".encode(),
+        key.encode(),
+        priority or _NORMAL,
+        1,
+        now,
+        not_before,
+        expires,
+        0,
+        queue or topic_queue(key or message_id),
+        durability,
     )
 
 
-def _check(read: Routing) -> None:
+def _check(head: Routing) -> None:
     """Finds what is wrong; a topic alone is not."""
     wrong: list[tuple[str, str]] = []
-    if not 1 <= len(read.sender) <= _MOST_SENDER or "\0" in read.sender:
+    if not 1 <= len(head.sender) <= _MOST_SENDER or "\0" in head.sender:
         wrong.append(("message.sender", f"must be 1 to {_MOST_SENDER} characters without NUL"))
-    if len(read.id) > _MOST_ID:
+    if len(head.id) > _MOST_ID:
         wrong.append(("message.id", f"must be at most {_MOST_ID} characters"))
-    if len(read.key) > _MOST_KEY:
+    if len(head.key) > _MOST_KEY:
         wrong.append(("message.key", f"must be at most {_MOST_KEY} characters"))
-    if bool(read.recipient) == bool(read.topic):
+    if bool(head.recipient) == bool(head.topic):
         wrong.append(("message.recipient", "name either a recipient or a topic"))
-    if read.recipient.startswith("_"):
+    if head.recipient.startswith("_"):
         wrong.append(("message.recipient", 'must not begin with "_"'))
-    if read.topic and (len(read.topic) > _MOST_TOPIC or not _TOPIC.fullmatch(read.topic)):
-        wrong.append(("message.topic", 'must be words of a-z, 0-9, "-" and "_" joined by dots'))
-    if not 0 <= read.priority <= _MOST_PRIORITY:
+    if head.topic and (len(head.topic) > _MOST_TOPIC or not _TOPIC.fullmatch(head.topic)):
+        wrong.append(
+            (
+                "message.topic",
+                f'must be words of a-z, 0-9, "-" and "_" joined by dots, at most {_MOST_TOPIC} characters',
+            )
+        )
+    if not 0 <= head.priority <= _MOST_PRIORITY:
         wrong.append(("message.priority", "is not a value of Priority"))
-    if read.durability not in _DURABILITIES:
+    if not 0 <= head.durability <= _MOST_DURABILITY:
         wrong.append(("message.durability", "is not a value of Durability"))
     if wrong:
         raise rpc.InvalidArgument(violations=wrong)
@@ -135,5 +161,4 @@ def _check(read: Routing) -> None:
 def _ms(time: Timestamp, field: str) -> int:
     if not 0 <= time.seconds < _YEAR_10000 or not 0 <= time.nanos < _SECOND:
         raise rpc.InvalidArgument("is not a timestamp from 1970 to 9999", field=field)
-    # Rounded up: never too early.
-    return time.seconds * 1000 + math.ceil(time.nanos / 1_000_000)
+    return time.seconds * 1000 - (-time.nanos // _MS)  # rounded up: never too early

@@ -1,6 +1,10 @@
 -- name: put_payload
--- Keeps a message.
-INSERT INTO payloads (payload_id, message, create_time) VALUES ($1, $2, $3);
+-- Stores a message.
+INSERT INTO payloads (payload_id, identity, message, kept, create_time) VALUES ($1, $2, $3, $4, $5);
+
+-- name: keep_payloads
+-- Marks a message as acknowledged, under whichever of its publishes it is in its queue.
+UPDATE payloads SET kept = true WHERE identity = $1 AND NOT kept;
 
 -- name: get_payload
 -- A message.
@@ -10,6 +14,6 @@ SELECT message FROM payloads WHERE payload_id = $1;
 -- Forgets messages.
 DELETE FROM payloads WHERE payload_id = ANY($1::uuid[]);
 
--- name: drop_old_payloads
--- Forgets messages that were kept before a time.
-DELETE FROM payloads WHERE create_time < $1;
+-- name: drop_abandoned
+-- Forgets messages that were never acknowledged and are older than a time.
+DELETE FROM payloads WHERE NOT kept AND create_time < $1;
