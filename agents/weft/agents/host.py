@@ -28,6 +28,7 @@ log = logging.getLogger("weft.agents")
 
 # How long clients need to hear of DRAINING before the port may close: the registry's push takes 5 to 20 ms.
 _PROPAGATION = timedelta(milliseconds=100)
+_CONNECTING = 2.0  # seconds a start waits for its queues
 _MOST_IN_HAND = 100  # messages of a queue: what one replica holds, the others do not get
 
 
@@ -190,6 +191,13 @@ class Host:
         for topic in self._topics:
             await subscribe(self._brokers, topic)
             await self._start(topic.name, topic.handle, _MOST_IN_HAND)
+        try:
+            async with asyncio.timeout(_CONNECTING):
+                for consumer in self._consumers:
+                    await consumer.connected.wait()
+        except TimeoutError:
+            # Calls are served all the same, and messages as soon as a broker is there.
+            log.warning("no broker answers", extra={"brokers": self._brokers})
 
     async def _start(self, queue: str, handler: Handler, limit: int) -> None:
         consumer = Consumer(
