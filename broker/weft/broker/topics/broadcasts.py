@@ -15,7 +15,7 @@ import grpc
 
 from weft import rpc
 from weft.broker.clock import Clock
-from weft.broker.errors import RateLimited
+from weft.broker.errors import RateLimited, StoreUnavailable
 from weft.broker.publishing.payloads import Payloads
 from weft.broker.publishing.rounds import Sink
 from weft.broker.publishing.routing import Routed, route
@@ -98,23 +98,35 @@ class Broadcasts:
         return pb.BroadcastResponse(id=message.id, queues=[queue.name for queue in queues])
 
     async def _send(self, message: Message, queues: list[Queue]) -> Mapping[str, rpc.Error]:
-        awaited = _Awaited(len(queues))
-        for number, queue in enumerate(queues):
-            routed = self._routed(message, queue.name)
-            try:
-                if self._payloads.too_large(routed.entry):
-                    await self._payloads.store(routed.entry)
-            except rpc.Error as failed:
-                awaited.refused(number, failed)
-            else:
-                self._publishing.put(queue, routed, awaited, number)
-        await awaited.all
-        return {queues[number].name: why for number, why in sorted(awaited.refusals.items())}
+        answers = await asyncio.gather(
+            *(self._copy(queue, self._routed(message, queue.name)) for queue in queues),
+            return_exceptions=True,
+        )
+        failed: dict[str, rpc.Error] = {}
+        for queue, answer in zip(queues, answers, strict=True):
+            if isinstance(answer, rpc.Error):
+                failed[queue.name] = answer
+            elif answer is not None:
+                raise answer
+        return failed
+
+    async def _copy(self, queue: Queue, routed: Routed) -> None:
+        large = self._payloads.too_large(routed)
+        if large:
+            await self._payloads.store(routed)
+        answer = _Answer()
+        self._publishing.put(queue, routed, answer, 0)
+        refused = await answer.given
+        # After a lost connection it may be in its queue, with its content.
+        if large and (answer.known_before or not isinstance(refused, StoreUnavailable | None)):
+            await self._payloads.abandon(routed)
+        if refused is not None:
+            raise refused
 
     def _routed(self, message: Message, recipient: str) -> Routed:
         message.recipient = recipient
         raw = message.SerializeToString()
-        return route(raw, now=self._clock.now_ms(), most_bytes=self._max_message)
+        return route(raw, self._clock.now_ms(), self._max_message)
 
 
 def _check(request: pb.BroadcastRequest) -> None:
@@ -147,28 +159,29 @@ def _incomplete(message_id: str, queues: list[Queue], failed: Mapping[str, rpc.E
     return error
 
 
-class _Awaited:
-    """Waits until every copy has been answered."""
+class _Answer:
+    """What became of one copy: None, or the error."""
 
-    def __init__(self, count: int) -> None:
-        self.refusals: dict[int, rpc.Error] = {}
-        self.all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._left = count
-        if not count:
-            self.all.set_result(None)
+    def __init__(self) -> None:
+        self.given: asyncio.Future[rpc.Error | None] = asyncio.get_running_loop().create_future()
+        self.known_before = False
 
     def accepted(self, _: int) -> None:
-        """One more."""
-        self._left -= 1
-        if not self._left and not self.all.done():
-            self.all.set_result(None)
+        """It is stored."""
+        self._give(None)
 
-    duplicate = accepted
+    def duplicate(self, _: int) -> None:
+        """It was stored before."""
+        self.known_before = True
+        self._give(None)
 
-    def refused(self, number: int, error: rpc.Error) -> None:
-        """One more, not accepted."""
-        self.refusals[number] = error
-        self.accepted(number)
+    def refused(self, _: int, error: rpc.Error) -> None:
+        """It is not."""
+        self._give(error)
 
     def settled(self) -> None:
         """Nothing gathers here."""
+
+    def _give(self, answer: rpc.Error | None) -> None:
+        if not self.given.done():  # whoever waited may have gone
+            self.given.set_result(answer)

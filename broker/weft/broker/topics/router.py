@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from weft import rpc
 from weft.broker import layout
 from weft.broker.clock import Clock
+from weft.broker.errors import StoreUnavailable
 from weft.broker.layout import Entry
 from weft.broker.queues import CONFIG_SHARD, Queue, Queues
 from weft.broker.topics.subscriptions import Subscriptions
@@ -33,8 +34,8 @@ _YOUNG = timedelta(seconds=30)
 _MOST_NAMED = 5
 
 
-class CopiesRefused(rpc.Unavailable):
-    """Some queues did not take their copy."""
+class CopiesRefused(rpc.ResourceExhausted):
+    """Some queues did not take their copy: an attempt that failed, which is not so while Redis is away."""
 
     reason = "COPIES_REFUSED"
 
@@ -61,6 +62,9 @@ class KeepsLarge(Protocol):
 
     async def store(self, entry: Entry) -> None:
         """Puts the message into PostgreSQL and leaves its id in the entry."""
+
+    async def abandon(self, entry: Entry) -> None:
+        """Takes it out again."""
 
 
 class Router:
@@ -97,7 +101,7 @@ class Router:
 
         Raises:
             CopiesRefused: the message must be tried again.
-            rpc.Unavailable: the same.
+            rpc.Unavailable: the same, and it is nobody's fault.
         """
         await self._subscriptions.fresh()
         head = Routing.FromString(entry.message)
@@ -125,6 +129,9 @@ class Router:
             await self._redis.run(shard, "SADD", notes, *accepted)
             span = int(_NOTES_LAST.total_seconds())
             await self._redis.run(shard, "EXPIRE", notes, span)
+        away = [why for why in refusals.values() if isinstance(why, rpc.Unavailable)]
+        if len(away) == len(refusals):
+            raise away[0]
         raise CopiesRefused(_summary(refusals, len(queues)))
 
     async def _queue(self, name: str, head: Routing) -> Queue | None:
@@ -148,9 +155,17 @@ class Router:
             original.priority,
             expires=original.expires,
         )
-        if self._payloads.too_large(copy):
+        large = self._payloads.too_large(copy)
+        if large:
             await self._payloads.store(copy)
-        await self._publishing.copy(queue, copy)
+        try:
+            await self._publishing.copy(queue, copy)
+        except StoreUnavailable:
+            raise  # it may be in its queue, with its content
+        except rpc.Error:
+            if large:
+                await self._payloads.abandon(copy)
+            raise
 
 
 def _original(entry: Entry, head: Routing) -> Entry:
