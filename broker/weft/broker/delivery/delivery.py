@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -23,7 +24,7 @@ from weft.broker.functions import Functions
 from weft.broker.layout import Entry
 from weft.broker.queue_admin import check_name
 from weft.broker.queues import Queue, Queues
-from weft.broker.redis import Redis
+from weft.broker.redis import Redis, ReplyError
 from weft.v1 import broker_pb2 as pb
 from weft.wire.v1.frames_pb2 import Deliveries
 
@@ -87,6 +88,7 @@ class Delivery:
         self._mover = Mover(functions, bells, clock)
         bells.on_ready(self._ready)
         bells.on_reset(self._doubtful.set)
+        bells.on_reset(self.instances.search)
         queues.on_change(self._changed)
 
     async def run(self) -> None:
@@ -113,6 +115,7 @@ class Delivery:
         self._sessions.add(session)
         post.join(session)
         writing = asyncio.create_task(session.write())
+        writing.add_done_callback(functools.partial(_ended, asyncio.current_task()))
         try:
             first.ClearField("open")
             session.take(first)
@@ -122,13 +125,14 @@ class Delivery:
             while not leaving and (request := await anext(frames, None)) is not None:
                 session.take(request)
                 leaving = request.leave
-            await session.settled()
+            await session.finished()
         finally:
             post.leave(session)
             self._sessions.discard(session)
             if not self._sessions:
                 self._idle.set()
             writing.cancel()
+            session.abandon()
             await asyncio.gather(writing, return_exceptions=True)
 
     def consumers(self, queue: str) -> list[pb.ConsumerStatus]:
@@ -140,11 +144,11 @@ class Delivery:
             pb.ConsumerStatus(
                 consumer=session.consumer,
                 broker=self._instance,
-                pending=len(post.leases.of(session)),
+                pending=len(post.settlements.leases.of(session)),
                 credit=session.credit,
             )
-            for session in self._sessions
-            if session in post.receivers
+            for session in post.receivers
+            if isinstance(session, Session)
         ]
 
     @contextlib.asynccontextmanager
@@ -228,16 +232,29 @@ class Delivery:
                     session.drain()
             post.cancel()
             return
-        post.leases.span = queue.policy.visibility_timeout.total_seconds()
+        post.settlements.leases.span = queue.policy.visibility_timeout.total_seconds()
         post.wake()
 
     async def _recover(self) -> None:
         while True:
             await self._doubtful.wait()
             self._doubtful.clear()
-            try:
-                for post in list(self._posts.values()):
+            unchecked: list[str] = []
+            for name, post in list(self._posts.items()):
+                try:
                     await post.recover()
-            except rpc.Unavailable:
+                except (rpc.Unavailable, ReplyError) as failed:
+                    unchecked.append(f"{name}: {failed}")
+            if unchecked:
+                log.warning(
+                    "leases cannot be checked yet",
+                    extra={"queues": len(unchecked), "why": unchecked[0]},
+                )
                 await asyncio.sleep(_AGAIN)
                 self._doubtful.set()
+
+
+def _ended(handler: asyncio.Task[None] | None, writing: asyncio.Task[None]) -> None:
+    """Ends a stream that cannot be written to: its consumer would wait for ever."""
+    if handler is not None and not writing.cancelled() and writing.exception() is not None:
+        handler.cancel()

@@ -11,6 +11,7 @@ from weft.broker.bells import Bells
 from weft.broker.clock import Clock
 from weft.broker.functions import Functions
 from weft.broker.layout import SHARDS
+from weft.broker.redis import ReplyError
 
 log = logging.getLogger("weft.broker")
 
@@ -63,7 +64,8 @@ class Mover:
     async def _move(self, shard: int) -> None:
         try:
             moved = await self._functions.due(shard, now=self._clock.now_ms(), limit=_MOST)
-        except rpc.Unavailable:
+        except (rpc.Unavailable, ReplyError):
+            log.warning("delayed messages wait", extra={"shard": shard}, exc_info=True)
             self._heard(shard, self._clock.now_ms() + _AGAIN)
             return
         if moved.next_due:
@@ -75,8 +77,8 @@ class Mover:
         try:
             async with asyncio.TaskGroup() as asking:
                 tasks = [asking.create_task(self._functions.next_due(n)) for n in range(SHARDS)]
-        except* rpc.Unavailable:
-            log.warning("delayed messages wait: Redis cannot be asked")
+        except* (rpc.Unavailable, ReplyError):
+            log.warning("delayed messages wait: Redis cannot be asked", exc_info=True)
             self._unheard = True
         if self._unheard:
             await asyncio.sleep(_AGAIN / 1000)

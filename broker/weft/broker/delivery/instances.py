@@ -3,6 +3,10 @@
 A broker counts its beats in a hash. Another one is dead when its count has stood still over so many beats of our own
 that were answered: no clock is compared, and an outage of Redis makes nobody dead. What a dead broker had in hand goes
 back into its queues after their visibility timeout: its consumers may be at work still, and may come to us with it.
+
+Messages may also be in the hands of a broker whose count is lost: one that read on after it was given up, or that a
+Redis node counted which fell back behind the others. Each broker looks for those when it starts, when connections began
+anew, and after a funeral; they count as brokers that stand still.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from weft import rpc
 from weft.broker.clock import Clock
 from weft.broker.functions import Functions
+from weft.broker.layout import GROUP, PRIORITIES
 from weft.broker.queues import CONFIG_SHARD, Queue, Queues
+from weft.broker.redis import ReplyError
 
 log = logging.getLogger("weft.broker")
 
@@ -29,7 +35,7 @@ _MISSED = 6  # beats of ours over which another one's count stands still
 class Runs(Protocol):
     """What is used of weft.broker.redis.Redis."""
 
-    async def run(self, shard: int, *command: bytes | str | float) -> object:
+    async def run(self, shard: int, *command: bytes | str | float) -> Any:
         """Sends a command that may be sent twice."""
 
 
@@ -68,6 +74,8 @@ class Instances:
         self._counts: dict[str, int] = {}
         self._missed: dict[str, int] = {}
         self._funerals: dict[str, asyncio.Task[None]] = {}
+        self._uncounted: set[str] = set()
+        self._search = True
 
     def fresh(self) -> bool:
         """Whether the others still count with this broker: its last beat is younger than half of what they wait."""
@@ -77,6 +85,10 @@ class Instances:
     def alive(self) -> int:
         """How many brokers there are, this one included."""
         return 1 + sum(missed < _MISSED for missed in self._missed.values())
+
+    def search(self) -> None:
+        """Looks with the next beat whether messages are in the hands of brokers that nobody counts."""
+        self._search = True
 
     async def run(self) -> None:
         """Beats for ever; for a task of its own."""
@@ -92,8 +104,10 @@ class Instances:
                 if not self.fresh():
                     self._stale()
                 self._last = began
-                assert isinstance(found, list)
                 self._look(found, tasks)
+                if self._search:
+                    self._search = False
+                    tasks.create_task(self._find_uncounted())
                 await asyncio.sleep(max(0.0, self._beat - (monotonic() - began)))
 
     async def leave(self) -> None:
@@ -106,6 +120,8 @@ class Instances:
             for name, count in zip(found[::2], found[1::2], strict=True)
             if name.decode() != self._instance
         }
+        self._uncounted -= counts.keys()
+        counts.update(dict.fromkeys(self._uncounted, 0))
         for name in self._missed.keys() - counts.keys():
             del self._missed[name]
         for name, count in counts.items():
@@ -134,7 +150,14 @@ class Instances:
             if wait > 0:
                 await asyncio.sleep(wait)
             moved += await self._take_over(queue, dead)
-        await self._redis.run(CONFIG_SHARD, "HDEL", _BEATS, dead)
+        while True:
+            try:
+                await self._redis.run(CONFIG_SHARD, "HDEL", _BEATS, dead)
+                break
+            except rpc.Unavailable:
+                await asyncio.sleep(self._beat)
+        self._uncounted.discard(dead)
+        self._search = True
         log.warning("a dead broker's messages went on", extra={"instance": dead, "count": moved})
 
     async def _take_over(self, queue: Queue, dead: str) -> int:
@@ -145,4 +168,40 @@ class Instances:
                 moved += count
             except rpc.Unavailable:
                 await asyncio.sleep(self._beat)
+            except ReplyError as failed:
+                # The queue was removed meanwhile, most likely: the others must not wait for it.
+                log.warning(
+                    "a queue of a dead broker cannot be taken over",
+                    extra={"queue": queue.name, "instance": dead, "why": str(failed)},
+                )
+                break
         return moved
+
+    async def _find_uncounted(self) -> None:
+        """Notes who has messages in hand and is not counted."""
+        for queue in self._queues.all():
+            try:
+                holders = await self._holders(queue)
+            except rpc.Unavailable:
+                self._search = True
+                return
+            unknown = holders - self._counts.keys() - self._uncounted - {self._instance}
+            for name in unknown:
+                log.warning(
+                    "messages are in the hands of a broker that nobody counts",
+                    extra={"queue": queue.name, "instance": name},
+                )
+            self._uncounted |= unknown
+
+    async def _holders(self, queue: Queue) -> set[str]:
+        """The brokers that have messages of a queue in hand."""
+        names: set[str] = set()
+        for priority in PRIORITIES:
+            try:
+                pending = await self._redis.run(
+                    queue.shard, "XPENDING", f"{queue.key}:{priority}", GROUP
+                )
+            except ReplyError:  # its streams are gone
+                continue
+            names.update(name.decode() for name, _ in pending[3] or ())
+        return names

@@ -14,6 +14,8 @@ from weft.broker.layout import Entry
 
 log = logging.getLogger("weft.broker")
 
+_LATER = 1_000  # ms
+
 Handler = Callable[[Entry], Awaitable[None]]
 
 
@@ -22,13 +24,16 @@ class InternalConsumer:
 
     Args:
         post: the queue it consumes.
-        handler: gets the entry; an rpc.Error of it is an attempt that failed.
+        handler: gets the entry; an error of it is an attempt that failed, but rpc.Unavailable: that is not the
+            message's fault, and it is tried again a little later.
         credit: how many it handles at a time.
     """
 
     def __init__(self, post: Post, handler: Handler, credit: int) -> None:
         self.consumer = "broker"
         self._post = post
+        self._settlements = post.settlements
+        self._leases = post.settlements.leases
         self._handler = handler
         self._credit = credit
         self._tasks: set[asyncio.Task[None]] = set()
@@ -41,6 +46,7 @@ class InternalConsumer:
 
     def deliver(self, lease: Lease, message: bytes, published: int) -> None:
         """Gives it one."""
+        lease.sent = True
         entry = Entry(
             message, lease.identity, lease.key, published=published, attempt=lease.attempt
         )
@@ -66,19 +72,22 @@ class InternalConsumer:
     async def _handle(self, lease: Lease, entry: Entry) -> None:
         try:
             await self._handler(entry)
+        except rpc.Unavailable:
+            if self._leases.end(lease.lease_id) is not None:
+                self._settlements.unused(lease, delay_ms=_LATER)
         except rpc.Error as failed:
             self._fail(lease, f"{failed.reason}: {failed.message}")
         except asyncio.CancelledError:
-            if self._post.leases.end(lease.lease_id) is not None:
-                self._post.retry(lease, attempt=lease.attempt)
+            if self._leases.end(lease.lease_id) is not None:
+                self._settlements.unused(lease)
             raise
         except Exception as failed:
             log.exception("a message could not be handled", extra={"queue": self._post.queue.name})
             self._fail(lease, type(failed).__name__)
         else:
-            if self._post.leases.end(lease.lease_id) is not None:
-                self._post.ack(lease, lambda: None, consumer=self.consumer)
+            if self._leases.end(lease.lease_id) is not None:
+                self._settlements.ack(lease, consumer=self.consumer)
 
     def _fail(self, lease: Lease, error: str) -> None:
-        if self._post.leases.end(lease.lease_id) is not None:
-            self._post.failed(lease, reason="MAX_ATTEMPTS", error=error)
+        if self._leases.end(lease.lease_id) is not None:
+            self._settlements.failed(lease, reason="MAX_ATTEMPTS", error=error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
@@ -22,7 +22,12 @@ class Holder(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A message in hand. `holder`: None after its stream broke, until somebody resumes it."""
+    """A message in hand.
+
+    Attributes:
+        holder: None after its stream broke, until somebody resumes it.
+        sent: whether the holder may have seen it; if not, it was no attempt.
+    """
 
     lease_id: bytes
     holder: Holder | None
@@ -31,10 +36,14 @@ class Lease:
     key: bytes
     identity: bytes
     size: int
+    sent: bool = False
 
 
 class Leases:
-    """The leases of a queue; all last equally long, so that they run out in the order they were given or extended.
+    """The leases of a queue.
+
+    All last equally long, so they run out in the order they were given or extended, and nothing here depends on how
+    many there are. When the span becomes another one, the leases of the former span keep a row of their own.
 
     Args:
         span: how long a lease lasts, in seconds.
@@ -42,50 +51,73 @@ class Leases:
     """
 
     def __init__(self, span: float, expired: Callable[[list[Lease]], None]) -> None:
-        self.span = span
+        self._span = span
         self._expired = expired
-        self._held: dict[bytes, Lease] = {}
-        self._order: deque[tuple[float, Lease]] = deque()
+        self._row: OrderedDict[bytes, Lease] = OrderedDict()
+        self._former: list[OrderedDict[bytes, Lease]] = []
         self._ran_out: OrderedDict[bytes, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return sum(map(len, self._rows()))
 
     def __contains__(self, lease_id: bytes) -> bool:
-        return lease_id in self._held
+        return self.get(lease_id) is not None
+
+    @property
+    def span(self) -> float:
+        """How long a lease lasts, in seconds. Leases that are held keep theirs until they are extended."""
+        return self._span
+
+    @span.setter
+    def span(self, seconds: float) -> None:
+        if seconds == self._span:
+            return
+        self._span = seconds
+        if self._row:
+            self._former.append(self._row)
+            self._row = OrderedDict()
+        self._former = [row for row in self._former if row]
 
     def of(self, holder: Holder) -> list[Lease]:
         """The leases of one holder."""
-        return [lease for lease in self._held.values() if lease.holder is holder]
+        return [lease for lease in self.all() if lease.holder is holder]
 
     def all(self) -> list[Lease]:
         """All of them."""
-        return list(self._held.values())
+        return [lease for row in self._rows() for lease in row.values()]
 
     def grant(self, leases: Iterable[Lease]) -> None:
         """Keeps new leases; their deadline is set here."""
-        deadline = monotonic() + self.span
+        deadline = monotonic() + self._span
+        row = self._row
         for lease in leases:
             lease.deadline = deadline
-            self._held[lease.lease_id] = lease
-            self._order.append((deadline, lease))
-        self._prune()
-        self._arm()
+            row[lease.lease_id] = lease
+        if self._timer is None or self._timer.when() > self._loop.time() + self._span:
+            self._arm()
 
     def get(self, lease_id: bytes) -> Lease | None:
         """A lease, if it is held."""
-        return self._held.get(lease_id)
+        found = self._row.get(lease_id)
+        if found is None and self._former:
+            return next((row[lease_id] for row in self._former if lease_id in row), None)
+        return found
 
     def extend(self, lease: Lease) -> None:
-        """Begins its span anew."""
-        lease.deadline = monotonic() + self.span
-        self._order.append((lease.deadline, lease))
+        """Begins its span anew. It is held."""
+        self.end(lease.lease_id)
+        self.grant((lease,))
 
     def end(self, lease_id: bytes) -> Lease | None:
         """Takes a lease off; None: it is not held."""
-        return self._held.pop(lease_id, None)
+        found = self._row.pop(lease_id, None)
+        if found is None and self._former:
+            for row in self._former:
+                if (found := row.pop(lease_id, None)) is not None:
+                    break
+        return found
 
     def ran_out(self, lease_id: bytes) -> bool:
         """Whether it ran out a while ago."""
@@ -95,36 +127,34 @@ class Leases:
         """Nothing runs out any more."""
         if self._timer is not None:
             self._timer.cancel()
-        self._held.clear()
-        self._order.clear()
+            self._timer = None
+        self._row.clear()
+        self._former.clear()
+
+    def _rows(self) -> list[OrderedDict[bytes, Lease]]:
+        return [self._row, *self._former]
 
     def _arm(self) -> None:
-        if self._timer is None and self._order:
-            delay = max(0.0, self._order[0][0] - monotonic())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        firsts = [next(iter(row.values())).deadline for row in self._rows() if row]
+        if firsts:
+            delay = max(0.0, min(firsts) - monotonic())
             self._timer = self._loop.call_later(delay, self._sweep)
 
     def _sweep(self) -> None:
         self._timer = None
         now = monotonic()
-        over = []
-        while self._order and self._order[0][0] <= now:
-            _, lease = self._order.popleft()
-            if lease.deadline <= now and self._held.get(lease.lease_id) is lease:
-                del self._held[lease.lease_id]
-                self._ran_out[lease.lease_id] = None
-                over.append(lease)
+        over: list[Lease] = []
+        for row in self._rows():
+            while row and (first := next(iter(row.values()))).deadline <= now:
+                del row[first.lease_id]
+                self._ran_out[first.lease_id] = None
+                over.append(first)
         while len(self._ran_out) > _REMEMBERED:
             self._ran_out.popitem(last=False)
-        self._prune()
+        self._former = [row for row in self._former if row]
         self._arm()
         if over:
             self._expired(over)
-
-    def _prune(self) -> None:
-        """Drops the oldest entries whose leases were settled or extended long before their time."""
-        order, held = self._order, self._held
-        while order:
-            deadline, lease = order[0]
-            if lease.deadline == deadline and held.get(lease.lease_id) is lease:
-                return
-            order.popleft()

@@ -1,4 +1,4 @@
-"""A queue with consumers: its leases, its settlements, and the reading of what they have credit for."""
+"""A queue with consumers: reads what they have credit for, and shares it out."""
 
 from __future__ import annotations
 
@@ -6,33 +6,28 @@ import asyncio
 import contextvars
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from weft import rpc
-from weft.broker import layout
 from weft.broker.clock import Clock
-from weft.broker.delivery.leases import Holder, Lease, Leases
-from weft.broker.delivery.settling import Settler
+from weft.broker.delivery.leases import Holder, Lease
+from weft.broker.delivery.recovery import Recovery, Sends
+from weft.broker.delivery.settlements import Settlements
 from weft.broker.delivery.shares import ALL, Shares
-from weft.broker.functions import Ack, Death, Functions, Retry
-from weft.broker.layout import GROUP, HEAD_BYTES, PAYLOAD_ELSEWHERE, Entry
+from weft.broker.functions import Functions
+from weft.broker.layout import GROUP, PAYLOAD_ELSEWHERE, Entry
 from weft.broker.queues import Queue
 from weft.broker.redis import ReplyError
 
 log = logging.getLogger("weft.broker")
 
 _MOST_READ = 256  # messages a read
-_RECOVERED = 1_000  # pending entries looked at in one go
+_MOST_BYTES = 4 * 1024 * 1024  # that a read should bring
 _LATER = 1_000  # ms until a message is tried again whose content could not be had
-_MOST_ERROR = 2_000
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0  # seconds until a read is tried again
 
-
-class Reads(Protocol):
-    """What is used of weft.broker.redis.Redis."""
-
-    def send(self, shard: int, *command: bytes | str | float) -> asyncio.Future[Any]:
-        """Sends a command once."""
+Message = tuple[Lease, bytes, int]  # with its bytes, and when it was published
 
 
 class Loads(Protocol):
@@ -73,7 +68,7 @@ class Post:
         self,
         queue: Queue,
         *,
-        redis: Reads,
+        redis: Sends,
         functions: Functions,
         clock: Clock,
         payloads: Loads,
@@ -82,26 +77,31 @@ class Post:
     ) -> None:
         self.queue = queue
         self.receivers: list[Receiver] = []
+        self.settlements = Settlements(queue, functions=functions, clock=clock)
         self._redis = redis
         self._functions = functions
         self._clock = clock
         self._payloads = payloads
         self._instance = instance
         self._fresh = fresh
-        self.leases = Leases(queue.policy.visibility_timeout.total_seconds(), self._expired)
-        self._acks: dict[str, Settler[Ack]] = {}
-        self._retries: Settler[Retry] = Settler(self._send_retries)
-        self._deaths: Settler[Death] = Settler(self._send_deaths)
-        self._settling: set[bytes] = set()
+        self._recovery = Recovery(
+            queue,
+            self.settlements,
+            redis=redis,
+            functions=functions,
+            instance=instance,
+        )
         self._shares = Shares()
         self._ready = ALL
         self._turn = 0
+        self._entry_bytes = 0.0  # of late
         self._reading: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._pause = _FIRST_PAUSE
+        self._closed = False
         self._lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.Context()
-
-    # -- reading
 
     def join(self, receiver: Receiver) -> None:
         """Begins to deliver to a consumer."""
@@ -110,26 +110,66 @@ class Post:
     def leave(self, receiver: Receiver) -> None:
         """Stops it; its leases stay until they are settled, resumed or run out."""
         self.receivers.remove(receiver)
-        for lease in self.leases.of(receiver):
+        for lease in self.settlements.leases.of(receiver):
             lease.holder = None
+        self.settlements.forget({one.consumer for one in self.receivers})
+
+    # -- reading
 
     def wake(self, ready: int = 0) -> None:
         """Reads, if there may be messages (`ready`: bits of the priorities that have new ones) and room for them."""
         self._ready |= ready
-        if self._reading is None and self._ready and self.receivers and not self.queue.paused:
+        if self._reading is None and self._again is None and self._may_read():
             self._reading = self._loop.create_task(self._read(), context=self._context)
+
+    def _may_read(self) -> bool:
+        # `fresh` changes without a word while it is wrong; `recover` is called when it is right again.
+        return bool(
+            self._ready
+            and self.receivers
+            and not self.queue.paused
+            and not self._closed
+            and self._fresh()
+        )
 
     async def _read(self) -> None:
         try:
-            async with self._lock:
-                while self._ready and not self.queue.paused and (credit := self._room()):
-                    await self._read_some(min(credit, _MOST_READ))
+            while self._may_read() and (room := self._room()):
+                async with self._lock:
+                    await self._read_some(min(room, self._most_read()))
+                self._pause = _FIRST_PAUSE
         except rpc.Unavailable:
-            pass  # the reset that follows the new connection wakes it, and finds what was read in vain
+            self._read_again()
         except ReplyError as failed:
             await self._repair(failed)
+            self._read_again()
+        except Exception:
+            log.exception("a queue cannot be read", extra={"queue": self.queue.name})
+            self._read_again()
         finally:
             self._reading = None
+
+    def _read_again(self) -> None:
+        """A refusal, unlike a lost connection, ends without a word: nobody else would wake us."""
+        if not self._closed:
+            delay = random.uniform(self._pause / 2, self._pause)  # noqa: S311 jitter
+            self._again = self._loop.call_later(delay, self._resume_reading)
+            self._pause = min(_LAST_PAUSE, self._pause * 2)
+
+    def _resume_reading(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self.wake(ALL)
+
+    def _room(self) -> int:
+        return sum(receiver.room for receiver in self.receivers)
+
+    def _most_read(self) -> int:
+        """Few, where messages are large: nobody knows how large the next ones are."""
+        if not self._entry_bytes:
+            return _MOST_READ
+        return max(1, min(_MOST_READ, int(_MOST_BYTES / self._entry_bytes)))
 
     async def _read_some(self, credit: int) -> None:
         shares = self._shares.split(credit, self._ready)
@@ -159,202 +199,82 @@ class Post:
             raise failed
 
     async def _take(self, priority: int, rows: Sequence[Any]) -> None:
-        if not self._fresh():
-            # Others may have taken them over by now; `recover` looks after those that nobody did.
-            log.warning(
-                "messages were read too late to be delivered", extra={"queue": self.queue.name}
-            )
-            return
-        now = self._clock.now_ms()
-        ready: list[tuple[Lease, bytes, int]] = []
-        expired: list[Lease] = []
+        now, fresh = self._clock.now_ms(), self._fresh()
+        ready: list[Message] = []
+        elsewhere: list[tuple[Lease, Entry]] = []
         prefix = b"%d:" % priority
+        size = 0
         for entry_id, fields in rows:
             stored = fields[1]
+            size += len(stored)
             entry = Entry.unpack(stored)
             lease = Lease(
                 prefix + entry_id, None, 0.0, entry.attempt, entry.key, entry.identity, len(stored)
             )
-            if entry.expires and entry.expires <= now:
-                expired.append(lease)
+            if not fresh:
+                # Others may have taken it over by now; if not, it goes back.
+                self.settlements.unused(lease)
+            elif entry.expires and entry.expires <= now:
+                self.settlements.kill(
+                    lease, reason="EXPIRED", error="it expired before it was delivered"
+                )
             elif entry.flags & PAYLOAD_ELSEWHERE:
-                await self._load(lease, entry)
+                elsewhere.append((lease, entry))
             else:
                 ready.append((lease, entry.message, entry.published))
-        for lease in expired:
-            self.kill(lease, "EXPIRED", "it expired before it was delivered")
+        self._entry_bytes = (self._entry_bytes + size / len(rows)) / 2
+        if not fresh:
+            log.warning("messages were read too late", extra={"queue": self.queue.name})
         self._deal(ready)
+        if elsewhere:
+            await asyncio.gather(*(self._load(lease, entry) for lease, entry in elsewhere))
 
     async def _load(self, lease: Lease, entry: Entry) -> None:
         try:
             message = await self._payloads.load(entry)
         except rpc.DataLoss as failed:
-            self.kill(lease, failed.reason, failed.message)
+            self.settlements.kill(lease, reason=failed.reason, error=failed.message)
         except rpc.Error:
-            self.retry(lease, attempt=lease.attempt, due=self._clock.now_ms() + _LATER)
+            self.settlements.unused(lease, delay_ms=_LATER)
         else:
             self._deal([(lease, message, entry.published)])
 
-    def _deal(self, messages: list[tuple[Lease, bytes, int]]) -> None:
+    def _deal(self, messages: list[Message]) -> None:
         """Gives messages to the consumers that have room, in turn."""
-        self.leases.grant(lease for lease, _, _ in messages)
-        index = 0
+        self.settlements.leases.grant([lease for lease, _, _ in messages])
         takers = [receiver for receiver in self.receivers if receiver.room]
         self._turn += 1
+        index = 0
         for position in range(len(takers)):
             receiver = takers[(self._turn + position) % len(takers)]
             fair = -(-(len(messages) - index) // (len(takers) - position))
-            share = min(receiver.room, fair)
-            for lease, message, published in messages[index : index + share]:
-                lease.holder = receiver
-                receiver.deliver(lease, message, published)
-            index += share
+            index += self._give(receiver, messages[index : index + fair])
+        for receiver in takers:  # what the later ones left, for those that have room yet
+            index += self._give(receiver, messages[index:])
             receiver.flush()
-        rest = messages[index:]
-        for receiver in takers:
-            while rest and receiver.room:
-                lease, message, published = rest.pop(0)
-                lease.holder = receiver
-                receiver.deliver(lease, message, published)
-            receiver.flush()
-        for lease, _, _ in rest:  # those they were read for have gone
-            self.leases.end(lease.lease_id)
-            self.retry(lease, attempt=lease.attempt)
+        for lease, _, _ in messages[index:]:  # those they were read for have gone
+            self.settlements.leases.end(lease.lease_id)
+            self.settlements.unused(lease)
 
-    def _room(self) -> int:
-        return sum(receiver.room for receiver in self.receivers)
+    @staticmethod
+    def _give(receiver: Receiver, messages: list[Message]) -> int:
+        """Gives a consumer as many as it has room for; how many."""
+        count = min(receiver.room, len(messages))
+        for lease, message, published in messages[:count]:
+            lease.holder = receiver
+            receiver.deliver(lease, message, published)
+        return count
 
     async def _repair(self, failed: ReplyError) -> None:
+        extra = {"queue": self.queue.name, "why": str(failed)}
         if failed.code != "NOGROUP":
-            log.error(
-                "a queue cannot be read", extra={"queue": self.queue.name, "why": str(failed)}
-            )
+            log.error("a queue cannot be read", extra=extra)
             return
-        log.error(
-            "the streams of a queue are gone; they are made anew", extra={"queue": self.queue.name}
-        )
+        log.error("the streams of a queue are gone; they are made anew", extra=extra)
         try:
             await self._functions.declare(self.queue)
-        except rpc.Unavailable:
-            return
-        self._loop.call_soon(self.wake, ALL)
-
-    # -- settling
-
-    def now_ms(self) -> int:
-        """By the broker's clock."""
-        return self._clock.now_ms()
-
-    def ack(
-        self, lease: Lease, done: Callable[[], None], *, consumer: str, reply: bytes = b""
-    ) -> None:
-        """Handled. The lease has been taken off."""
-        settler = self._acks.get(consumer)
-        if settler is None:
-            settler = self._acks[consumer] = Settler(self._acking(consumer))
-        item = Ack(
-            lease_id=lease.lease_id,
-            size=lease.size,
-            key=lease.key,
-            identity=lease.identity if reply else b"",
-            reply=reply,
-        )
-        settler.put(item, self._settled(lease, done))
-
-    def retry(
-        self,
-        lease: Lease,
-        done: Callable[[], None] = lambda: None,
-        *,
-        attempt: int,
-        due: int = 0,
-    ) -> None:
-        """Back into the queue."""
-        item = Retry(lease_id=lease.lease_id, attempt=attempt, due=due)
-        self._retries.put(item, self._settled(lease, done))
-
-    def failed(
-        self,
-        lease: Lease,
-        done: Callable[[], None] = lambda: None,
-        *,
-        reason: str,
-        error: str,
-        delay_ms: int | None = None,
-    ) -> None:
-        """An attempt failed: another one after a pause, or the dead letters."""
-        policy = self.queue.policy
-        if lease.attempt >= policy.max_attempts:
-            self.kill(lease, reason, error, done)
-            return
-        if delay_ms is None:
-            delay_ms = int(self._pause(lease.attempt) * 1000)
-        due = self._clock.now_ms() + delay_ms if delay_ms else 0
-        self.retry(lease, done, attempt=lease.attempt + 1, due=due)
-
-    def kill(
-        self,
-        lease: Lease,
-        reason: str,
-        error: str,
-        done: Callable[[], None] = lambda: None,
-        *,
-        reply: bytes = b"",
-    ) -> None:
-        """To the dead letters."""
-        item = Death(
-            lease_id=lease.lease_id,
-            reason=reason,
-            error=error[:_MOST_ERROR],
-            identity=lease.identity if reply else b"",
-            reply=reply,
-        )
-        self._deaths.put(item, self._settled(lease, done))
-
-    def _pause(self, attempt: int) -> float:
-        """Seconds until the next attempt: exponential, with full jitter.
-
-        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-        """
-        policy = self.queue.policy
-        longest = policy.max_backoff.total_seconds()
-        most = min(longest, policy.backoff.total_seconds() * 2 ** min(attempt - 1, 40))
-        return random.uniform(0, most)  # noqa: S311 jitter
-
-    def _settled(self, lease: Lease, done: Callable[[], None]) -> Callable[[], None]:
-        self._settling.add(lease.lease_id)
-
-        def safe() -> None:
-            self._settling.discard(lease.lease_id)
-            done()
-
-        return safe
-
-    def _acking(self, consumer: str) -> Callable[[list[Ack]], Awaitable[object]]:
-        async def send(acks: list[Ack]) -> None:
-            settled = await self._functions.ack(
-                self.queue, acks, now=self._clock.now_ms(), consumer=consumer
-            )
-            if settled.done < len(acks):
-                log.warning(
-                    "acknowledgements came too late, or twice",
-                    extra={"queue": self.queue.name, "late": len(acks) - settled.done},
-                )
-
-        return send
-
-    async def _send_retries(self, retries: list[Retry]) -> None:
-        await self._functions.retry(self.queue, retries, now=self._clock.now_ms())
-
-    async def _send_deaths(self, deaths: list[Death]) -> None:
-        await self._functions.kill(self.queue, deaths, now=self._clock.now_ms())
-
-    def _expired(self, leases: list[Lease]) -> None:
-        log.warning("leases ran out", extra={"queue": self.queue.name, "count": len(leases)})
-        for lease in leases:
-            error = f"{lease.holder.consumer if lease.holder else 'its consumer'} did not settle it in time"
-            # The consumer has had the whole visibility timeout: the next one need not wait longer.
-            self.failed(lease, reason="LEASE_EXPIRED", error=error, delay_ms=0)
+        except (rpc.Unavailable, ReplyError):
+            log.exception("they cannot be made", extra=extra)
 
     # -- keeping true
 
@@ -364,36 +284,7 @@ class Post:
         Raises:
             rpc.Unavailable: Redis is away.
         """
-        elsewhere = []
-        for lease_id in lease_ids:
-            lease = self.leases.get(lease_id)
-            if lease is None:
-                elsewhere.append(lease_id)
-            else:
-                lease.holder = receiver
-                self.leases.extend(lease)
-        lost = [one for one in elsewhere if one in self._settling or not _valid(one)]
-        asked = [one for one in elsewhere if one not in lost]
-        found = await self._functions.claim(self.queue, asked)
-        for lease_id, stored in zip(asked, found, strict=True):
-            if stored is None:
-                lost.append(lease_id)
-                continue
-            entry = Entry.unpack(stored)
-            self.leases.grant(
-                [
-                    Lease(
-                        lease_id,
-                        receiver,
-                        0.0,
-                        entry.attempt,
-                        entry.key,
-                        entry.identity,
-                        len(stored),
-                    )
-                ]
-            )
-        return lost
+        return await self._recovery.resume(lease_ids, receiver)
 
     async def recover(self) -> None:
         """After a connection was lost: puts back what was read and never arrived, forgets what Redis forgot.
@@ -401,90 +292,30 @@ class Post:
         Raises:
             rpc.Unavailable: Redis is away again.
         """
-        async with self._lock:
-            for priority in layout.PRIORITIES:
-                await self._recover(priority)
-        self.wake(ALL)
+        async with (
+            self._lock
+        ):  # no read is under way: its answer would look like something that never arrived
+            await self._recovery.recover()
+        self._resume_reading()
 
-    async def _recover(self, priority: int) -> None:
-        prefix = b"%d:" % priority
-        known = {lease.lease_id for lease in self.leases.all() if lease.lease_id.startswith(prefix)}
-        pending: set[bytes] = set()
-        begin = "-"
-        while True:
-            rows = await self._redis.send(
-                self.queue.shard,
-                *("XPENDING", f"{self.queue.key}:{priority}", GROUP),
-                *(begin, "+", _RECOVERED, self._instance),
-            )
-            pending.update(prefix + row[0] for row in rows)
-            if len(rows) < _RECOVERED:
-                break
-            begin = "(" + rows[-1][0].decode()
-        for lease_id in pending - known - self._settling:
-            self._release(lease_id)
-        for lease_id in known - pending:
-            if lease_id in self.leases:
-                self.leases.end(lease_id)
-                log.error(
-                    "Redis has forgotten a message that was in hand",
-                    extra={"queue": self.queue.name, "lease_id": lease_id.decode()},
-                )
-
-    def _release(self, lease_id: bytes) -> None:
-        self._settling.add(lease_id)
-        self._loop.create_task(self._read_again(lease_id), context=self._context)
-
-    async def _read_again(self, lease_id: bytes) -> None:
-        """Puts a message back that was read but not delivered; it was no attempt."""
-        try:
-            [stored] = await self._functions.claim(self.queue, [lease_id])
-        except rpc.Unavailable:
-            stored = None
-        finally:
-            self._settling.discard(lease_id)
-        if stored is not None:
-            entry = Entry.unpack(stored)
-            lease = Lease(lease_id, None, 0.0, entry.attempt, b"", b"", HEAD_BYTES)
-            self.retry(lease, attempt=entry.attempt)
-
-    @property
-    def busy(self) -> bool:
-        """Whether it has consumers, messages in hand or settlements under way."""
-        return bool(
-            self.receivers
-            or len(self.leases)
-            or self._settling
-            or any(settler.busy for settler in self._settlers())
-        )
-
-    def _settlers(self) -> list[Settler[Any]]:
-        return [*self._acks.values(), self._retries, self._deaths]
+    # -- its end
 
     async def close(self) -> None:
         """Puts back what is in hand, and returns when all is settled. Cancel it to give that up."""
-        for lease in self.leases.all():
-            self.leases.end(lease.lease_id)
-            self.retry(lease, attempt=lease.attempt)
-        for settler in self._settlers():
-            await settler.settle()
-        self.leases.close()
+        self._closed = True
+        if self._reading is not None:
+            await asyncio.wait((self._reading,))  # it may bring something yet
+        for lease in self.settlements.leases.all():
+            self.settlements.leases.end(lease.lease_id)
+            self.settlements.unused(lease)
+        await self.settlements.settle()
+        self.settlements.leases.close()
 
     def cancel(self) -> None:
         """Ends at once, with whatever is under way."""
+        self._closed = True
+        if self._again is not None:
+            self._again.cancel()
         if self._reading is not None:
             self._reading.cancel()
-        for settler in self._settlers():
-            settler.cancel()
-        self.leases.close()
-
-
-def _valid(lease_id: bytes) -> bool:
-    priority, colon, entry_id = lease_id.partition(b":")
-    numbers = entry_id.split(b"-")
-    return (
-        priority in {b"1", b"2", b"3"}
-        and bool(colon)
-        and len(numbers) == 2  # noqa: PLR2004 milliseconds and sequence
-        and all(number.isdigit() for number in numbers)
-    )
+        self.settlements.cancel()

@@ -15,9 +15,16 @@ from weft.wire.v1.frames_pb2 import Deliveries
 
 MOST_CREDIT = 100_000
 _MOST_BUFFERED = 4 * 1024 * 1024  # bytes that wait for a consumer that does not take them
-_MOST_FRAME = 1024 * 1024
+_MOST_FRAME = 1024 * 1024  # bytes of messages, unless a single one is larger
 _MOST_DELAY_MS = 7 * 24 * 3600 * 1000
 _MOST_REASON = 64
+_MOST_NAMED = 100  # characters of a lease id that is none
+
+
+class SettlementRejected(rpc.Internal):
+    """Redis rejected the settlement; the message will be delivered again."""
+
+    reason = "SETTLEMENT_REJECTED"
 
 
 class Session:
@@ -40,6 +47,8 @@ class Session:
         self.consumer = consumer
         self.credit = 0
         self._post = post
+        self._settlements = post.settlements
+        self._leases = post.settlements.leases
         self._write = write
         self._fresh = fresh
         self._outbox: list[tuple[Lease, bytes, int]] = []
@@ -98,29 +107,32 @@ class Session:
                 self._post.wake()
 
     def _fill(self, frame: Deliveries) -> int:
+        """Moves messages from the outbox into a frame; their bytes."""
         if not self._outbox:
             return 0
         if not self._fresh():
-            # This process stood still: others may deliver these by now. `Post.recover` looks after them.
-            for lease, _, _ in self._outbox:
-                self._post.leases.end(lease.lease_id)
-            self._buffered = 0
-            self.credit += len(self._outbox)
-            self._outbox.clear()
+            # This process stood still: others may deliver these by now.
+            self.abandon()
             return 0
-        add = frame.deliveries.add
+        held, add = self._leases.get, frame.deliveries.add
         size = count = 0
         for lease, message, published in self._outbox:
+            length = len(message)
+            if count and size + length > _MOST_FRAME:
+                break
+            count += 1
+            if held(lease.lease_id) is not lease:  # it ran out while it waited here
+                self._buffered -= length
+                self.credit += 1
+                continue
+            lease.sent = True
+            size += length
             add(
                 lease_id=lease.lease_id,
                 message=message,
                 attempt=lease.attempt,
                 publish_time_ms=published,
             )
-            size += len(message)
-            count += 1
-            if size > _MOST_FRAME:
-                break
         del self._outbox[:count]
         return size
 
@@ -143,21 +155,22 @@ class Session:
         self._post.wake()
 
     def _settle(self, request: pb.ConsumeRequest) -> None:
+        settlements = self._settlements
         for lease_id in request.ack:
             if (lease := self._end(lease_id)) is not None:
-                self._post.ack(lease, self._done(), consumer=self.consumer)
+                settlements.ack(lease, self, self._number(), consumer=self.consumer)
         for completion in request.complete:
             if (lease := self._end(completion.lease_id)) is not None:
                 reply = completion.reply.SerializeToString()
-                self._post.ack(lease, self._done(), consumer=self.consumer, reply=reply)
+                settlements.ack(lease, self, self._number(), consumer=self.consumer, reply=reply)
         for nack in request.nack:
             self._nack(nack)
         for reject in request.reject:
             self._reject(reject)
         for lease_id in request.extensions:
             if (lease := self._held(lease_id)) is not None:
-                self._post.leases.extend(lease)
-                self._done()()
+                self._leases.extend(lease)
+                self._count(self._number())
 
     def add_credit(self, credit: int) -> None:
         """Takes more deliveries.
@@ -180,12 +193,15 @@ class Session:
         if (lease := self._end(nack.lease_id)) is None:
             return
         if nack.unused:
-            due = self._post.now_ms() + delay if delay else 0
-            self._post.retry(lease, self._done(), attempt=lease.attempt, due=due)
+            self._settlements.unused(lease, self, self._number(), delay_ms=delay or 0)
         else:
-            error = nack.error or "its consumer gave no reason"
-            self._post.failed(
-                lease, self._done(), reason="MAX_ATTEMPTS", error=error, delay_ms=delay
+            self._settlements.failed(
+                lease,
+                self,
+                self._number(),
+                reason="MAX_ATTEMPTS",
+                error=nack.error or "its consumer gave no reason",
+                delay_ms=delay,
             )
 
     def _reject(self, reject: pb.Reject) -> None:
@@ -195,53 +211,78 @@ class Session:
             )
         if (lease := self._end(reject.lease_id)) is not None:
             reply = reject.reply.SerializeToString() if reject.HasField("reply") else b""
-            self._post.kill(lease, reject.reason, reject.error, self._done(), reply=reply)
+            self._settlements.kill(
+                lease,
+                self,
+                self._number(),
+                reason=reject.reason,
+                error=reject.error,
+                reply=reply,
+            )
 
     def _held(self, lease_id: str) -> Lease | None:
         """A lease of this stream; otherwise the settlement has failed."""
         named = lease_id.encode()
-        lease = self._post.leases.get(named)
+        lease = self._leases.get(named)
         if lease is not None and lease.holder is self:
             return lease
-        error: rpc.Error
-        if self._post.leases.ran_out(named):
-            error = LeaseExpired(metadata={"lease_id": lease_id[:100]})
-        else:
-            error = LeaseUnknown(metadata={"lease_id": lease_id[:100]})
-        failure = pb.SettleFailure(lease_id=lease_id[:100], status=status_proto(error))
-        self._failures.append(failure.SerializeToString())
-        self._done()()
+        metadata = {"lease_id": lease_id[:_MOST_NAMED]}
+        ran_out = self._leases.ran_out(named)
+        self._fail(
+            lease_id,
+            LeaseExpired(metadata=metadata) if ran_out else LeaseUnknown(metadata=metadata),
+        )
+        self._count(self._number())
         return None
 
     def _end(self, lease_id: str) -> Lease | None:
         lease = self._held(lease_id)
-        return None if lease is None else self._post.leases.end(lease.lease_id)
+        return None if lease is None else self._leases.end(lease.lease_id)
 
-    def _done(self) -> Callable[[], None]:
-        """Counts a settlement; the function says that it is safe."""
-        number = self._begun
+    def _fail(self, lease_id: str, error: rpc.Error) -> None:
+        failure = pb.SettleFailure(lease_id=lease_id[:_MOST_NAMED], status=status_proto(error))
+        self._failures.append(failure.SerializeToString())
+
+    def _number(self) -> int:
+        """The number of the next settlement."""
         self._begun += 1
+        return self._begun - 1
 
-        def safe() -> None:
-            if number == self._settled:
+    def settled(self, number: int, lease: Lease, failed: Exception | None) -> None:
+        """A settlement of this stream is safe, or has failed for good."""
+        if failed is not None:
+            self._fail(lease.lease_id.decode(), SettlementRejected())
+        self._count(number)
+
+    def _count(self, number: int) -> None:
+        if number == self._settled:
+            self._settled += 1
+            while self._safe and self._settled in self._safe:
+                self._safe.remove(self._settled)
                 self._settled += 1
-                while self._settled in self._safe:
-                    self._safe.remove(self._settled)
-                    self._settled += 1
-            else:
-                self._safe.add(number)
-            self._news.set()
+        else:
+            self._safe.add(number)
+        self._news.set()
 
-        return safe
+    # -- its end
 
-    async def settled(self) -> None:
+    async def finished(self) -> None:
         """Returns when every settlement is safe and said so; for the end of a stream."""
         while self._settled < self._begun or self._said < self._settled:
             self._written.clear()
             await self._written.wait()
 
+    def abandon(self) -> None:
+        """Puts back what it was given and never sent; that was no attempt."""
+        for lease, message, _ in self._outbox:
+            self._buffered -= len(message)
+            self.credit += 1
+            if self._leases.end(lease.lease_id) is not None:
+                self._settlements.unused(lease)
+        self._outbox.clear()
+
     def _release(self) -> None:
         """Puts back what was given to it and is not settled."""
-        for lease in self._post.leases.of(self):
-            self._post.leases.end(lease.lease_id)
-            self._post.retry(lease, attempt=lease.attempt)
+        for lease in self._leases.of(self):
+            self._leases.end(lease.lease_id)
+            self._settlements.unused(lease)

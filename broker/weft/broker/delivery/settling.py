@@ -6,10 +6,10 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from weft import rpc
-from weft.broker.redis import ReplyError
+from weft.broker.delivery.leases import Lease
 
 log = logging.getLogger("weft.broker")
 
@@ -20,27 +20,48 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
 Item = TypeVar("Item")
 
 
+class Told(Protocol):
+    """Who is told what became of its settlements."""
+
+    def settled(self, number: int, lease: Lease, failed: Exception | None) -> None:
+        """Settlement `number` is safe, or has failed for good."""
+
+
+class Slip(NamedTuple):
+    """Which settlement of whom this is. `told`: nobody, where the broker settles by itself."""
+
+    lease: Lease
+    told: Told | None
+    number: int
+
+
 class Settler(Generic[Item]):
     """Sends items in batches, over and over until Redis has taken them: every call may be sent twice.
 
     Args:
         send: takes a batch to Redis.
+        done: told of each item that is safe, or that Redis rejected.
     """
 
-    def __init__(self, send: Callable[[list[Item]], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Awaitable[object]],
+        done: Callable[[Slip, Exception | None], None],
+    ) -> None:
         self._send = send
+        self._tell = done
         self._items: list[Item] = []
-        self._done: list[Callable[[], None]] = []
+        self._slips: list[Slip] = []
         self._under_way = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.Context()  # of no call: its deadline is not that of a consumer
 
-    def put(self, item: Item, done: Callable[[], None]) -> None:
-        """Adds an item; `done` is called when it is safe."""
+    def put(self, item: Item, slip: Slip) -> None:
+        """Adds an item."""
         self._items.append(item)
-        self._done.append(done)
+        self._slips.append(slip)
         if not self._scheduled and self._under_way < _UNDER_WAY:
             self._scheduled = True
             self._loop.call_soon(self._flush, context=self._context)
@@ -61,38 +82,41 @@ class Settler(Generic[Item]):
     def cancel(self) -> None:
         """Gives up what is under way."""
         self._items.clear()
-        self._done.clear()
+        self._slips.clear()
         for task in self._tasks:
             task.cancel()
 
     def _flush(self) -> None:
         self._scheduled = False
         while self._items and self._under_way < _UNDER_WAY:
-            items, done = self._items[:_MOST], self._done[:_MOST]
-            del self._items[:_MOST], self._done[:_MOST]
+            items, slips = self._items[:_MOST], self._slips[:_MOST]
+            del self._items[:_MOST], self._slips[:_MOST]
             self._under_way += 1
-            task = self._loop.create_task(self._bring(items, done), context=self._context)
+            task = self._loop.create_task(self._bring(items, slips), context=self._context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _bring(self, items: list[Item], done: list[Callable[[], None]]) -> None:
-        pause = _FIRST_PAUSE
+    async def _bring(self, items: list[Item], slips: list[Slip]) -> None:
         try:
-            while True:
-                try:
-                    await self._send(items)
-                    break
-                except rpc.Unavailable:
-                    # The next try finds what the former one did, if it did anything.
-                    await asyncio.sleep(pause)
-                    pause = min(_LAST_PAUSE, pause * 2)
-                except ReplyError:
-                    log.exception(
-                        "Redis rejects a settlement; its messages will be delivered again"
-                    )
-                    break
+            failed = await self._until_taken(items)
         finally:
             self._under_way -= 1
             self._flush()
-        for told in done:
-            told()
+        tell = self._tell
+        for slip in slips:
+            tell(slip, failed)
+
+    async def _until_taken(self, items: list[Item]) -> Exception | None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._send(items)
+            except rpc.Unavailable:
+                # The next try finds what the former one did, if it did anything.
+                await asyncio.sleep(pause)
+                pause = min(_LAST_PAUSE, pause * 2)
+            except Exception as failed:
+                log.exception("Redis rejects settlements; their messages will be delivered again")
+                return failed
+            else:
+                return None

@@ -1,0 +1,200 @@
+"""What becomes of the messages of a queue that were in hand: handled, tried again, or dead."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+from weft.broker.clock import Clock
+from weft.broker.delivery.leases import Lease, Leases
+from weft.broker.delivery.settling import Settler, Slip, Told
+from weft.broker.functions import Ack, Death, Functions, Retry
+from weft.broker.queues import Queue
+
+log = logging.getLogger("weft.broker")
+
+_MOST_ERROR = 2_000
+
+
+class Settlements:
+    """The settlements of a queue.
+
+    Whoever settles has taken the lease off the table before. `told` is told when it is safe, with `number`.
+
+    Args:
+        queue: whose messages they are.
+        functions: settle.
+        clock: the broker's.
+    """
+
+    def __init__(self, queue: Queue, *, functions: Functions, clock: Clock) -> None:
+        self.leases = Leases(queue.policy.visibility_timeout.total_seconds(), self._expired)
+        self.under_way: set[bytes] = set()
+        self._queue = queue
+        self._functions = functions
+        self._clock = clock
+        self._acks: dict[str, Settler[Ack]] = {}
+        self._retries: Settler[Retry] = Settler(self._send_retries, self._done)
+        self._deaths: Settler[Death] = Settler(self._send_deaths, self._done)
+
+    def ack(
+        self,
+        lease: Lease,
+        told: Told | None = None,
+        number: int = 0,
+        *,
+        consumer: str,
+        reply: bytes = b"",
+    ) -> None:
+        """Handled."""
+        settler = self._acks.get(consumer)
+        if settler is None:
+            settler = self._acks[consumer] = Settler(self._acking(consumer), self._done)
+        self.under_way.add(lease.lease_id)
+        identity = lease.identity if reply else b""
+        item = Ack(
+            lease_id=lease.lease_id,
+            size=lease.size,
+            key=lease.key,
+            identity=identity,
+            reply=reply,
+        )
+        settler.put(item, Slip(lease, told, number))
+
+    def retry(
+        self,
+        lease: Lease,
+        told: Told | None = None,
+        number: int = 0,
+        *,
+        attempt: int,
+        delay_ms: int = 0,
+    ) -> None:
+        """Back into the queue."""
+        due = self._clock.now_ms() + delay_ms if delay_ms else 0
+        self.under_way.add(lease.lease_id)
+        item = Retry(lease_id=lease.lease_id, attempt=attempt, due=due)
+        self._retries.put(item, Slip(lease, told, number))
+
+    def unused(
+        self, lease: Lease, told: Told | None = None, number: int = 0, *, delay_ms: int = 0
+    ) -> None:
+        """Back into the queue; it was no attempt."""
+        self.retry(lease, told, number, attempt=lease.attempt, delay_ms=delay_ms)
+
+    def failed(
+        self,
+        lease: Lease,
+        told: Told | None = None,
+        number: int = 0,
+        *,
+        reason: str,
+        error: str,
+        delay_ms: int | None = None,
+    ) -> None:
+        """An attempt failed: another one after a pause (None: the policy's), or the dead letters."""
+        if lease.attempt >= self._queue.policy.max_attempts:
+            self.kill(lease, told, number, reason=reason, error=error)
+            return
+        if delay_ms is None:
+            delay_ms = self._pause_ms(lease.attempt)
+        self.retry(lease, told, number, attempt=lease.attempt + 1, delay_ms=delay_ms)
+
+    def kill(
+        self,
+        lease: Lease,
+        told: Told | None = None,
+        number: int = 0,
+        *,
+        reason: str,
+        error: str,
+        reply: bytes = b"",
+    ) -> None:
+        """To the dead letters."""
+        self.under_way.add(lease.lease_id)
+        item = Death(
+            lease_id=lease.lease_id,
+            reason=reason,
+            error=error[:_MOST_ERROR],
+            identity=lease.identity if reply else b"",
+            reply=reply,
+        )
+        self._deaths.put(item, Slip(lease, told, number))
+
+    def forget(self, consumers: Collection[str]) -> None:
+        """Keeps nothing of consumers other than these."""
+        self._acks = {
+            name: settler
+            for name, settler in self._acks.items()
+            if settler.busy or name in consumers
+        }
+
+    async def settle(self) -> None:
+        """Returns when all is safe."""
+        for settler in self._settlers():
+            await settler.settle()
+
+    def cancel(self) -> None:
+        """Ends at once, with whatever is under way."""
+        for settler in self._settlers():
+            settler.cancel()
+        self.leases.close()
+
+    def _settlers(self) -> list[Settler[Any]]:
+        return [*self._acks.values(), self._retries, self._deaths]
+
+    def _pause_ms(self, attempt: int) -> int:
+        """How long until the next attempt: exponential, with full jitter.
+
+        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        """
+        policy = self._queue.policy
+        longest = policy.max_backoff.total_seconds()
+        most = min(longest, policy.backoff.total_seconds() * 2 ** min(attempt - 1, 40))
+        return int(random.uniform(0, most) * 1000)  # noqa: S311 jitter
+
+    def _done(self, slip: Slip, failed: Exception | None) -> None:
+        lease, told, number = slip
+        self.under_way.discard(lease.lease_id)
+        if failed is not None:
+            # Nobody has it, and it is in our pending list: when this lease runs out it is tried again.
+            lease.holder = None
+            self.leases.grant((lease,))
+        if told is not None:
+            told.settled(number, lease, failed)
+
+    def _acking(self, consumer: str) -> Callable[[list[Ack]], Awaitable[object]]:
+        async def send(acks: list[Ack]) -> None:
+            settled = await self._functions.ack(
+                self._queue, acks, now=self._clock.now_ms(), consumer=consumer
+            )
+            if settled.done < len(acks):
+                log.warning(
+                    "acknowledgements came too late, or twice",
+                    extra={"queue": self._queue.name, "late": len(acks) - settled.done},
+                )
+
+        return send
+
+    async def _send_retries(self, retries: list[Retry]) -> None:
+        await self._functions.retry(self._queue, retries, now=self._clock.now_ms())
+
+    async def _send_deaths(self, deaths: list[Death]) -> None:
+        await self._functions.kill(self._queue, deaths, now=self._clock.now_ms())
+
+    def _expired(self, leases: list[Lease]) -> None:
+        log.warning("leases ran out", extra={"queue": self._queue.name, "count": len(leases)})
+        for lease in leases:
+            if not lease.sent:
+                self.unused(lease)
+                continue
+            who = lease.holder.consumer if lease.holder else "its consumer"
+            # It has had the whole visibility timeout: the next one need not wait longer.
+            self.failed(
+                lease,
+                reason="LEASE_EXPIRED",
+                error=f"{who} did not settle it in time",
+                delay_ms=0,
+            )
