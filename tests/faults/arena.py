@@ -300,6 +300,12 @@ class Arena:
                 moved, kept = loop.time(), depth
             await asyncio.sleep(0.1)
 
+    def logs(self) -> str:
+        """What the processes have said."""
+        return "\n".join(
+            f"{path.name}:\n{path.read_text()[-5_000:]}" for path in self.folder.glob("*.log")
+        )
+
     async def stop(self) -> None:
         """Ends all, whatever state it is in."""
         for child in self.children.values() if hasattr(self, "redis") else [self._proxy]:
@@ -368,7 +374,10 @@ async def arena(folder: Path, setup: Setup) -> AsyncIterator[Arena]:
     found = Arena(folder, setup)
     with _machine(folder) as (host, disk):
         try:
-            await found.start(await servers.find_program(), host, disk)
+            try:
+                await found.start(await servers.find_program(), host, disk)
+            except Exception as error:
+                raise RuntimeError(f"the arena does not start:\n{found.logs()}") from error
             yield found
         finally:
             await found.stop()

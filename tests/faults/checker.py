@@ -202,18 +202,20 @@ def no_delivery_after_ack(world: World) -> Iterator[Violation]:
 def one_hand_while_extended(world: World) -> Iterator[Violation]:
     """From the confirmation of an extension until the visibility timeout after it was sent, nobody else gets it."""
     for story in world.stories:
-        for holder in story.attempts.values():
-            for confirmed, sent in holder.extended:
-                until = min(
-                    sent + world.promises.visibility, holder.nack, holder.reject, holder.acked
-                )
-                for other in _later(story, holder):
-                    if confirmed < other.begin < until:
-                        yield _of(
-                            story,
-                            "two-hands",
-                            f"{other.who} got it while {holder.who} held an extended lease",
-                        )
+        if found := next(_second_hands(story, world.promises.visibility), None):
+            holder, other = found
+            yield _of(
+                story, "two-hands", f"{other.who} got it while {holder.who} held an extended lease"
+            )
+
+
+def _second_hands(story: Story, visibility: int) -> Iterator[tuple[Attempt, Attempt]]:
+    for holder in story.attempts.values():
+        for confirmed, sent in holder.extended:
+            until = min(sent + visibility, holder.nack, holder.reject, holder.acked)
+            for other in _later(story, holder):
+                if confirmed < other.begin < until:
+                    yield holder, other
 
 
 def _later(story: Story, holder: Attempt) -> Iterator[Attempt]:

@@ -44,6 +44,7 @@ class Nemesis:
             Fault("kill redis", 5, self.kill_redis),
             Fault("kill redis with a full buffer", 2, self.kill_redis_with_a_full_buffer),
             Fault("kill broker while redis hangs", 3, self.kill_broker_while_redis_hangs),
+            Fault("kill redis while it hangs", 2, self.kill_redis_while_it_hangs),
             Fault("kill consumer at its work", 3, self.kill_consumer_at_its_work),
             Fault("kill broker, then its heir", 1, self.kill_broker_and_heir),
             Fault("kill all", 1, self.kill_all),
@@ -119,6 +120,7 @@ class Nemesis:
         """As whoever deploys a new one would."""
         async with self._victim("broker") as child:
             if child is not None:
+                await self._rest(0.5, 1.5)  # it may just have begun
                 child.ask_to_end()
                 if not await child.ended(15):
                     self._arena.crashes.append(f"a broker did not end: {child.said()[-2_000:]}")
@@ -144,12 +146,28 @@ class Nemesis:
         return await self._arena.redis.figure("persistence", "aof_buffer_length") > 15_000
 
     async def kill_broker_while_redis_hangs(self) -> None:
-        """What it accepted meanwhile it cannot have stored."""
+        """What it accepted meanwhile it cannot have stored, for its commands never arrive."""
+        async with self._victim("broker") as broker:
+            if broker is None:
+                return
+            link = f"redis-{broker.name.rpartition('-')[2]}"
+            try:
+                await self._arena.remote.set(link, "up", stall=True)
+                await self._rest(0.1, 0.6)
+                self.kills += broker.kill()
+                self.cuts += await self._arena.remote.cut(link) > 0
+            finally:
+                await self._arena.remote.set(link)
+
+    async def kill_redis_while_it_hangs(self) -> None:
+        """What was accepted meanwhile cannot be stored, for it never reads it; sometimes a broker dies with it."""
         async with self._victim("redis") as redis, self._victim("broker") as broker:
-            if redis is not None and broker is not None:
+            if redis is not None:
                 redis.stop()
-                await self._rest(0.1, 0.5)
-                await self._kill(broker)
+                await self._rest(0.1, 0.6)
+                self.kills += redis.kill()
+                if broker is not None and self._choice.random() < 0.5:
+                    self.kills += broker.kill()
 
     async def kill_consumer_at_its_work(self) -> None:
         """Between what it got and what it says of it."""

@@ -111,7 +111,7 @@ class Producer:
             while not self._finished():
                 async with channel(self._addresses.next()) as found:
                     await self._converse(broker_pb2_grpc.BrokerServiceStub(found))
-                await asyncio.sleep(self._choice.uniform(0, 0.1))
+                await asyncio.sleep(self._choice.uniform(0.05, 0.2))
             await asyncio.gather(*askers)
         finally:
             await cancelled(*askers)

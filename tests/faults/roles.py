@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import uvloop
 from tests.faults import consumer, producer
 from tests.faults.connecting import stopping
+from tests.faults.processes import end_with_parent
 
 from weft.telemetry import logs
 
@@ -18,6 +20,10 @@ async def broker(settings: dict[str, Any]) -> None:
     from weft.broker import Broker
 
     stop = stopping()
+    if plant := settings.pop("plant", "") or os.environ.get("WEFT_BROKER_PLANT", ""):
+        from tests.faults.planted import PLANTS
+
+        PLANTS[plant]()
     beat = timedelta(seconds=settings.pop("beat"))
     async with Broker(beat=beat, **settings):
         await stop.wait()
@@ -32,6 +38,7 @@ async def consume(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     logs.setup(sys.argv[1])
     roles = {"broker": broker, "producer": produce, "consumer": consume}
     uvloop.run(roles[sys.argv[1]](json.loads(sys.argv[2])))
