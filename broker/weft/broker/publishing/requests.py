@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from weft.broker.bells import Bells
 from weft.broker.clock import Clock
 from weft.broker.layout import reply_key, shard_of
 from weft.broker.publishing.publishing import Publishing
+from weft.broker.publishing.routing import read_head
 from weft.v1 import broker_pb2 as pb
 from weft.v1 import message_pb2
 from weft.wire.v1 import frames_pb2 as wire
@@ -22,7 +24,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Run = Callable[..., Any]
 
 _DEFAULT_WAIT = 30.0  # seconds, for callers that name no deadline
-_EXPIRY = message_pb2.Message.DESCRIPTOR.fields_by_name["expire_time"].number
 
 
 class Requests:
@@ -45,44 +46,55 @@ class Requests:
 
     async def Request(self, request: wire.Publication, _: Context) -> pb.RequestResponse:
         """See broker.proto."""
-        deadline = rpc.Deadline.current() or rpc.Deadline.after_seconds(_DEFAULT_WAIT)
-        raw = self._bounded(request.message, deadline)
-        head = wire.Routing.FromString(raw)
+        deadline = rpc.Deadline.after_seconds(_DEFAULT_WAIT)
+        if (given := rpc.Deadline.current()) is not None and not math.isinf(given.at):
+            deadline = given
+        try:
+            async with asyncio.timeout(deadline.seconds()):
+                message_id, reply = await self._ask(request.message, deadline)
+        except TimeoutError:
+            raise rpc.DeadlineExceeded("There was no reply in time.") from None
+        return pb.RequestResponse(id=message_id, reply=message_pb2.Reply.FromString(reply))
+
+    async def _ask(self, raw: bytes, deadline: rpc.Deadline) -> tuple[str, bytes]:
+        head = read_head(raw)
         if head.topic:
             raise rpc.InvalidArgument(
                 "a topic answers nobody; name a recipient", field="message.topic"
             )
-        rung = asyncio.Event()
-        if head.id:
-            # Listening begins first: the reply of a quick handler is not missed.
-            with _Waiting(self._waiting, f"{head.sender}\0{head.id}".encode(), rung):
-                message_id, _duplicate = await self._publishing.publish(raw)
-                reply = await self._reply(head, message_id, rung)
-        else:
+        if not head.HasField("expire_time"):
+            raw += self._expiry(deadline)
+        if not head.id:
             message_id, _duplicate = await self._publishing.publish(raw)
-            with _Waiting(self._waiting, f"{head.sender}\0{message_id}".encode(), rung):
-                reply = await self._reply(head, message_id, rung)
-        return pb.RequestResponse(id=message_id, reply=message_pb2.Reply.FromString(reply))
+            with _Waiting(self._waiting, _identity(head.sender, message_id)) as rung:
+                return message_id, await self._reply(head, message_id, rung)
+        # Listening begins first: the reply of a quick handler is not missed.
+        with _Waiting(self._waiting, _identity(head.sender, head.id)) as rung:
+            # It may be a repeated request, and longer ago than publishes are recognised.
+            found = await self._find(head, head.id)
+            if found is None:
+                await self._publishing.publish(raw)
+                found = await self._reply(head, head.id, rung)
+            return head.id, found
 
     async def _reply(self, head: wire.Routing, message_id: str, rung: asyncio.Event) -> bytes:
-        identity = f"{head.sender}\0{message_id}".encode()
-        shard = shard_of(head.recipient)
-        key = reply_key(shard, identity)
         while True:
             rung.clear()
-            found: bytes | None = await self._run(shard, "GET", key)
-            if found is not None:
+            if (found := await self._find(head, message_id)) is not None:
                 return found
             await rung.wait()
 
-    def _bounded(self, raw: bytes, deadline: rpc.Deadline) -> bytes:
-        """The message with the caller's deadline as its expiry, unless it has one: nobody waits for it after that."""
-        head = wire.Routing.FromString(raw)
-        if head.HasField("expire_time"):
-            return raw
+    async def _find(self, head: wire.Routing, message_id: str) -> bytes | None:
+        shard = shard_of(head.recipient)
+        key = reply_key(shard, _identity(head.sender, message_id))
+        found: bytes | None = await self._run(shard, "GET", key)
+        return found
+
+    def _expiry(self, deadline: rpc.Deadline) -> bytes:
+        """The caller's deadline as the message's expiry, to be appended: nobody waits for it after that."""
         expiry = Timestamp()
         expiry.FromMilliseconds(self._clock.now_ms() + max(1, int(deadline.seconds() * 1000)))
-        return raw + wire.Routing(expire_time=expiry).SerializeToString()
+        return wire.Routing(expire_time=expiry).SerializeToString()
 
     def _ring(self, identity: bytes) -> None:
         for event in self._waiting.get(identity, ()):
@@ -93,18 +105,21 @@ class Requests:
             self._ring(identity)
 
 
+def _identity(sender: str, message_id: str) -> bytes:
+    return f"{sender}\0{message_id}".encode()
+
+
 class _Waiting:
     """Somebody who waits for a reply, for the length of a block."""
 
-    def __init__(
-        self, table: dict[bytes, set[asyncio.Event]], identity: bytes, rung: asyncio.Event
-    ) -> None:
+    def __init__(self, table: dict[bytes, set[asyncio.Event]], identity: bytes) -> None:
         self._table = table
         self._identity = identity
-        self._rung = rung
+        self._rung = asyncio.Event()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> asyncio.Event:
         self._table.setdefault(self._identity, set()).add(self._rung)
+        return self._rung
 
     def __exit__(self, *_: object) -> None:
         waiting = self._table[self._identity]
