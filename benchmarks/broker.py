@@ -100,6 +100,7 @@ class Result:
 
     @property
     def rate(self) -> float:
+        """Messages a second."""
         return self.count / (self.publish + self.consume)
 
     @property
@@ -309,7 +310,7 @@ async def role_publish(address: str, count: str, durability: str, queue: str) ->
     await asyncio.Event().wait()
 
 
-async def role_consume(address: str, count: str, durability: str, queue: str) -> None:
+async def role_consume(address: str, count: str, _: str, queue: str) -> None:
     total = int(count) + 1  # and the one that connected
     seen: set[int] = set()
     began = cpu = 0.0
@@ -416,7 +417,7 @@ def prepare(venvs: Path, wanted: Sequence[System]) -> None:
 async def servers() -> AsyncIterator[tuple[embedded.Endpoints, int]]:
     """PostgreSQL for the archive, a Redis for the latencies, and PostgreSQL's process id."""
     folder = Path(tempfile.mkdtemp(prefix="weft-bench-"))
-    folder.chmod(0o711)
+    os.chmod(folder, 0o711)  # noqa: PTH101 PostgreSQL runs as another account
     try:
         async with embedded.launch(folder / "data") as found:
             pid_file = next((folder / "data").glob("**/postmaster.pid"))

@@ -142,6 +142,8 @@ class Consumer:
                 async with self._addresses.channel() as channel:
                     await self._stream(broker_pb2_grpc.BrokerServiceStub(channel).Consume())
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError, EOFError) as failed:
+                if self._said_leave:
+                    return
                 if isinstance(failed, grpc.aio.AioRpcError) and failed.code() in _FINAL:
                     raise error_from_call(failed) from None
                 log.warning(
@@ -149,8 +151,6 @@ class Consumer:
                     extra={"queue": self.queue, "cause": _cause(failed)},
                 )
             self.connected.clear()
-            if self._said_leave:
-                return
             await asyncio.sleep(self._addresses.failed())
 
     # -- settlements, for on_batch
