@@ -262,7 +262,8 @@ async def role_broker(url: str, database_url: str) -> None:
         await broker.wait()
 
 
-def _message(queue: str, number: int, durability: message_pb2.Durability.ValueType) -> Any:
+def message(queue: str, number: int, durability: message_pb2.Durability.ValueType) -> Any:
+    """A message of 1 KB."""
     return message_pb2.Message(
         recipient=queue,
         method="/weft.echo.v1.EchoService/Say",
@@ -286,12 +287,12 @@ async def role_publish(address: str, count: str, durability: str, queue: str) ->
     done = asyncio.Event()
     state = {"sent": 0, "done": 0}
     async with Publisher(address, sender="bench") as publisher:
-        await publisher.publish(_message(queue, total, kind))  # connects; not counted
+        await publisher.publish(message(queue, total, kind))  # connects; not counted
 
         def publish() -> None:
             number = state["sent"]
             state["sent"] += 1
-            publisher.publish_nowait(_message(queue, number, kind)).add_done_callback(answered)
+            publisher.publish_nowait(message(queue, number, kind)).add_done_callback(answered)
 
         def answered(receipt: asyncio.Future[Any]) -> None:
             receipt.result()
@@ -356,14 +357,14 @@ async def latency(address: str, rate: float = 200, samples: int = 1_100) -> dict
         Publisher(address, sender="bench") as publisher,
     ):
         await consumer.connected.wait()
-        await publisher.publish(_message(queue, 0, message_pb2.DURABILITY_UNSPECIFIED))
+        await publisher.publish(message(queue, 0, message_pb2.DURABILITY_UNSPECIFIED))
         start = time.perf_counter()
         for number in range(samples):
             await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
-            message = _message(queue, number, message_pb2.DURABILITY_UNSPECIFIED)
-            message.id = uuid.uuid4().hex
-            began[message.id] = time.perf_counter()
-            publisher.publish_nowait(message)
+            sent = message(queue, number, message_pb2.DURABILITY_UNSPECIFIED)
+            sent.id = uuid.uuid4().hex
+            began[sent.id] = time.perf_counter()
+            publisher.publish_nowait(sent)
         await done.wait()
         requests = await _requests(address, queue)
     took.sort()
@@ -382,10 +383,10 @@ async def _requests(address: str, queue: str) -> list[float]:
     async with rpc.Channel(address) as channel:
         stub = broker_pb2_grpc.BrokerServiceStub(channel)
         for number in range(300):
-            message = _message(queue, number, message_pb2.DURABILITY_UNSPECIFIED)
-            message.id, message.sender = uuid.uuid4().hex, "bench"
+            sent = message(queue, number, message_pb2.DURABILITY_UNSPECIFIED)
+            sent.id, sent.sender = uuid.uuid4().hex, "bench"
             began = time.perf_counter()
-            await stub.Request(broker_pb2.RequestRequest(message=message))
+            await stub.Request(broker_pb2.RequestRequest(message=sent))
             took.append(time.perf_counter() - began)
     return took
 

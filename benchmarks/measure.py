@@ -35,6 +35,11 @@ class Child:
         if not self.told:
             raise RuntimeError(f"role {role} did not start")
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def cpu(self) -> float:
         """CPU seconds used so far."""
         with Path(f"/proc/{self._process.pid}/stat").open(encoding="ascii") as stat:
