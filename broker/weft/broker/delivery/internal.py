@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from weft import rpc
 from weft.broker.delivery.leases import Lease
-from weft.broker.delivery.post import Post
+from weft.broker.delivery.post import Message, Post
 from weft.broker.layout import Entry
 
 log = logging.getLogger("weft.broker")
@@ -44,20 +44,17 @@ class InternalConsumer:
         """How many messages it takes now."""
         return self._credit - len(self._tasks)
 
-    def deliver(self, lease: Lease, message: bytes, published: int) -> None:
-        """Gives it one."""
-        lease.sent = True
-        entry = Entry(
-            message, lease.identity, lease.key, published=published, attempt=lease.attempt
-        )
-        task = asyncio.get_running_loop().create_task(
-            self._handle(lease, entry), context=self._context
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def flush(self) -> None:
-        """Nothing gathers here."""
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Gives it some."""
+        loop = asyncio.get_running_loop()
+        for lease, message, published in messages:
+            lease.sent = True
+            entry = Entry(
+                message, lease.identity, lease.key, published=published, attempt=lease.attempt
+            )
+            task = loop.create_task(self._handle(lease, entry), context=self._context)
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
 
     async def close(self) -> None:
         """Waits for what is in hand."""
@@ -86,7 +83,7 @@ class InternalConsumer:
             self._fail(lease, type(failed).__name__)
         else:
             if self._leases.end(lease.lease_id) is not None:
-                self._settlements.ack(lease, consumer=self.consumer)
+                self._settlements.ack((lease,), consumer=self.consumer)
 
     def _fail(self, lease: Lease, error: str) -> None:
         if self._leases.end(lease.lease_id) is not None:

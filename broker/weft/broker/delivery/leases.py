@@ -26,6 +26,7 @@ class Lease:
 
     Attributes:
         holder: None after its stream broke, until somebody resumes it.
+        deadline: when it runs out; 0: it is not held any more.
         sent: whether the holder may have seen it; if not, it was no attempt.
     """
 
@@ -114,9 +115,9 @@ class Leases:
         """Takes a lease off; None: it is not held."""
         found = self._row.pop(lease_id, None)
         if found is None and self._former:
-            for row in self._former:
-                if (found := row.pop(lease_id, None)) is not None:
-                    break
+            found = next((row.pop(lease_id) for row in self._former if lease_id in row), None)
+        if found is not None:
+            found.deadline = 0.0
         return found
 
     def ran_out(self, lease_id: bytes) -> bool:
@@ -150,6 +151,7 @@ class Leases:
         for row in self._rows():
             while row and (first := next(iter(row.values()))).deadline <= now:
                 del row[first.lease_id]
+                first.deadline = 0.0
                 self._ran_out[first.lease_id] = None
                 over.append(first)
         while len(self._ran_out) > _REMEMBERED:

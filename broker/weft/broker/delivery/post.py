@@ -44,11 +44,8 @@ class Receiver(Holder, Protocol):
     def room(self) -> int:
         """How many messages it takes now."""
 
-    def deliver(self, lease: Lease, message: bytes, published: int) -> None:
-        """Gives it one."""
-
-    def flush(self) -> None:
-        """Says that this was all for now."""
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Gives it some."""
 
 
 class Post:
@@ -251,7 +248,6 @@ class Post:
             index += self._give(receiver, messages[index : index + fair])
         for receiver in takers:  # what the later ones left, for those that have room yet
             index += self._give(receiver, messages[index:])
-            receiver.flush()
         for lease, _, _ in messages[index:]:  # those they were read for have gone
             self.settlements.leases.end(lease.lease_id)
             self.settlements.unused(lease)
@@ -259,11 +255,12 @@ class Post:
     @staticmethod
     def _give(receiver: Receiver, messages: list[Message]) -> int:
         """Gives a consumer as many as it has room for; how many."""
-        count = min(receiver.room, len(messages))
-        for lease, message, published in messages[:count]:
+        some = messages[: receiver.room]
+        for lease, _, _ in some:
             lease.holder = receiver
-            receiver.deliver(lease, message, published)
-        return count
+        if some:
+            receiver.deliver(some)
+        return len(some)
 
     async def _repair(self, failed: ReplyError) -> None:
         extra = {"queue": self.queue.name, "why": str(failed)}

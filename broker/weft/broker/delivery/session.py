@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from weft import rpc
 from weft.broker.delivery.leases import Lease
-from weft.broker.delivery.post import Post
+from weft.broker.delivery.post import Message, Post
 from weft.broker.errors import LeaseExpired, LeaseUnknown
 from weft.rpc import status_proto
 from weft.v1 import broker_pb2 as pb
@@ -51,12 +51,12 @@ class Session:
         self._leases = post.settlements.leases
         self._write = write
         self._fresh = fresh
-        self._outbox: list[tuple[Lease, bytes, int]] = []
+        self._outbox: list[Message] = []
         self._buffered = 0
         self._failures: list[bytes] = []
         self._begun = 0  # settlements, in the order they came
         self._settled = 0
-        self._safe: set[int] = set()
+        self._safe: dict[int, int] = {}  # beyond `_settled`: the first of a run -> how many
         self._draining = False
         self._said = 0
         self._news = asyncio.Event()
@@ -69,16 +69,12 @@ class Session:
         """How many messages it takes now."""
         return 0 if self._draining or self._buffered > _MOST_BUFFERED else self.credit
 
-    def deliver(self, lease: Lease, message: bytes, published: int) -> None:
-        """Gives it one."""
-        self.credit -= 1
-        self._buffered += len(message)
-        self._outbox.append((lease, message, published))
-
-    def flush(self) -> None:
-        """Says that this was all for now."""
-        if self._outbox:
-            self._news.set()
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Gives it some."""
+        self.credit -= len(messages)
+        self._buffered += sum([len(message) for _, message, _ in messages])
+        self._outbox += messages
+        self._news.set()
 
     def drain(self) -> None:
         """Tells it to settle what it has and to connect elsewhere."""
@@ -114,14 +110,14 @@ class Session:
             # This process stood still: others may deliver these by now.
             self.abandon()
             return 0
-        held, add = self._leases.get, frame.deliveries.add
+        add = frame.deliveries.add
         size = count = 0
         for lease, message, published in self._outbox:
             length = len(message)
             if count and size + length > _MOST_FRAME:
                 break
             count += 1
-            if held(lease.lease_id) is not lease:  # it ran out while it waited here
+            if not lease.deadline:  # it ran out while it waited here
                 self._buffered -= length
                 self.credit += 1
                 continue
@@ -155,14 +151,14 @@ class Session:
         self._post.wake()
 
     def _settle(self, request: pb.ConsumeRequest) -> None:
-        settlements = self._settlements
-        for lease_id in request.ack:
-            if (lease := self._end(lease_id)) is not None:
-                settlements.ack(lease, self, self._number(), consumer=self.consumer)
+        if request.ack:
+            self._ack(request.ack)
         for completion in request.complete:
             if (lease := self._end(completion.lease_id)) is not None:
                 reply = completion.reply.SerializeToString()
-                settlements.ack(lease, self, self._number(), consumer=self.consumer, reply=reply)
+                self._settlements.complete(
+                    lease, reply, self, self._number(), consumer=self.consumer
+                )
         for nack in request.nack:
             self._nack(nack)
         for reject in request.reject:
@@ -171,6 +167,25 @@ class Session:
             if (lease := self._held(lease_id)) is not None:
                 self._leases.extend(lease)
                 self._count(self._number())
+
+    def _ack(self, lease_ids: Sequence[str]) -> None:
+        get, end = self._leases.get, self._leases.end
+        run: list[Lease] = []
+        for lease_id in lease_ids:
+            lease = get(lease_id.encode())
+            if lease is not None and lease.holder is self:
+                end(lease.lease_id)
+                run.append(lease)
+            else:
+                self._ack_run(run)
+                run = []
+                self._refuse(lease_id)
+        self._ack_run(run)
+
+    def _ack_run(self, run: Sequence[Lease]) -> None:
+        if run:
+            self._settlements.ack(run, self, self._begun, consumer=self.consumer)
+            self._begun += len(run)
 
     def add_credit(self, credit: int) -> None:
         """Takes more deliveries.
@@ -222,18 +237,20 @@ class Session:
 
     def _held(self, lease_id: str) -> Lease | None:
         """A lease of this stream; otherwise the settlement has failed."""
-        named = lease_id.encode()
-        lease = self._leases.get(named)
+        lease = self._leases.get(lease_id.encode())
         if lease is not None and lease.holder is self:
             return lease
+        self._refuse(lease_id)
+        return None
+
+    def _refuse(self, lease_id: str) -> None:
         metadata = {"lease_id": lease_id[:_MOST_NAMED]}
-        ran_out = self._leases.ran_out(named)
+        ran_out = self._leases.ran_out(lease_id.encode())
         self._fail(
             lease_id,
             LeaseExpired(metadata=metadata) if ran_out else LeaseUnknown(metadata=metadata),
         )
         self._count(self._number())
-        return None
 
     def _end(self, lease_id: str) -> Lease | None:
         lease = self._held(lease_id)
@@ -248,20 +265,17 @@ class Session:
         self._begun += 1
         return self._begun - 1
 
-    def settled(self, number: int, lease: Lease, failed: Exception | None) -> None:
-        """A settlement of this stream is safe, or has failed for good."""
+    def settled(self, first: int, leases: Sequence[Lease], failed: Exception | None) -> None:
+        """Settlements of this stream are safe, or have failed for good."""
         if failed is not None:
-            self._fail(lease.lease_id.decode(), SettlementRejected())
-        self._count(number)
+            for lease in leases:
+                self._fail(lease.lease_id.decode(), SettlementRejected())
+        self._count(first, len(leases))
 
-    def _count(self, number: int) -> None:
-        if number == self._settled:
-            self._settled += 1
-            while self._safe and self._settled in self._safe:
-                self._safe.remove(self._settled)
-                self._settled += 1
-        else:
-            self._safe.add(number)
+    def _count(self, first: int, count: int = 1) -> None:
+        self._safe[first] = count
+        while (more := self._safe.pop(self._settled, 0)) > 0:
+            self._settled += more
         self._news.set()
 
     # -- its end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from weft.broker.clock import Clock
@@ -21,7 +21,7 @@ _MOST_ERROR = 2_000
 class Settlements:
     """The settlements of a queue.
 
-    Whoever settles has taken the lease off the table before. `told` is told when it is safe, with `number`.
+    Whoever settles has taken the lease off the table before. `told` is told when it is safe, by the number that it gave.
 
     Args:
         queue: whose messages they are.
@@ -40,28 +40,37 @@ class Settlements:
         self._deaths: Settler[Death] = Settler(self._send_deaths, self._done)
 
     def ack(
+        self, leases: Sequence[Lease], told: Told | None = None, first: int = 0, *, consumer: str
+    ) -> None:
+        """Handled; the settlements are numbered from `first` on."""
+        acks = [Ack(lease_id=one.lease_id, size=one.size, key=one.key) for one in leases]
+        self._ack(acks, Slip(leases, told, first), consumer)
+
+    def complete(
         self,
         lease: Lease,
+        reply: bytes,
         told: Told | None = None,
         number: int = 0,
         *,
         consumer: str,
-        reply: bytes = b"",
     ) -> None:
-        """Handled."""
-        settler = self._acks.get(consumer)
-        if settler is None:
-            settler = self._acks[consumer] = Settler(self._acking(consumer), self._done)
-        self.under_way.add(lease.lease_id)
-        identity = lease.identity if reply else b""
-        item = Ack(
+        """Handled, with an answer."""
+        ack = Ack(
             lease_id=lease.lease_id,
             size=lease.size,
             key=lease.key,
-            identity=identity,
+            identity=lease.identity,
             reply=reply,
         )
-        settler.put(item, Slip(lease, told, number))
+        self._ack([ack], Slip((lease,), told, number), consumer)
+
+    def _ack(self, acks: Sequence[Ack], slip: Slip, consumer: str) -> None:
+        settler = self._acks.get(consumer)
+        if settler is None:
+            settler = self._acks[consumer] = Settler(self._acking(consumer), self._done)
+        self.under_way.update(ack.lease_id for ack in acks)
+        settler.put(acks, slip)
 
     def retry(
         self,
@@ -76,7 +85,7 @@ class Settlements:
         due = self._clock.now_ms() + delay_ms if delay_ms else 0
         self.under_way.add(lease.lease_id)
         item = Retry(lease_id=lease.lease_id, attempt=attempt, due=due)
-        self._retries.put(item, Slip(lease, told, number))
+        self._retries.put((item,), Slip((lease,), told, number))
 
     def unused(
         self, lease: Lease, told: Told | None = None, number: int = 0, *, delay_ms: int = 0
@@ -121,7 +130,7 @@ class Settlements:
             identity=lease.identity if reply else b"",
             reply=reply,
         )
-        self._deaths.put(item, Slip(lease, told, number))
+        self._deaths.put((item,), Slip((lease,), told, number))
 
     def forget(self, consumers: Collection[str]) -> None:
         """Keeps nothing of consumers other than these."""
@@ -156,14 +165,15 @@ class Settlements:
         return int(random.uniform(0, most) * 1000)  # noqa: S311 jitter
 
     def _done(self, slip: Slip, failed: Exception | None) -> None:
-        lease, told, number = slip
-        self.under_way.discard(lease.lease_id)
+        leases, told, first = slip
+        self.under_way.difference_update([lease.lease_id for lease in leases])
         if failed is not None:
-            # Nobody has it, and it is in our pending list: when this lease runs out it is tried again.
-            lease.holder = None
-            self.leases.grant((lease,))
+            # Nobody has them, and they are in our pending list: when these leases run out they are tried again.
+            for lease in leases:
+                lease.holder = None
+            self.leases.grant(leases)
         if told is not None:
-            told.settled(number, lease, failed)
+            told.settled(first, leases, failed)
 
     def _acking(self, consumer: str) -> Callable[[list[Ack]], Awaitable[object]]:
         async def send(acks: list[Ack]) -> None:

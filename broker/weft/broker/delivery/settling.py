@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from weft import rpc
@@ -13,7 +14,7 @@ from weft.broker.delivery.leases import Lease
 
 log = logging.getLogger("weft.broker")
 
-_MOST = 500  # settlements a call
+MOST = 500  # settlements a call
 _UNDER_WAY = 2
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
 
@@ -23,16 +24,16 @@ Item = TypeVar("Item")
 class Told(Protocol):
     """Who is told what became of its settlements."""
 
-    def settled(self, number: int, lease: Lease, failed: Exception | None) -> None:
-        """Settlement `number` is safe, or has failed for good."""
+    def settled(self, first: int, leases: Sequence[Lease], failed: Exception | None) -> None:
+        """Its settlements from number `first` on, of these leases, are safe, or have failed for good."""
 
 
 class Slip(NamedTuple):
-    """Which settlement of whom this is. `told`: nobody, where the broker settles by itself."""
+    """A run of settlements, and whose they are. `told`: nobody, where the broker settles by itself."""
 
-    lease: Lease
+    leases: Sequence[Lease]
     told: Told | None
-    number: int
+    first: int
 
 
 class Settler(Generic[Item]):
@@ -40,7 +41,7 @@ class Settler(Generic[Item]):
 
     Args:
         send: takes a batch to Redis.
-        done: told of each item that is safe, or that Redis rejected.
+        done: told of each run that is safe, or that Redis rejected.
     """
 
     def __init__(
@@ -50,18 +51,21 @@ class Settler(Generic[Item]):
     ) -> None:
         self._send = send
         self._tell = done
-        self._items: list[Item] = []
-        self._slips: list[Slip] = []
+        self._runs: deque[tuple[Sequence[Item], Slip]] = deque()
         self._under_way = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.Context()  # of no call: its deadline is not that of a consumer
 
-    def put(self, item: Item, slip: Slip) -> None:
-        """Adds an item."""
-        self._items.append(item)
-        self._slips.append(slip)
+    def put(self, items: Sequence[Item], slip: Slip) -> None:
+        """Adds a run: an item for each lease of its slip."""
+        if len(items) > MOST:
+            for begin in range(0, len(items), MOST):
+                some = slip.leases[begin : begin + MOST]
+                self.put(items[begin : begin + MOST], Slip(some, slip.told, slip.first + begin))
+            return
+        self._runs.append((items, slip))
         if not self._scheduled and self._under_way < _UNDER_WAY:
             self._scheduled = True
             self._loop.call_soon(self._flush, context=self._context)
@@ -69,7 +73,7 @@ class Settler(Generic[Item]):
     @property
     def busy(self) -> bool:
         """Whether something is not safe yet."""
-        return bool(self._tasks or self._items)
+        return bool(self._tasks or self._runs)
 
     async def settle(self) -> None:
         """Returns when all is safe."""
@@ -81,16 +85,20 @@ class Settler(Generic[Item]):
 
     def cancel(self) -> None:
         """Gives up what is under way."""
-        self._items.clear()
-        self._slips.clear()
+        self._runs.clear()
         for task in self._tasks:
             task.cancel()
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._items and self._under_way < _UNDER_WAY:
-            items, slips = self._items[:_MOST], self._slips[:_MOST]
-            del self._items[:_MOST], self._slips[:_MOST]
+        runs = self._runs
+        while runs and self._under_way < _UNDER_WAY:
+            items: list[Item] = []
+            slips: list[Slip] = []
+            while runs and len(items) + len(runs[0][0]) <= MOST:
+                some, slip = runs.popleft()
+                items += some
+                slips.append(slip)
             self._under_way += 1
             task = self._loop.create_task(self._bring(items, slips), context=self._context)
             self._tasks.add(task)
