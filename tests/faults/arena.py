@@ -42,6 +42,7 @@ class Setup:
     askers: int = 2
     appendfsync: str = "always"
     beat: float = 0.5
+    replica: bool = False
     plant: str = ""
     database_url: str = ""
     only: tuple[str, ...] = ()
@@ -56,27 +57,56 @@ class Setup:
 
 
 class RedisServer:
-    """Redis, with a clock and a disk that can be played with. On a unix socket, or a port where it has replicas."""
+    """Redis, with a clock and a disk that can be played with; `port` where it has a replica or is one."""
 
     def __init__(
-        self, program: Path, folder: Path, host: Host | None, disk: Disk | None, **settings: str
+        self,
+        program: Path,
+        folder: Path,
+        host: Host | None,
+        disk: Disk | None,
+        *,
+        name: str = "redis",
+        port: int = 0,
+        **settings: str,
     ) -> None:
-        self.folder = disk.folder if disk is not None else folder / "data"
+        self.folder = (disk.folder if disk is not None else folder) / f"{name}-data"
         self.folder.mkdir(exist_ok=True)
-        self.socket = folder / "redis"
+        self.socket = folder / name
+        self.port = port
         self.host, self.disk = host, disk
-        options = {
-            "port": "0",
+        self._program = program
+        self._settings = {
+            "port": str(port),
+            "bind": "127.0.0.1",
             "unixsocket": str(self.socket),
             "dir": str(self.folder),
             "save": "",
             "appendonly": "yes",
             "auto-aof-rewrite-min-size": "16mb",
+            "repl-diskless-sync-delay": "0",
             **settings,
         }
-        arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         environment = host.environment if host is not None else None
-        self.child = Child([program, *arguments], folder / "redis.log", environment)
+        self.child = Child([program], folder / f"{name}.log", environment)
+        self.follow(None)
+
+    def follow(self, primary: RedisServer | None) -> None:
+        """From its next start on it is a replica of another one; None: it is none."""
+        settings = dict(self._settings)
+        if primary is not None:
+            settings["replicaof"] = f"127.0.0.1 {primary.port}"
+        arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
+        self.child.command = [str(self._program), *arguments]
+
+    @property
+    def target(self) -> str:
+        """Where a link leads to."""
+        return f"127.0.0.1:{self.port}" if self.port else str(self.socket)
+
+    async def has_replica(self) -> bool:
+        """Whether a replica is in step."""
+        return b"state=online" in await self.command("INFO", "replication")
 
     async def command(self, *words: str) -> bytes:
         """What it says to a command, in its protocol, up to the first pause; empty: nothing within a second."""
@@ -130,7 +160,8 @@ class Arena:
         self.consumers: list[Child] = []
         self.busy: set[str] = set()
         self.crashes: list[str] = []
-        self.redis: RedisServer
+        self.redis: RedisServer  # the primary, where there are two
+        self.replica: RedisServer | None = None
         self._addresses: list[str] = []
         self._proxied: dict[str, list[str]] = {"pub": [], "con": []}
         self._proxy = Child(
@@ -140,6 +171,8 @@ class Arena:
     @property
     def children(self) -> dict[str, Child]:
         named = {"redis": self.redis.child, "proxy": self._proxy}
+        if self.replica is not None:
+            named["replica"] = self.replica.child
         for kind in ("broker", "producer", "consumer"):
             for number, child in enumerate(getattr(self, f"{kind}s"), 1):
                 named[f"{kind}-{number}"] = child
@@ -148,12 +181,8 @@ class Arena:
     async def start(self, program: Path, host: Host | None, disk: Disk | None) -> None:
         """Starts all, one after the other, and makes the queues."""
         self._proxy.start()
-        self.redis = RedisServer(
-            program, self.folder, host, disk, appendfsync=self.setup.appendfsync
-        )
-        self.redis.child.start()
         await wait_until((self.folder / "proxy").exists, _STARTING)
-        await wait_until(self.redis.answers, _STARTING)
+        await self._start_redis(program, host, disk)
         for number in range(1, self.setup.brokers + 1):
             await self._start_broker(number)
         await self._make_queues()
@@ -164,15 +193,46 @@ class Arena:
         for child in (*self.consumers, *self.producers):
             child.start()
 
+    async def _start_redis(self, program: Path, host: Host | None, disk: Disk | None) -> None:
+        def server(name: str) -> RedisServer:
+            port = servers.free_port() if self.setup.replica else 0
+            fsync = self.setup.appendfsync
+            return RedisServer(
+                program, self.folder, host, disk, name=name, port=port, appendfsync=fsync
+            )
+
+        self.redis = server("redis")
+        self.redis.child.start()
+        await wait_until(self.redis.answers, _STARTING)
+        if self.setup.replica:
+            self.replica = server("other")
+            self.replica.follow(self.redis)
+            self.replica.child.start()
+            await wait_until(self.redis.has_replica, _STARTING)
+
+    async def fail_over(self) -> None:
+        """The primary dies, its replica takes its place; some time later the dead one is the new one's replica."""
+        old, new = self.redis, self.replica
+        assert new is not None
+        old.child.kill()
+        await new.command("REPLICAOF", "NO", "ONE")
+        new.follow(None)
+        old.follow(new)
+        self.redis, self.replica = new, old
+
     async def _start_broker(self, number: int) -> None:
-        port = await self._link(f"redis-{number}", str(self.redis.socket), "resp")
+        stores = [self.redis] if self.replica is None else [self.redis, self.replica]
+        ports = [
+            await self._link(f"redis-{number}{letter}", store.target, "resp")
+            for letter, store in zip("ab", stores, strict=False)
+        ]
         address = f"127.0.0.1:{servers.free_port()}"
         self._addresses.append(address)
-        for kind, ports in self._proxied.items():
+        for kind, addresses in self._proxied.items():
             found = await self._link(f"{kind}-{number}", address, "http2")
-            ports.append(f"127.0.0.1:{found}")
+            addresses.append(f"127.0.0.1:{found}")
         settings: dict[str, Any] = {
-            "redis_url": f"redis://127.0.0.1:{port}",
+            "redis_url": "redis://" + ",".join(f"127.0.0.1:{port}" for port in ports),
             "address": address,
             "beat": self.setup.beat,
         }
@@ -226,7 +286,7 @@ class Arena:
 
     async def _make_queues(self) -> None:
         async with self._admin() as stub:
-            for queue, policy in workload.policies().items():
+            for queue, policy in workload.policies(replicated=self.setup.replica).items():
                 if queue not in self.setup.queues:
                     continue
                 request = broker_pb2.SetQueueRequest(queue=queue, policy=policy)

@@ -61,11 +61,12 @@ class Nemesis:
             Fault("damage", 5, self.damage),
             Fault("step clock", 4, self.step_clock),
             Fault("fill disk", 2, self.fill_disk),
+            Fault("fail over", 4 if arena.setup.replica else 0, self.fail_over),
         )
 
     async def run(self, seconds: float, *, lanes: int = 2, only: Sequence[str] = ()) -> None:
         """For so long. `only`: these faults."""
-        faults = [fault for fault in self.faults if not only or fault.name in only]
+        faults = [one for one in self.faults if one.weight and (not only or one.name in only)]
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
                 group.create_task(self._lane(faults, asyncio.get_running_loop().time() + seconds))
@@ -150,7 +151,7 @@ class Nemesis:
         async with self._victim("broker") as broker:
             if broker is None:
                 return
-            link = f"redis-{broker.name.rpartition('-')[2]}"
+            link = f"redis-{broker.name.rpartition('-')[2]}a"
             try:
                 await self._arena.remote.set(link, "up", stall=True)
                 await self._rest(0.1, 0.6)
@@ -305,6 +306,17 @@ class Nemesis:
                 await self._rest(0.3, 2.0)
                 self._arena.redis.free_disk()
                 await self._rest(0.2, 0.3)  # it may be about to end
+
+    async def fail_over(self) -> None:
+        """The primary dies for good, and comes back as a replica of its former replica."""
+        async with self._victim("redis") as primary, self._victim("replica") as replica:
+            if primary is None or replica is None:
+                return
+            await self._arena.fail_over()
+            self.kills += 1
+            await self._rest(0.2, 1.5)
+            primary.start()
+            await self._until(self._arena.redis.has_replica, 20.0)
 
 
 def _size(folder: Path, pattern: str) -> int:

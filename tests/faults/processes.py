@@ -30,7 +30,7 @@ class Child:
     def __init__(
         self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        self._command = [str(part) for part in command]
+        self.command = [str(part) for part in command]
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,14 +41,14 @@ class Child:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 cwd=ROOT,
                 # Python ends itself with its parent, so that no fork disturbs gRPC's threads.
-                preexec_fn=None if self._command[0] == sys.executable else end_with_parent,  # noqa: PLW1509 see there
+                preexec_fn=None if self.command[0] == sys.executable else end_with_parent,  # noqa: PLW1509 see there
             )
         self.starts += 1
         self.stopped = False

@@ -98,9 +98,10 @@ async def play(
     lanes: int = 2,
     only: Sequence[str] = (),
     patience: float = 30.0,
+    strict: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """One round. `only`: faults by name. `say`: told how it goes."""
+    """One round. `only`: faults by name. `strict`: no redelivery after an ack, marked or not. `say`: told how it goes."""
     begin = time.monotonic()
     async with arena(folder, setup) as found:
         nemesis = Nemesis(found, setup.seed, pace=pace)
@@ -115,7 +116,7 @@ async def play(
         events, final = await found.finish(patience)
         elapsed = time.monotonic() - begin
         say(f"drained, checking {len(events):,} events")
-        report = check(events, final, promises(setup))
+        report = check(events, final, promises(setup, strict=strict))
         return Outcome(
             setup=setup,
             seconds=elapsed,

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.faults.arena import Setup
 from tests.faults.rounds import Outcome, play
+from tests.faults.scenarios import fail_over, older_data
 
 
 def _say(text: str) -> None:
@@ -38,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--appendfsync", choices=("always", "everysec"), default="always")
     parser.add_argument("--plant", default="", help="a bug that the broker shall have")
     parser.add_argument("--only", action="append", default=[], help="these faults alone")
+    parser.add_argument("--scenario", choices=("all", "fail-over", "older-data"), default="all")
     parser.add_argument("--keep", type=Path, help="folder to keep histories and logs in")
     return parser.parse_args()
 
@@ -50,10 +52,15 @@ async def _main(arguments: argparse.Namespace) -> Outcome:
     _say(f"seed {seed}")
     folder = Path(tempfile.mkdtemp(prefix="weft-faults-", dir="/tmp"))
     try:
+        seconds = arguments.minutes * 60
+        if arguments.scenario == "fail-over":
+            return await fail_over(folder, setup, seconds, pace=arguments.pace, say=_say)
+        if arguments.scenario == "older-data":
+            return await older_data(folder, setup, seconds)
         return await play(
             folder,
             setup,
-            arguments.minutes * 60,
+            seconds,
             pace=arguments.pace,
             lanes=arguments.lanes,
             only=arguments.only,
@@ -61,8 +68,15 @@ async def _main(arguments: argparse.Namespace) -> Outcome:
         )
     finally:
         if arguments.keep is not None:
-            shutil.copytree(folder, arguments.keep, ignore=shutil.ignore_patterns("redis", "proxy"))
+            _keep(folder, arguments.keep)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep(folder: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder / "histories", target / "histories", dirs_exist_ok=True)
+    for path in folder.glob("*.log"):
+        shutil.copy(path, target)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ _PRIORITIES = (
 )
 
 
-def policies(*, retention: timedelta = timedelta(0)) -> dict[str, message_pb2.QueuePolicy]:
-    """The policy of each queue."""
+def policies(
+    *, retention: timedelta = timedelta(0), replicated: bool = False
+) -> dict[str, message_pb2.QueuePolicy]:
+    """The policy of each queue. `replicated`: what is accepted survives the loss of the primary."""
     made = {}
     for queue in QUEUES:
         policy = message_pb2.QueuePolicy(
@@ -48,6 +50,8 @@ def policies(*, retention: timedelta = timedelta(0)) -> dict[str, message_pb2.Qu
         policy.backoff.FromTimedelta(timedelta(milliseconds=50))
         policy.max_backoff.FromTimedelta(timedelta(milliseconds=500))
         policy.retention.FromTimedelta(retention)
+        if replicated:
+            policy.durability = message_pb2.DURABILITY_REPLICATED
         made[queue] = policy
     return made
 
