@@ -14,15 +14,14 @@ import json
 import os
 import signal
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import broker as bench
 import measure
 import uvloop
 
+import broker as bench
 from weft import rpc
 from weft.agents.messaging import Consumer, Publisher
 from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
