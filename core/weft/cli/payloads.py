@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from weft.v1.message_pb2 import Message, Reply
 
 JSON_TYPE = "application/json"
+_REPLY = (
+    "reply:"  # how the ids of answers to `reply_to` begin; they have the method that they answer
+)
 
 
 class Skills:
@@ -90,7 +93,9 @@ async def document(message: Message, skills: Skills) -> dict[str, Any]:
         except ValueError:
             return found
     elif message.method and (skill := await skills.of(message.method)) is not None:
-        found["payload"] = _typed(message.payload, skill, skill.request_class, found["payload"])
+        answers = message.id.startswith(_REPLY)
+        kind = skill.response_class if answers else skill.request_class
+        found["payload"] = _typed(message.payload, skill, kind, found["payload"])
     return found
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from weft.v1.message_pb2 import MessageDelivery
 
 _DURABILITIES = ("default", "memory", "durable", "replicated")
-_CALM = timedelta(seconds=2)  # of messages at a steady rate, for latencies
+_CALM = timedelta(seconds=2)  # at most, of messages at a steady rate, for latencies
 _STAMP = struct.Struct(">d")
 _DRAIN = 30.0  # seconds for what was accepted to be handled
 _CREDIT = 1_000
@@ -153,7 +153,7 @@ async def _run(
         total = load.count
         handled.times.clear()
         began = time.perf_counter()
-        calm = await load.calm(_CALM.total_seconds(), rate)
+        calm = await load.calm(min(_CALM, duration).total_seconds(), rate)
         spent = time.perf_counter() - began
         await handled.all(load.count)
         return _Found(

@@ -41,14 +41,16 @@ class _Way:
 
 @click.command(
     epilog=examples(
-        'weft send support-supervisor.Handle \'{"text": "My card has not arrived yet"}\'',
-        "weft send support-triage.Classify @request.json --key customer-7 --delay 10m",
-        'weft send support-triage.Classify \'{"text": "Where is my card?"}\' --wait 20s',
+        'weft send echo.Say \'{"text": "hello"}\' --wait 5s',
+        "weft send support-escalation.OpenTicket --template > ticket.json",
+        "weft send support-escalation.OpenTicket @ticket.json --key customer-7 --delay 10m",
         "weft send orders '{\"order\": 42}' --priority high --expires-in 1h",
         "weft send --topic orders.eu.created '{\"order\": 42}'",
     )
 )
-@click.argument("target", metavar="[AGENT.METHOD|QUEUE]", shell_complete=complete.skills)
+@click.argument(
+    "target", metavar="[AGENT.METHOD|QUEUE]", default="", shell_complete=complete.skills
+)
 @click.argument("content", metavar="[JSON|@FILE|-]", default="")
 @click.option("--to", default="", metavar="QUEUE", help="Queue of another name than the agent's.")
 @click.option("--topic", default="", metavar="TOPIC", help="Publish to a topic instead.")
@@ -88,8 +90,10 @@ def send(
     from weft.cli import connect
 
     chosen = _Way(id=message_id or uuid.uuid4().hex, **way)
-    if chosen.topic and not content:
+    if (chosen.topic or chosen.to) and not content and not _names_skill(target):
         target, content = "", target
+    if not (target or chosen.topic or chosen.to):
+        raise click.UsageError("Say who gets it: AGENT.METHOD, a queue, or --topic.")
     if chosen.topic and (chosen.to or wait is not None):
         raise click.UsageError(
             "A topic has no queue and no answer: --to and --wait are for one agent."
@@ -123,6 +127,8 @@ async def _run(
     if _names_skill(target):
         agent, _, method = target.partition(".")
         skill = await Skills(settings.registry).find(agent, method)
+        if not template and not (way.to or way.topic):
+            _check_delivery(agent, skill)
     if template:
         if skill is None:
             raise click.UsageError("--template needs AGENT.METHOD.")
@@ -139,6 +145,15 @@ async def _run(
 def _names_skill(target: str) -> bool:
     """Whether it is AGENT.METHOD and not a queue: those have no capital letters."""
     return "." in target and target != target.lower()
+
+
+def _check_delivery(agent: str, skill: Skill) -> None:
+    from weft.v1 import options_pb2
+
+    if skill.options.delivery not in (options_pb2.DELIVERY_MESSAGE, options_pb2.DELIVERY_BOTH):
+        raise failures.Failure(
+            f"{skill.method.name} takes calls and no messages: `weft call {agent}.{skill.method.name}`."
+        )
 
 
 def _message(agent: str, skill: Skill | None, text: str, way: _Way) -> Message:
