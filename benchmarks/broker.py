@@ -199,7 +199,9 @@ def run(system: System, venvs: Path, database_url: str, postgres: int) -> Result
                 timeout=300,
             )
             assert done.returncode == 0, f"{system.name} {role}: {done.stderr[-2000:]}"
-            told = json.loads(done.stdout.strip().splitlines()[-1])
+            lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
+            assert lines, f"{system.name} {role} measured nothing: {done.stdout[-500:]}"
+            told = json.loads(lines[-1])
             assert role == "publish" or told["unique"] == system.count, (system.name, told)
             phases.append((told["seconds"], told["cpu"], cpu_of(pid) - before))
         return _result(system.count, phases)

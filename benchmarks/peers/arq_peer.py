@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import urlsplit
 
 import uvloop
@@ -18,8 +17,7 @@ settings = RedisSettings(host=where.hostname or "", port=where.port or 0)
 
 
 async def work(_: object, message: bytes) -> None:
-    if phase.saw(message):
-        asyncio.get_running_loop().call_later(0.01, phase.end)
+    phase.saw(message)
 
 
 async def main() -> None:
@@ -39,6 +37,7 @@ async def main() -> None:
         queue_read_limit=500,
     )
     await worker.async_run()
+    phase.end()
 
 
 uvloop.run(main())

@@ -43,7 +43,8 @@ class Phase:
     def end(self) -> None:
         """That was the last one: tells what was measured and ends the process."""
         seconds, cpu = time.perf_counter() - self._began, _cpu() - self._cpu
-        print(json.dumps({"seconds": seconds, "cpu": cpu, "unique": len(self._seen)}), flush=True)
+        told = json.dumps({"seconds": seconds, "cpu": cpu, "unique": len(self._seen)})
+        print(f"\n{told}", flush=True)
         os._exit(0)
 
 
