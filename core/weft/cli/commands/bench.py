@@ -49,7 +49,7 @@ class _Found:
     calm_handled_p99: float
 
 
-@click.group()
+@click.group(epilog=examples("weft bench broker"))
 def bench() -> None:
     """Measure the mesh that runs."""
 
