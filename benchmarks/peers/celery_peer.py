@@ -16,6 +16,7 @@ app.conf.update(
     task_serializer="json",
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
 )
 phase = Phase(COUNT)
 lock = threading.Lock()

@@ -44,7 +44,7 @@ class Phase:
         """That was the last one: tells what was measured and ends the process."""
         seconds, cpu = time.perf_counter() - self._began, _cpu() - self._cpu
         told = json.dumps({"seconds": seconds, "cpu": cpu, "unique": len(self._seen)})
-        print(f"\n{told}", flush=True)
+        print(f"\n{told}", file=sys.__stdout__, flush=True)
         os._exit(0)
 
 
