@@ -18,6 +18,7 @@ from weft.broker.publishing.rounds import Rounds
 from weft.broker.queues import Queues
 from weft.broker.redis import Redis
 from weft.broker.senders import Senders
+from weft.broker.topics.copies import Copies
 from weft.broker.topics.router import CopiesRefused, Router
 from weft.broker.topics.subscriptions import Subscriptions
 from weft.v1 import broker_pb2 as pb
@@ -73,8 +74,7 @@ async def broker(url: str, instance: str) -> AsyncIterator[Parts]:
         redis=redis,
         subscriptions=subscriptions,
         queues=queues,
-        publishing=publishing,
-        payloads=payloads,
+        copies=Copies(publishing, payloads),
         clock=clock,
     )
     await queues.load()

@@ -73,6 +73,16 @@ async def test_each_queue_gets_what_its_patterns_match_once(client: Client) -> N
         await created.nothing()
 
 
+async def test_copies_are_made_wherever_their_queues_are(start: Start, any_redis_url: str) -> None:
+    client = await start(any_redis_url)
+    queues = [f"everywhere-{number}" for number in range(8)]
+    for queue in queues:
+        await subscribe(client, queue, "a.*")
+    await asyncio.gather(*(publish(client, "a.b", key=f"{number}") for number in range(20)))
+    await wait_until(lambda: routed(client))
+    assert await depths(client, *queues) == [20] * 8
+
+
 async def test_a_copy_is_the_message_as_it_was_published(client: Client) -> None:
     await subscribe(client, "one", "a.*")
     expiry = datetime.now(UTC) + timedelta(hours=1)

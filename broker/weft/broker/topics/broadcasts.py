@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import fnmatch
 import re
@@ -15,11 +14,10 @@ import grpc
 
 from weft import rpc
 from weft.broker.clock import Clock
-from weft.broker.errors import RateLimited, StoreUnavailable
-from weft.broker.publishing.payloads import Payloads
-from weft.broker.publishing.rounds import Sink
+from weft.broker.errors import RateLimited
 from weft.broker.publishing.routing import Routed, route
 from weft.broker.queues import Queue, Queues
+from weft.broker.topics.copies import Copies, KeepsLarge, Puts
 from weft.v1 import broker_pb2 as pb
 from weft.v1.message_pb2 import Message
 
@@ -28,13 +26,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _PATTERN = re.compile(r"[a-z0-9._*-]{1,128}")
 _MOST_NAMED = 20
 _NOBODY = "nobody"  # stands for the recipient while a message is checked
-
-
-class Puts(Protocol):
-    """What is used of weft.broker.publishing.Publishing."""
-
-    def put(self, queue: Queue, routed: Routed, sink: Sink, number: int) -> None:
-        """Hands a message over whose queue is known."""
 
 
 class Limits(Protocol):
@@ -61,14 +52,13 @@ class Broadcasts:
         *,
         queues: Queues,
         publishing: Puts,
-        payloads: Payloads,
+        payloads: KeepsLarge,
         senders: Limits,
         clock: Clock,
         max_message: int,
     ) -> None:
         self._queues = queues
-        self._publishing = publishing
-        self._payloads = payloads
+        self._copies = Copies(publishing, payloads)
         self._senders = senders
         self._clock = clock
         self._max_message = max_message
@@ -92,36 +82,11 @@ class Broadcasts:
             if not name.startswith("_") and fnmatch.fnmatchcase(name, request.pattern)
             if (queue := self._queues.get(name)) is not None
         ]
-        failed = await self._send(message, queues)
+        copies = [(queue, self._routed(message, queue.name)) for queue in queues]
+        failed = await self._copies.put(copies)
         if failed:
             raise _incomplete(message.id, queues, failed)
         return pb.BroadcastResponse(id=message.id, queues=[queue.name for queue in queues])
-
-    async def _send(self, message: Message, queues: list[Queue]) -> Mapping[str, rpc.Error]:
-        answers = await asyncio.gather(
-            *(self._copy(queue, self._routed(message, queue.name)) for queue in queues),
-            return_exceptions=True,
-        )
-        failed: dict[str, rpc.Error] = {}
-        for queue, answer in zip(queues, answers, strict=True):
-            if isinstance(answer, rpc.Error):
-                failed[queue.name] = answer
-            elif answer is not None:
-                raise answer
-        return failed
-
-    async def _copy(self, queue: Queue, routed: Routed) -> None:
-        large = self._payloads.too_large(routed)
-        if large:
-            await self._payloads.store(routed)
-        answer = _Answer()
-        self._publishing.put(queue, routed, answer, 0)
-        refused = await answer.given
-        # After a lost connection it may be in its queue, with its content.
-        if large and (answer.known_before or not isinstance(refused, StoreUnavailable | None)):
-            await self._payloads.abandon(routed)
-        if refused is not None:
-            raise refused
 
     def _routed(self, message: Message, recipient: str) -> Routed:
         message.recipient = recipient
@@ -157,31 +122,3 @@ def _incomplete(message_id: str, queues: list[Queue], failed: Mapping[str, rpc.E
         "failed": ",".join(list(failed)[:_MOST_NAMED]),
     }
     return error
-
-
-class _Answer:
-    """What became of one copy: None, or the error."""
-
-    def __init__(self) -> None:
-        self.given: asyncio.Future[rpc.Error | None] = asyncio.get_running_loop().create_future()
-        self.known_before = False
-
-    def accepted(self, _: int) -> None:
-        """It is stored."""
-        self._give(None)
-
-    def duplicate(self, _: int) -> None:
-        """It was stored before."""
-        self.known_before = True
-        self._give(None)
-
-    def refused(self, _: int, error: rpc.Error) -> None:
-        """It is not."""
-        self._give(error)
-
-    def settled(self) -> None:
-        """Nothing gathers here."""
-
-    def _give(self, answer: rpc.Error | None) -> None:
-        if not self.given.done():  # whoever waited may have gone
-            self.given.set_result(answer)

@@ -9,18 +9,18 @@ was refused is written down, since retries may take longer than a dedupe window:
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
 from weft import rpc
 from weft.broker import layout
 from weft.broker.clock import Clock
-from weft.broker.errors import StoreUnavailable
 from weft.broker.layout import Entry
+from weft.broker.publishing.routing import Routed
 from weft.broker.queues import CONFIG_SHARD, Queue, Queues
+from weft.broker.topics.copies import Copies
 from weft.broker.topics.subscriptions import Subscriptions
 from weft.v1 import message_pb2
 from weft.wire.v1.frames_pb2 import Routing
@@ -47,26 +47,6 @@ class Runs(Protocol):
         """Sends a command that may be sent twice."""
 
 
-class Copies(Protocol):
-    """What is used of weft.broker.publishing.Publishing."""
-
-    def copy(self, queue: Queue, entry: Entry) -> Awaitable[bool]:
-        """Puts a copy of an entry into another queue; whether it was there already."""
-
-
-class KeepsLarge(Protocol):
-    """What is used of weft.broker.publishing.Payloads."""
-
-    def too_large(self, entry: Entry) -> bool:
-        """Whether the message must go to PostgreSQL."""
-
-    async def store(self, entry: Entry) -> None:
-        """Puts the message into PostgreSQL and leaves its id in the entry."""
-
-    async def abandon(self, entry: Entry) -> None:
-        """Takes it out again."""
-
-
 class Router:
     """Routes.
 
@@ -74,8 +54,7 @@ class Router:
         redis: has the notes.
         subscriptions: tell which queues get a copy.
         queues: all there are.
-        publishing: takes the copies.
-        payloads: keep the large ones.
+        copies: puts them.
         clock: the broker's.
     """
 
@@ -85,15 +64,13 @@ class Router:
         redis: Runs,
         subscriptions: Subscriptions,
         queues: Queues,
-        publishing: Copies,
-        payloads: KeepsLarge,
+        copies: Copies,
         clock: Clock,
     ) -> None:
         self._redis = redis
         self._subscriptions = subscriptions
         self._queues = queues
-        self._publishing = publishing
-        self._payloads = payloads
+        self._copies = copies
         self._clock = clock
 
     async def route(self, shard: int, entry: Entry) -> None:
@@ -115,11 +92,8 @@ class Router:
             have = await self._redis.run(shard, "SMEMBERS", notes)
             targets -= {name.decode() for name in have}
         queues = [queue for name in sorted(targets) if (queue := await self._queue(name, head))]
-        original = _original(entry, head)
-        answers = await asyncio.gather(
-            *(self._copy(queue, original) for queue in queues), return_exceptions=True
-        )
-        refusals = _refusals(queues, answers)
+        copies = [(queue, self._copy(entry, head, queue)) for queue in queues]
+        refusals = await self._copies.put(copies)
         if not refusals:
             if seasoned:
                 await self._redis.run(shard, "DEL", notes)
@@ -147,51 +121,20 @@ class Router:
             )
         return found
 
-    async def _copy(self, queue: Queue, original: Entry) -> None:
-        copy = Entry(
-            original.message,
-            original.identity,
-            original.key,
-            original.priority,
-            expires=original.expires,
+    def _copy(self, entry: Entry, head: Routing, queue: Queue) -> Routed:
+        """A copy as the publisher asked for it; what is handed to an internal consumer has not all of it."""
+        return Routed(
+            entry.message,
+            entry.identity,
+            entry.key,
+            head.priority or message_pb2.PRIORITY_NORMAL,
+            published=self._clock.now_ms(),
+            expires=head.expire_time.ToMilliseconds() if head.HasField("expire_time") else 0,
+            queue=queue.name,
         )
-        large = self._payloads.too_large(copy)
-        if large:
-            await self._payloads.store(copy)
-        try:
-            await self._publishing.copy(queue, copy)
-        except StoreUnavailable:
-            raise  # it may be in its queue, with its content
-        except rpc.Error:
-            if large:
-                await self._payloads.abandon(copy)
-            raise
 
 
-def _original(entry: Entry, head: Routing) -> Entry:
-    """The entry as its publisher asked for it; what is handed to an internal consumer has not all of it."""
-    return Entry(
-        entry.message,
-        entry.identity,
-        entry.key,
-        head.priority or message_pb2.PRIORITY_NORMAL,
-        expires=head.expire_time.ToMilliseconds() if head.HasField("expire_time") else 0,
-    )
-
-
-def _refusals(
-    queues: Sequence[Queue], answers: Sequence[BaseException | None]
-) -> dict[str, rpc.Error]:
-    refused: dict[str, rpc.Error] = {}
-    for queue, answer in zip(queues, answers, strict=True):
-        if isinstance(answer, rpc.Error):
-            refused[queue.name] = answer
-        elif answer is not None:
-            raise answer
-    return refused
-
-
-def _summary(refusals: dict[str, rpc.Error], count: int) -> str:
+def _summary(refusals: Mapping[str, rpc.Error], count: int) -> str:
     named = ", ".join(f"{name}: {why.reason}" for name, why in list(refusals.items())[:_MOST_NAMED])
     more = ", ..." if len(refusals) > _MOST_NAMED else ""
     return f"{len(refusals)} of {count} queues did not take their copy ({named}{more})"

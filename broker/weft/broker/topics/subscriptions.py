@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from weft import rpc
 from weft.broker.bells import Bells
 from weft.broker.topics.patterns import Patterns
 from weft.v1 import broker_pb2 as pb
@@ -48,9 +49,10 @@ class Subscriptions:
         self._records: dict[bytes, bytes] = {}
         self._table: dict[str, pb.Subscription] = {}
         self._patterns: Patterns[tuple[str, str]] = Patterns()
-        self._lock = asyncio.Lock()
-        self._begun = 0
+        self._begun = 0  # reads
         self._ended = 0
+        self._reading: asyncio.Event | None = None
+        self._failed: tuple[int, rpc.Unavailable] | None = None
         bells.on_reset(self._doubt)
 
     @property
@@ -69,18 +71,34 @@ class Subscriptions:
             rpc.Unavailable: Redis is away.
         """
         came = self._begun
-        async with self._lock:
-            if self._ended > came:  # that read began after this call
-                return
-            self._begun += 1
-            number = self._begun
+        while self._ended <= came:  # no read that began after this call has ended yet
+            if self._reading is None:
+                await self._read()
+            else:
+                await self._reading.wait()
+        if self._failed is not None and self._failed[0] > came:
+            raise self._failed[1]
+
+    async def _read(self) -> None:
+        self._begun += 1
+        number = self._begun
+        reading = self._reading = asyncio.Event()
+        try:
             found = await self._redis.run(_CONFIG_SHARD, "HGET", _VERSIONS, _VERSION)
             version = int(found or 0)
             if version != self._version:
                 # Read after the version: they are as new as it says, or newer.
                 self._take(await self._redis.run(_CONFIG_SHARD, "HGETALL", _RECORDS))
                 self._version = version
+        except rpc.Unavailable as failed:
+            self._failed = (number, failed)
             self._ended = number
+        else:
+            self._failed = None
+            self._ended = number
+        finally:
+            self._reading = None
+            reading.set()
 
     async def keep(self, subscription: pb.Subscription) -> None:
         """Keeps one, instead of a former one of its name. Every broker routes by it when this returns.

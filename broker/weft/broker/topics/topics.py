@@ -19,8 +19,9 @@ from weft.broker.layout import Entry, shard_of
 from weft.broker.publishing.routing import TOPIC_QUEUES
 from weft.broker.queue_admin import check_name
 from weft.broker.queues import Queues
+from weft.broker.topics.copies import Copies, KeepsLarge, Puts
 from weft.broker.topics.patterns import check_pattern
-from weft.broker.topics.router import Copies, KeepsLarge, Router
+from weft.broker.topics.router import Router
 from weft.broker.topics.subscriptions import Stores, Subscriptions
 from weft.rpc import paging
 from weft.v1 import broker_pb2 as pb
@@ -65,7 +66,7 @@ class Topics:
         redis: Stores,
         queues: Queues,
         bells: Bells,
-        publishing: Copies,
+        publishing: Puts,
         payloads: KeepsLarge,
         delivery: Consumes,
         clock: Clock,
@@ -77,8 +78,7 @@ class Topics:
             redis=redis,
             subscriptions=self._subscriptions,
             queues=queues,
-            publishing=publishing,
-            payloads=payloads,
+            copies=Copies(publishing, payloads),
             clock=clock,
         )
 
