@@ -35,7 +35,7 @@ class Setup:
     """What a round is made of. `beat`: of the brokers, in seconds. `plant`: a bug that they are asked to have."""
 
     seed: int = 0
-    rate: float = 450.0
+    rate: float = 600.0
     brokers: int = 2
     producers: int = 2
     consumers: int = 2
@@ -321,6 +321,8 @@ class Arena:
 
     async def finish(self, patience: float = 30.0) -> tuple[list[Event], Final]:
         """Producers say their last, consumers take all there is; what they saw and what is left."""
+        for child in (*self.producers, *self.consumers):
+            await wait_until(child.ready, _STARTING)
         for child in self.producers:
             child.ask_to_end()
         await asyncio.gather(*(self._ended(child, patience) for child in self.producers))

@@ -60,9 +60,10 @@ def channel(address: str) -> grpc.aio.Channel:
 
 
 def stopping() -> asyncio.Event:
-    """Set when the process is asked to end."""
+    """Set when the process is asked to end; says "ready" when it can be."""
     event = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, event.set)
+    print("ready", flush=True)  # noqa: T201 whoever started it waits for this
     return event
 
 

@@ -64,9 +64,20 @@ class Nemesis:
             Fault("fail over", 4 if arena.setup.replica else 0, self.fail_over),
         )
 
-    async def run(self, seconds: float, *, lanes: int = 2, only: Sequence[str] = ()) -> None:
-        """For so long. `only`: these faults."""
-        faults = [one for one in self.faults if one.weight and (not only or one.name in only)]
+    async def run(
+        self,
+        seconds: float,
+        *,
+        lanes: int = 2,
+        only: Sequence[str] = (),
+        without: Sequence[str] = (),
+    ) -> None:
+        """For so long. `only`, `without`: faults by name."""
+        faults = [
+            one
+            for one in self.faults
+            if one.weight and (not only or one.name in only) and one.name not in without
+        ]
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
                 group.create_task(self._lane(faults, asyncio.get_running_loop().time() + seconds))
@@ -121,7 +132,7 @@ class Nemesis:
         """As whoever deploys a new one would."""
         async with self._victim("broker") as child:
             if child is not None:
-                await self._rest(0.5, 1.5)  # it may just have begun
+                await self._rest(0.5, 1.5)
                 child.ask_to_end()
                 if not await child.ended(15):
                     self._arena.crashes.append(f"a broker did not end: {child.said()[-2_000:]}")

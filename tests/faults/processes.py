@@ -35,11 +35,13 @@ class Child:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self.name = log.stem
+        self._begin = 0
         self.stopped = False
         self.starts = 0
 
     def start(self) -> None:
         with self._log.open("ab") as log:
+            self._begin = log.tell()
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -72,6 +74,12 @@ class Child:
         with contextlib.suppress(OSError):
             return self._log.read_text(errors="replace")[-20_000:]
         return ""
+
+    def ready(self) -> bool:
+        """Whether it has said so since it was started."""
+        with self._log.open("rb") as log:
+            log.seek(self._begin)
+            return b"ready\n" in log.read()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

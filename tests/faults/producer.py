@@ -23,7 +23,7 @@ from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
 _TICK = 0.015
 _FRAME = 200
 _MOST_OPEN = 3_000
-_BEHIND = 2.0  # seconds of its rate that a producer catches up with after an outage
+_BEHIND = 4.0  # seconds of its rate that a producer catches up with after an outage
 _MOST_WAITING = 20.0  # seconds for which a request is repeated
 _REPEATED = 0.02  # of the accepted messages are published again
 _AGAIN = frozenset(code.value[0] for code in AGAIN)

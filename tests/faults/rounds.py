@@ -97,17 +97,18 @@ async def play(
     pace: float = 1.0,
     lanes: int = 2,
     only: Sequence[str] = (),
+    without: Sequence[str] = (),
     patience: float = 30.0,
     strict: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """One round. `only`: faults by name. `strict`: no redelivery after an ack, marked or not. `say`: told how it goes."""
+    """One round. `only`, `without`: faults by name. `strict`: no redelivery after an ack, marked or not. `say`: told how it goes."""
     begin = time.monotonic()
     async with arena(folder, setup) as found:
         nemesis = Nemesis(found, setup.seed, pace=pace)
         watching = asyncio.create_task(_watch(found, nemesis, say))
         try:
-            await nemesis.run(seconds, lanes=lanes, only=only)
+            await nemesis.run(seconds, lanes=lanes, only=only, without=without)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)

@@ -31,7 +31,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Weft's fault suite")
     parser.add_argument("--minutes", type=float, default=10.0, help="of faults")
     parser.add_argument("--seed", type=int, default=None, help="a former run's")
-    parser.add_argument("--rate", type=float, default=450.0, help="messages a second")
+    parser.add_argument("--rate", type=float, default=600.0, help="messages a second")
     parser.add_argument(
         "--pace", type=float, default=1.0, help="mean seconds between two faults of a lane"
     )
@@ -39,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--appendfsync", choices=("always", "everysec"), default="always")
     parser.add_argument("--plant", default="", help="a bug that the broker shall have")
     parser.add_argument("--only", action="append", default=[], help="these faults alone")
+    parser.add_argument("--without", action="append", default=[], help="not these faults")
     parser.add_argument("--scenario", choices=("all", "fail-over", "older-data"), default="all")
     parser.add_argument("--keep", type=Path, help="folder to keep histories and logs in")
     return parser.parse_args()
@@ -64,6 +65,7 @@ async def _main(arguments: argparse.Namespace) -> Outcome:
             pace=arguments.pace,
             lanes=arguments.lanes,
             only=arguments.only,
+            without=arguments.without,
             say=_say,
         )
     finally:

@@ -102,6 +102,55 @@ async def test_work_of_a_dead_broker_is_resumed_at_another(
     assert (await client.status()).depth == 0
 
 
+async def test_work_that_goes_to_and_fro_stays_in_one_hand(
+    client: Client, mortal: tuple[Child, Client]
+) -> None:
+    _, other = mortal
+    policy = message_pb2.QueuePolicy()
+    policy.visibility_timeout.FromMilliseconds(600)
+    await client.call("SetQueue", pb.SetQueueRequest(queue="inbox", policy=policy))
+    await client.publish("in hand")
+    async with client.consume() as first:
+        held = await first.next()
+    async with other.consume("inbox", resume=[held.lease_id], credit=0) as second:
+        assert not second.opened.lost
+    async with client.consume(resume=[held.lease_id], credit=0) as third:
+        assert not third.opened.lost
+        async with other.consume("inbox") as rival:
+            for _ in range(4):
+                await rival.nothing(0.25)
+                await third.settle(1, extensions=[held.lease_id])
+        await third.ack(held)
+        assert not third.failures
+    assert (await client.status()).depth == 0
+
+
+async def test_what_a_broker_that_ends_had_in_hand_stays_with_its_consumer(
+    client: Client, mortal: tuple[Child, Client]
+) -> None:
+    child, other = mortal
+    await client.queue()
+    async with (
+        other.consume("inbox", credit=1) as leaving,
+        client.consume(credit=1) as rival,
+    ):
+        await client.publish("first", "second")
+        await wait_until(lambda: leaving.deliveries.qsize() == rival.deliveries.qsize() == 1)
+        held = await leaving.next()
+        await rival.ack(await rival.next())
+        child.ask_to_end()
+        async with asyncio.timeout(5):
+            await leaving.draining.wait()
+        leaving.abandon()
+        assert await child.ended(15)
+        await rival.say(credit=1)
+        await rival.nothing(0.3)
+        async with client.consume(resume=[held.lease_id], credit=0) as heir:
+            assert not heir.opened.lost
+            await heir.ack(held)
+    assert (await client.status()).depth == 0
+
+
 async def test_a_fail_over_loses_nothing_that_was_accepted(redis_pair: servers.Pair) -> None:
     async with (
         Broker(
