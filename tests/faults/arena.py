@@ -43,6 +43,7 @@ class Setup:
     appendfsync: str = "always"
     beat: float = 0.5
     replica: bool = False
+    sdk: bool = True
     plant: str = ""
     database_url: str = ""
     only: tuple[str, ...] = ()
@@ -252,6 +253,10 @@ class Arena:
         command = python("tests.faults.roles", role, json.dumps(settings))
         return Child(command, self.folder / f"{name}.log")
 
+    def _kind(self, number: int) -> str:
+        """Every second client is Weft's own; the others speak plain gRPC."""
+        return "" if number % 2 or not self.setup.sdk else "sdk-"
+
     def _producer(self, number: int) -> Child:
         settings = producer.Settings(
             name=f"p{number}",
@@ -262,7 +267,8 @@ class Arena:
             askers=self.setup.askers if workload.ASK in self.setup.queues else 0,
             only=list(self.setup.only),
         )
-        return self._role("producer", f"producer-{number}", asdict(settings))
+        role = self._kind(number) + "producer"
+        return self._role(role, f"producer-{number}", asdict(settings))
 
     def _consumer(self, number: int) -> Child:
         settings = consumer.Settings(
@@ -275,7 +281,8 @@ class Arena:
             forget=self.setup.forget,
             hold=self.setup.hold,
         )
-        return self._role("consumer", f"consumer-{number}", asdict(settings))
+        role = self._kind(number) + "consumer"
+        return self._role(role, f"consumer-{number}", asdict(settings))
 
     @contextlib.asynccontextmanager
     async def _admin(self) -> AsyncIterator[Any]:

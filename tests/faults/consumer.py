@@ -321,7 +321,7 @@ class QueueConsumer:
         return nack
 
 
-def _history(settings: Settings) -> tuple[Writer, int]:
+def new_history(settings: Settings) -> tuple[Writer, int]:
     """A new file, and how many there were."""
     folder = Path(settings.folder)
     number = len(list(folder.glob(f"{settings.name}.*.log")))
@@ -330,7 +330,7 @@ def _history(settings: Settings) -> tuple[Writer, int]:
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Consumes until it is asked to end."""
-    history, number = _history(settings)
+    history, number = new_history(settings)
     consumers = [
         QueueConsumer(
             queue, settings, Addresses(settings.addresses, place + number), history, number

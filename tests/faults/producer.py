@@ -158,16 +158,18 @@ class Producer:
     async def _send(self, call: Any, frame: list[Sending]) -> None:
         now = time.monotonic()
         for one in frame:
-            plan, first = one.plan, one.kind == "intent"
-            queues = ",".join(plan.queues) if first else ""
-            note = plan.note if first else ""
-            self._history.note(one.kind, queues, plan.id, plan.key, note=note)
+            self._note(one)
             one.since = now
             self._sent[next(self._places)] = one
         self._history.write()
         messages = [one.plan.message(self._settings.name) for one in frame]
         async with asyncio.timeout(PATIENCE):
             await call.write(broker_pb2.PublishStreamRequest(messages=messages))
+
+    def _note(self, one: Sending) -> None:
+        plan, first = one.plan, one.kind == "intent"
+        queues = ",".join(plan.queues) if first else ""
+        self._history.note(one.kind, queues, plan.id, plan.key, note=plan.note if first else "")
 
     def _next(self) -> Iterator[Sending]:
         """What is to be sent now: again first, then new as the rate allows."""
@@ -201,13 +203,19 @@ class Producer:
         for refusal in response.refusals:
             one = self._sent.pop(refusal.number)
             if refusal.status.code in _AGAIN:
-                kind = "repeat" if one.kind.startswith("repeat") else "resend"
-                self._send_later(one, kind, self._choice.uniform(0.05, 0.2))
-            elif one.plan.id in self._open:
-                self._close(one.plan)
-                status = f"{refusal.status.code} {refusal.status.message}"
-                self._history.note("refused", "", one.plan.id, note=status)
+                self._again(one)
+            else:
+                self._on_refused(one, f"{refusal.status.code} {refusal.status.message}")
         self._history.write()
+
+    def _again(self, one: Sending) -> None:
+        kind = "repeat" if one.kind == "repeat" else "resend"
+        self._send_later(one, kind, self._choice.uniform(0.05, 0.2))
+
+    def _on_refused(self, one: Sending, status: str) -> None:
+        if one.plan.id in self._open:
+            self._close(one.plan)
+            self._history.note("refused", "", one.plan.id, note=status)
 
     def _on_accepted(self, one: Sending, *, known: bool) -> None:
         note = "duplicate" if known else ""

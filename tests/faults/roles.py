@@ -1,4 +1,4 @@
-"""The processes of the suite: `python -m tests.faults.roles broker|producer|consumer JSON`."""
+"""The processes of the suite: `python -m tests.faults.roles broker|[sdk-]producer|[sdk-]consumer JSON`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,26 @@ async def consume(settings: dict[str, Any]) -> None:
     await consumer.run(consumer.Settings(**settings), stopping())
 
 
+async def sdk_produce(settings: dict[str, Any]) -> None:
+    from tests.faults import sdk
+
+    await sdk.SdkProducer(producer.Settings(**settings), stopping()).run()
+
+
+async def sdk_consume(settings: dict[str, Any]) -> None:
+    from tests.faults import sdk
+
+    await sdk.consume(consumer.Settings(**settings), stopping())
+
+
 if __name__ == "__main__":
     end_with_parent()
     logs.setup(sys.argv[1])
-    roles = {"broker": broker, "producer": produce, "consumer": consume}
+    roles = {
+        "broker": broker,
+        "producer": produce,
+        "consumer": consume,
+        "sdk-producer": sdk_produce,
+        "sdk-consumer": sdk_consume,
+    }
     uvloop.run(roles[sys.argv[1]](json.loads(sys.argv[2])))

@@ -32,7 +32,7 @@ async def test_nothing_is_lost_whatever_happens(short_folder: Path) -> None:
     setup = Setup(seed=20, rate=150, beat=0.25)
     folder = short_folder / "round"
     folder.mkdir()
-    outcome = await play(folder, setup, 12, pace=0.35, patience=15)
+    outcome = await play(folder, setup, 9, pace=0.3, patience=15)
     assert outcome.ok, f"{outcome.summary()}\n{outcome.details()}"
     assert outcome.kills + outcome.cuts >= 5
 
