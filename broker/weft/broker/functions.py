@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from weft.broker import layout
 from weft.broker.bells import Bells
+from weft.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from weft.broker.queues import Queue
@@ -144,6 +145,7 @@ class Functions:
         bells: told of what became ready or due.
         archive: whether finished messages are kept for the archive.
         reply_ttl_ms: how long replies are kept, in ms.
+        telemetry: where messages are counted; None: nowhere.
     """
 
     def __init__(
@@ -154,7 +156,9 @@ class Functions:
         *,
         archive: bool,
         reply_ttl_ms: int = 600_000,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._counted = telemetry.metrics.broker_messages if telemetry else None
         self._redis = redis
         self._instance = instance
         self._bells = bells
@@ -187,6 +191,8 @@ class Functions:
         self._rang(queue, ready, due)
         for listener in self._published:
             listener(queue, total)
+        self._count(queue, "accepted", codes.count(ACCEPTED))
+        self._count(queue, "duplicate", codes.count(DUPLICATE))
         return Published(codes=codes, retry_after_ms=retry_after, total=total, ready=ready, due=due)
 
     async def ack(
@@ -206,6 +212,7 @@ class Functions:
         for ack in others:
             if ack.reply:
                 self._bells.reply(ack.identity)
+        self._count(queue, "acked", reply[0])
         return self._settled(queue, reply)
 
     async def retry(self, queue: Queue, retries: Sequence[Retry], *, now: int) -> Settled:
@@ -215,6 +222,7 @@ class Functions:
             *("FCALL", "weft_retry", 1, queue.key, self._instance, now),
             *(part for one in retries for part in (one.lease_id, one.attempt, one.due)),
         )
+        self._count(queue, "retried", reply[0])
         return self._settled(queue, reply)
 
     async def kill(self, queue: Queue, deaths: Sequence[Death], *, now: int) -> Settled:
@@ -232,6 +240,7 @@ class Functions:
         for one in deaths:
             if one.reply:
                 self._bells.reply(one.identity)
+        self._count(queue, "dead", reply[0])
         return self._settled(queue, reply)
 
     async def claim(self, queue: Queue, lease_ids: Sequence[bytes]) -> list[bytes | None]:
@@ -354,6 +363,10 @@ class Functions:
         done, ready, due = reply
         self._rang(queue, ready, due)
         return Settled(done=done, ready=ready, due=due)
+
+    def _count(self, queue: Queue, event: str, count: int) -> None:
+        if count and self._counted is not None:
+            self._counted.labels(queue.name, event).inc(count)
 
     def _rang(self, queue: Queue, ready: int, due: int) -> None:
         if ready:

@@ -14,6 +14,7 @@ import grpc
 from weft import rpc
 from weft.broker.clock import Clock
 from weft.broker.functions import Counts, Functions
+from weft.broker.marks import Marks
 from weft.broker.policy import record_of
 from weft.broker.queues import Queue, Queues
 from weft.rpc import paging
@@ -21,7 +22,6 @@ from weft.v1 import broker_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Consumers = Callable[[str], Sequence[pb.ConsumerStatus]]
-Loss = Callable[[str], str]
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,127}")
 _PAGE, _MAX_PAGE = 100, 1_000
@@ -50,7 +50,7 @@ class QueueAdmin:
         functions: counts and empties them.
         clock: the broker's.
         consumers: tells who consumes a queue here.
-        loss: tells what Redis is known to have lost of a queue.
+        marks: tell what Redis is known to have lost of a queue.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class QueueAdmin:
         functions: Functions,
         clock: Clock,
         consumers: Consumers,
-        loss: Loss,
+        marks: Marks,
     ) -> None:
         self._queues = queues
         self._functions = functions
         self._clock = clock
         self._consumers = consumers
-        self._loss = loss
+        self._marks = marks
 
     async def SetQueue(self, request: pb.SetQueueRequest, _: Context) -> pb.SetQueueResponse:
         """See broker.proto."""
@@ -79,7 +79,9 @@ class QueueAdmin:
     ) -> pb.DeleteQueueResponse:
         """See broker.proto."""
         check_name(request.queue)
-        return pb.DeleteQueueResponse(dropped=await self._queues.delete(request.queue))
+        dropped = await self._queues.delete(request.queue)
+        await self._marks.forget(request.queue)
+        return pb.DeleteQueueResponse(dropped=dropped)
 
     async def Describe(self, request: pb.DescribeRequest, _: Context) -> pb.DescribeResponse:
         """See broker.proto."""
@@ -143,7 +145,7 @@ class QueueAdmin:
             publish_rate=_rate(counts.published, counts.publish_samples, now),
             ack_rate=_rate(counts.acked, counts.ack_samples, now),
             consumers=self._consumers(queue.name),
-            data_loss=self._loss(queue.name),
+            data_loss=self._marks.loss(queue.name),
         )
         _add_age(status, counts, now)
         return status

@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from weft import rpc
+from weft.broker.archive import Archiver, History
 from weft.broker.bells import Bells
 from weft.broker.clock import Clock
 from weft.broker.dead_letters import DeadLetters
 from weft.broker.delivery import Delivery
 from weft.broker.functions import SOURCE, Functions
+from weft.broker.marks import Marks
 from weft.broker.publishing import Payloads, Publishing, Requests, Rounds
 from weft.broker.queue_admin import QueueAdmin
 from weft.broker.queues import Queues
@@ -67,12 +69,12 @@ class Broker:
         self.address = address
         self.instance = f"broker-{secrets.token_hex(6)}"
         self._redis_url = redis_url
-        self._database_url = database_url
+        self.database_url = database_url
         self.unknown_recipients = unknown_recipients
         self.max_message = max_message
         self.beat = beat
         self._grace = grace
-        self._telemetry = telemetry
+        self.telemetry = telemetry
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -111,9 +113,10 @@ class Broker:
             redis.listen(parts.bells.heard, parts.bells.reset)
             await parts.queues.load()
             await parts.senders.load()
+            await parts.marks.load()
             server = rpc.Server(
                 self.address,
-                telemetry=self._telemetry,
+                telemetry=self.telemetry,
                 max_concurrency=_MAX_CALLS,
                 max_message_bytes=self.max_message + _FRAME,
                 trace_roots=False,
@@ -137,9 +140,9 @@ class Broker:
                     task.cancel()
 
     async def _database(self, stack: contextlib.AsyncExitStack) -> Database | None:
-        if not self._database_url:
+        if not self.database_url:
             return None
-        database = await Database.connect(self._database_url, schema=_SCHEMA)
+        database = await Database.connect(self.database_url, schema=_SCHEMA)
         stack.push_async_callback(database.close)
         await database.migrate(package=_SQL)
         return database
@@ -156,7 +159,13 @@ class _Parts:
     def __init__(self, broker: Broker, redis: Redis, database: Database | None) -> None:
         clock = Clock()
         bells = self.bells = Bells(redis, broker.instance)
-        functions = Functions(redis, broker.instance, bells, archive=database is not None)
+        functions = Functions(
+            redis,
+            broker.instance,
+            bells,
+            archive=database is not None,
+            telemetry=broker.telemetry,
+        )
         queues = self.queues = Queues(redis, functions, bells)
         senders = self.senders = Senders(redis, functions, bells, clock)
         payloads = Payloads(database)
@@ -189,6 +198,14 @@ class _Parts:
             delivery=delivery,
             clock=clock,
         )
+        self.marks = Marks(
+            redis=redis,
+            functions=functions,
+            queues=queues,
+            bells=bells,
+            database=database,
+            telemetry=broker.telemetry,
+        )
         self.handlers: list[object] = [
             publishing,
             Requests(publishing=publishing, run=redis.run, bells=bells, clock=clock),
@@ -211,8 +228,9 @@ class _Parts:
                 functions=functions,
                 clock=clock,
                 consumers=delivery.consumers,
-                loss=lambda _: "",
+                marks=self.marks,
             ),
+            History(redis=redis, queues=queues, payloads=payloads, database=database),
         ]
         self.running: list[_Runs] = [
             queues,
@@ -220,4 +238,14 @@ class _Parts:
             Windows(functions, queues),
             delivery,
             topics,
+            self.marks,
         ]
+        if database is not None:
+            archiver = Archiver(
+                redis=redis,
+                database=database,
+                database_url=broker.database_url,
+                queues=queues,
+                payloads=payloads,
+            )
+            self.running += [payloads, archiver]

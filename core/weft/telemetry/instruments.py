@@ -93,6 +93,18 @@ class Instruments:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.broker_data_loss = Counter(
+            "weft_broker_data_loss",
+            "Accepted messages that Redis is known to have lost, by queue; at least so many.",
+            ["queue"],
+            registry=self.registry,
+        )
+        self.broker_messages = Counter(
+            "weft_broker_messages",
+            "Messages of this broker by queue and what happened: accepted, duplicate, acked, retried, dead.",
+            ["queue", "event"],
+            registry=self.registry,
+        )
         self.breaker_transitions = Counter(
             "weft_gateway_breaker_transitions",
             "State changes of circuit breakers.",
