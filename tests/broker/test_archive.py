@@ -323,7 +323,7 @@ async def test_a_redis_that_comes_back_older_is_told(
         await client.queue()
         await client.publish("before")
         await client.publish(*map(str, range(5)))
-        [key] = [one for one in await redis.do("KEYS", "*:q:inbox:m")]
+        [key] = list(await redis.do("KEYS", "*:q:inbox:m"))
         await redis.do("HSET", key, "p", 1, "n", 1)  # as a snapshot of an earlier moment has it
         redis.kill()
         await redis.start()
