@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from weft.embedded import _binaries
@@ -121,6 +123,7 @@ class Server:
             **place,
             password=str(self.settings.get("requirepass", "")) or None,
             socket_timeout=5,
+            retry=Retry(NoBackoff(), 0),  # a server that is not up yet is asked again by `start`
             single_connection_client=True,
             protocol=2,
         )

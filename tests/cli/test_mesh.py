@@ -44,7 +44,7 @@ def test_resolve_of_nothing_hints(weft):
 def test_status_shows_every_part(weft):
     told = weft("status", "--json").json
     assert {part["part"]: part["state"] for part in told["parts"]} == dict.fromkeys(
-        ("gateway", "registry", "postgres", "redis"), "up"
+        ("gateway", "registry", "broker", "postgres", "redis"), "up"
     )
     triage = next(agent for agent in told["agents"] if agent["agent"] == "support-triage")
     assert (triage["in_service"], len(triage["metrics"])) == (2, 2)
