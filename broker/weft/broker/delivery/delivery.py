@@ -178,11 +178,12 @@ class Delivery:
                     await self._idle.wait()
 
     async def close(self) -> None:
-        """Puts back what is in hand and leaves the other brokers."""
+        """Ends all settlements, and leaves the other brokers if no consumer has anything of this one in hand."""
         with contextlib.suppress(TimeoutError, rpc.Error):
             async with asyncio.timeout(_CLOSE):
-                await asyncio.gather(*(post.close() for post in self._posts.values()))
-                await self.instances.leave()
+                in_hand = await asyncio.gather(*(post.close() for post in self._posts.values()))
+                if not any(in_hand):
+                    await self.instances.leave()
         for post in self._posts.values():
             post.cancel()
 

@@ -297,16 +297,19 @@ class Post:
 
     # -- its end
 
-    async def close(self) -> None:
-        """Puts back what is in hand, and returns when all is settled. Cancel it to give that up."""
+    async def close(self) -> int:
+        """Returns when all is settled: how many messages consumers still have in hand.
+
+        Those are left pending. Their consumers go on with them at another broker; what nobody resumes goes back when the
+        others take over. Cancel it to give up.
+        """
         self._closed = True
         if self._reading is not None:
             await asyncio.wait((self._reading,))  # it may bring something yet
-        for lease in self.settlements.leases.all():
-            self.settlements.leases.end(lease.lease_id)
-            self.settlements.unused(lease)
         await self.settlements.settle()
+        in_hand = len(self.settlements.leases)
         self.settlements.leases.close()
+        return in_hand
 
     def cancel(self) -> None:
         """Ends at once, with whatever is under way."""

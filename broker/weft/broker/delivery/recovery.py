@@ -64,19 +64,22 @@ class Recovery:
         lost: list[bytes] = []
         asked: list[bytes] = []
         for lease_id in dict.fromkeys(lease_ids):
-            lease = self._leases.get(lease_id)
-            if lease is not None:
-                lease.holder = holder
-                self._leases.extend(lease)
-            elif lease_id in self._settlements.under_way or not _valid(lease_id):
+            if lease_id in self._settlements.under_way or not _valid(lease_id):
                 lost.append(lease_id)
             else:
                 asked.append(lease_id)
         for begin in range(0, len(asked), _CLAIMED):
             some = asked[begin : begin + _CLAIMED]
             for lease_id, entry, size in await self._claim(some):
+                # A lease that is in our table may be another broker's by now: its consumer may have been there
+                # meanwhile. Redis says who has it, and from here on it is us.
+                lease = self._leases.get(lease_id)
                 if entry is None:
                     lost.append(lease_id)
+                    self._leases.end(lease_id)
+                elif lease is not None:
+                    lease.holder = holder
+                    self._leases.extend(lease)
                 else:
                     self._leases.grant([_lease(lease_id, entry, size, holder)])
         return lost
