@@ -40,7 +40,6 @@ class Setup:
     producers: int = 2
     consumers: int = 2
     askers: int = 2
-    appendfsync: str = "always"
     beat: float = 0.5
     replica: bool = False
     sdk: bool = True
@@ -69,7 +68,6 @@ class RedisServer:
         *,
         name: str = "redis",
         port: int = 0,
-        **settings: str,
     ) -> None:
         self.folder = (disk.folder if disk is not None else folder) / f"{name}-data"
         self.folder.mkdir(exist_ok=True)
@@ -84,9 +82,9 @@ class RedisServer:
             "dir": str(self.folder),
             "save": "",
             "appendonly": "yes",
+            "appendfsync": "always",
             "auto-aof-rewrite-min-size": "16mb",
             "repl-diskless-sync-delay": "0",
-            **settings,
         }
         environment = host.environment if host is not None else None
         self.child = Child([program], folder / f"{name}.log", environment)
@@ -197,10 +195,7 @@ class Arena:
     async def _start_redis(self, program: Path, host: Host | None, disk: Disk | None) -> None:
         def server(name: str) -> RedisServer:
             port = servers.free_port() if self.setup.replica else 0
-            fsync = self.setup.appendfsync
-            return RedisServer(
-                program, self.folder, host, disk, name=name, port=port, appendfsync=fsync
-            )
+            return RedisServer(program, self.folder, host, disk, name=name, port=port)
 
         self.redis = server("redis")
         self.redis.child.start()

@@ -36,7 +36,6 @@ def _arguments() -> argparse.Namespace:
         "--pace", type=float, default=1.0, help="mean seconds between two faults of a lane"
     )
     parser.add_argument("--lanes", type=int, default=2, help="faults at the same time")
-    parser.add_argument("--appendfsync", choices=("always", "everysec"), default="always")
     parser.add_argument("--plant", default="", help="a bug that the broker shall have")
     parser.add_argument("--only", action="append", default=[], help="these faults alone")
     parser.add_argument("--without", action="append", default=[], help="not these faults")
@@ -47,9 +46,7 @@ def _arguments() -> argparse.Namespace:
 
 async def _main(arguments: argparse.Namespace) -> Outcome:
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed
-    setup = Setup(
-        seed=seed, rate=arguments.rate, appendfsync=arguments.appendfsync, plant=arguments.plant
-    )
+    setup = Setup(seed=seed, rate=arguments.rate, plant=arguments.plant)
     _say(f"seed {seed}")
     folder = Path(tempfile.mkdtemp(prefix="weft-faults-", dir="/tmp"))
     try:
