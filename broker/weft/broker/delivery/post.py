@@ -304,8 +304,9 @@ class Post:
         others take over. Cancel it to give up.
         """
         self._closed = True
+        self.receivers = []  # what a read brings yet goes back
         if self._reading is not None:
-            await asyncio.wait((self._reading,))  # it may bring something yet
+            await asyncio.wait((self._reading,))
         await self.settlements.settle()
         in_hand = len(self.settlements.leases)
         self.settlements.leases.close()
