@@ -132,6 +132,7 @@ async def test_a_reply_outlasts_the_memory_of_publishes(client: Client) -> None:
         for _ in range(2):
             assert (await ask(client, "once", id="q")).reply.payload == b"once!"
         assert texts == ["once"]
+    assert (await client.status()).published == 1
 
 
 async def test_the_reply_may_come_through_another_broker(start: Start) -> None:
