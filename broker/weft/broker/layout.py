@@ -14,7 +14,11 @@ in one slot and a function can move messages between them atomically. KEY below 
                         c consumer, and l lease ids (their entries are in the streams still) or e an entry
     {w17}:r:<sender\0id>   reply to a message
     {w17}:round         made by durable rounds, so that a barrier holds for duplicates too; one per primary
+    {w17}:s:<sender>    how much of a sender's limit is used (GCRA)
+    {w17}:f:<sender\0id>   queues that have their copy of a topic's message, where some refused theirs
     {w17}:bell          channel (sharded publish/subscribe) that tells brokers of changes in the shard
+The configuration is in one place, {weft}: hashes :queues, :subs and :senders of serialized records, the set :paused, the
+hash :versions that counts changes, the hash :brokers of the beats of live brokers, and the channel :bell.
 """
 
 from __future__ import annotations

@@ -84,6 +84,14 @@ class Queues:
             raise QueueUnknown(f"There is no queue {name!r}.", metadata={"queue": name})
         return found
 
+    async def find(self, name: str) -> Queue | None:
+        """The queue, looked up in Redis if this broker does not know it: another one may have made it a moment ago."""
+        found = self._queues.get(name)
+        if found is None and await self._redis.run(CONFIG_SHARD, "HEXISTS", _QUEUES, name):
+            await self.load()
+            found = self._queues.get(name)
+        return found
+
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._queues)

@@ -112,7 +112,7 @@ class Senders:
     def check(self, sender: str, count: int) -> float:
         """Seconds until the sender may publish so many messages; 0: now, and they are counted.
 
-        Without a limit it takes some 60 ns. More messages than the limit's burst are never let through at once.
+        More messages than the limit's burst are never let through at once.
         """
         meter = self._meters.get(sender)
         if meter is None:

@@ -199,6 +199,7 @@ class Delivery:
             )
         if opening.declare:
             return self._post(await self._queues.declare(opening.queue))
+        await self._queues.find(opening.queue)
         return self._post(self._queues.known(opening.queue))
 
     def _post(self, queue: Queue) -> Post:

@@ -226,6 +226,8 @@ class Publishing:
         """A queue that is not there yet. Those of topics always can be."""
         if not name.startswith("_"):
             check_name(name, "message.recipient")
+            if (found := await self._queues.find(name)) is not None:
+                return found
             if not self._create:
                 raise RecipientUnknown(
                     f"There is no queue {name!r}: its agent has never consumed, or the name is wrong.",

@@ -19,7 +19,7 @@ from weft.broker import layout
 from weft.broker.clock import Clock
 from weft.broker.layout import Entry
 from weft.broker.publishing.routing import Routed
-from weft.broker.queues import CONFIG_SHARD, Queue, Queues
+from weft.broker.queues import Queue, Queues
 from weft.broker.topics.copies import Copies
 from weft.broker.topics.subscriptions import Subscriptions
 from weft.v1 import message_pb2
@@ -27,7 +27,6 @@ from weft.wire.v1.frames_pb2 import Routing
 
 log = logging.getLogger("weft.broker")
 
-_QUEUES = "{weft}:queues"  # see weft.broker.queues
 _NOTES_LAST = timedelta(days=7)
 # Ids of younger messages are in every dedupe window, and a first attempt has no notes.
 _YOUNG = timedelta(seconds=30)
@@ -110,10 +109,7 @@ class Router:
 
     async def _queue(self, name: str, head: Routing) -> Queue | None:
         """The queue of a subscription, also if another broker made it a moment ago."""
-        found = self._queues.get(name)
-        if found is None and await self._redis.run(CONFIG_SHARD, "HEXISTS", _QUEUES, name):
-            await self._queues.load()
-            found = self._queues.get(name)
+        found = await self._queues.find(name)
         if found is None:
             log.warning(
                 "a subscription's queue is gone: it gets no copy",

@@ -97,8 +97,7 @@ class Topics:
         check_name(wanted.queue, "subscription.queue")
         if request.declare:
             await self._queues.declare(wanted.queue)
-        elif self._queues.get(wanted.queue) is None:
-            await self._queues.load()  # another broker may have made it a moment ago
+        elif await self._queues.find(wanted.queue) is None:
             self._queues.known(wanted.queue)
         await self._subscriptions.keep(wanted)
         return pb.SubscribeResponse()
