@@ -1,4 +1,4 @@
-"""The whole fleet: six agents, real PostgreSQL, Redis and gRPC, and what customers really ask."""
+"""The whole fleet: seven agents, real PostgreSQL, Redis and gRPC, and what customers really ask."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ in one slot and a function can move messages between them atomically. KEY below 
     {w17}:s:<sender>    how much of a sender's limit is used (GCRA)
     {w17}:f:<sender\0id>   queues that have their copy of a topic's message, where some refused theirs
     {w17}:bell          channel (sharded publish/subscribe) that tells brokers of changes in the shard
+
 The configuration is in one place, {weft}: hashes :queues, :subs and :senders of serialized records, the set :paused, the
 hash :versions that counts changes, the hash :brokers of the beats of live brokers, and the channel :bell.
 """
