@@ -90,7 +90,7 @@ async def refused(server: servers.Server) -> None:
         if ended(server):
             return True
         try:
-            async with asyncio.timeout(0.3):  # the client tries again for long
+            async with asyncio.timeout(1):  # the client tries again for long
                 await server.do("SET", "k", "w" * 5000)
         except TimeoutError:
             return ended(server)
@@ -98,7 +98,7 @@ async def refused(server: servers.Server) -> None:
             return True
         return False
 
-    await wait_until(refuses)
+    await wait_until(refuses, servers.PATIENCE)
 
 
 def ended(server: servers.Server) -> bool:
@@ -106,15 +106,17 @@ def ended(server: servers.Server) -> bool:
 
 
 async def well_again(server: servers.Server) -> None:
-    if ended(server):
-        server.kill()
-        await server.start()
+    """It takes writes again, once it is started if it has ended, and has what it had."""
 
     async def writes() -> bool:
+        if ended(server):  # which it may do a moment after it refused
+            server.kill()
+            await server.start()
         try:
-            return bool(await server.do("SET", "l", "v"))
-        except RedisError:
+            async with asyncio.timeout(1):
+                return bool(await server.do("SET", "l", "v"))
+        except (RedisError, OSError, TimeoutError):
             return False
 
-    await wait_until(writes)
+    await wait_until(writes, servers.PATIENCE)
     assert await server.do("GET", "k")
