@@ -106,7 +106,7 @@ class Post:
 
     def leave(self, receiver: Receiver) -> None:
         """Stops it; its leases stay until they are settled, resumed or run out."""
-        self.receivers.remove(receiver)
+        self.receivers = [one for one in self.receivers if one is not receiver]  # it may be closed
         for lease in self.settlements.leases.of(receiver):
             lease.holder = None
         self.settlements.forget({one.consumer for one in self.receivers})
