@@ -18,7 +18,16 @@ from typing import Any, NamedTuple, Self
 
 from weft import rpc
 from weft.agents.messaging.addresses import Addresses
-from weft.agents.messaging.streams import LOST, MOST_BYTES, cause, final, read, too_large
+from weft.agents.messaging.streams import (
+    LOST,
+    MOST_BYTES,
+    MOST_SENT,
+    SURE,
+    cause,
+    final,
+    read,
+    too_large,
+)
 from weft.rpc import error_from_status
 from weft.v1 import broker_pb2, message_pb2
 
@@ -53,20 +62,21 @@ class Receipt(NamedTuple):  # one per message: a frozen dataclass takes three ti
 class _Pending:
     """A message that is not answered."""
 
-    __slots__ = ("content", "give_up", "id", "receipt", "repeated")
+    __slots__ = ("content", "give_up", "id", "receipt", "repeated", "strikes")
 
     def __init__(
         self,
-        id: str,
+        message_id: str,
         content: bytes,
         receipt: asyncio.Future[Receipt],
-        give_up: float,  # noqa: A002
+        give_up: float,
     ) -> None:
-        self.id = id
+        self.id = message_id
         self.content = content
         self.receipt = receipt
         self.give_up = give_up
         self.repeated = False
+        self.strikes = 0
 
 
 class Publisher:
@@ -161,8 +171,11 @@ class Publisher:
             raise RuntimeError("the publisher is closed")
         self._fill(message)
         receipt: asyncio.Future[Receipt] = running.get_loop().create_future()
-        pending = _Pending(message.id, message.SerializeToString(), receipt, give_up)
-        self._queued.append(pending)
+        content = message.SerializeToString()
+        if len(content) > MOST_SENT:
+            receipt.set_exception(MessageTooLarge(metadata={"message": message.id}))
+            return receipt
+        self._queued.append(_Pending(message.id, content, receipt, give_up))
         self._news.set()
         return receipt
 
@@ -304,10 +317,11 @@ class Publisher:
         if (error := final(failed)) is not None:
             for pending in waiting:
                 pending.receipt.set_exception(error)
-        elif too_large(failed):
+        elif (likely := too_large(failed)) and waiting:
             # Only a frame of a single message can be: none is at fault if not the largest.
-            largest = max(waiting, key=lambda one: len(one.content), default=None)
-            if largest is not None and len(largest.content) > MOST_BYTES:
+            largest = max(waiting, key=lambda one: len(one.content))
+            largest.strikes += likely
+            if len(largest.content) > MOST_BYTES and largest.strikes >= SURE:
                 largest.receipt.set_exception(MessageTooLarge(metadata={"message": largest.id}))
         self._sent.clear()
         self._queued.clear()

@@ -19,18 +19,26 @@ _PERMANENT = frozenset(
         C.DATA_LOSS,
     }
 )
+# What a broker takes; beyond it the stream would end, and with it the consumer.
 _MOST_ERROR = 2_000
 _MOST_REASON = 64
+_MOST_DELAY = timedelta(days=7)
 
 Settlement = broker_pb2.Completion | broker_pb2.Nack | broker_pb2.Reject | str
 
 
 class Retry(Exception):
-    """Raised by a handler: try the message again, after `delay` or as its queue's policy says."""
+    """Raised by a handler: try the message again, after `delay` (at most 7 days) or as its queue's policy says.
 
-    def __init__(self, error: str = "", *, delay: timedelta | None = None) -> None:
+    `unused`: it was not begun, so that this was no attempt.
+    """
+
+    def __init__(
+        self, error: str = "", *, delay: timedelta | None = None, unused: bool = False
+    ) -> None:
         super().__init__(error)
         self.delay = delay
+        self.unused = unused
 
 
 class Reject(Exception):
@@ -52,10 +60,12 @@ def of_result(lease_id: str, result: message_pb2.Reply | bytes | None) -> Settle
 def of_exception(lease_id: str, failed: BaseException) -> Settlement:
     """The settlement of a message whose handler raised."""
     if isinstance(failed, Retry):
-        return _nack(lease_id, str(failed), failed.delay)
+        return _nack(lease_id, str(failed), failed.delay, unused=failed.unused)
     if isinstance(failed, Reject):
         return broker_pb2.Reject(
-            lease_id=lease_id, reason=failed.reason, error=str(failed)[:_MOST_ERROR]
+            lease_id=lease_id,
+            reason=failed.reason[:_MOST_REASON] or "REJECTED",
+            error=str(failed)[:_MOST_ERROR],
         )
     error = rpc.error_from_call(failed) if isinstance(failed, grpc.aio.AioRpcError) else failed
     if not isinstance(error, rpc.Error):
@@ -64,15 +74,17 @@ def of_exception(lease_id: str, failed: BaseException) -> Settlement:
     if error.code in _PERMANENT:
         return broker_pb2.Reject(
             lease_id=lease_id,
-            reason=error.reason[:_MOST_REASON],
+            reason=error.reason[:_MOST_REASON] or "REJECTED",
             error=text[:_MOST_ERROR],
             reply=message_pb2.Reply(error=status_proto(error)),
         )
     return _nack(lease_id, text, getattr(error, "retry_after", None))
 
 
-def _nack(lease_id: str, error: str, delay: timedelta | None) -> broker_pb2.Nack:
-    nack = broker_pb2.Nack(lease_id=lease_id, error=error[:_MOST_ERROR])
+def _nack(
+    lease_id: str, error: str, delay: timedelta | None, *, unused: bool = False
+) -> broker_pb2.Nack:
+    nack = broker_pb2.Nack(lease_id=lease_id, error=error[:_MOST_ERROR], unused=unused)
     if delay is not None:
-        nack.delay.FromTimedelta(delay)
+        nack.delay.FromTimedelta(min(max(delay, timedelta(0)), _MOST_DELAY))
     return nack

@@ -9,6 +9,7 @@ import grpc
 
 from weft import rpc
 from weft.rpc import error_from_call
+from weft.rpc.server import MAX_MESSAGE_BYTES
 
 # What a stream that broke raises, whoever broke it.
 LOST = (grpc.aio.AioRpcError, asyncio.InvalidStateError, EOFError)
@@ -16,6 +17,11 @@ LOST = (grpc.aio.AioRpcError, asyncio.InvalidStateError, EOFError)
 # The largest frame that holds more than one message or settlement, in bytes. A broker takes its largest message and
 # 1 MiB beyond: such a frame always passes.
 MOST_BYTES = 1024 * 1024
+
+# The largest message or settlement that a channel sends at all, in bytes, with room for the rest of its frame.
+MOST_SENT = MAX_MESSAGE_BYTES - 1024
+
+SURE = 3
 
 C = grpc.StatusCode
 # The client does something wrong: again would be wrong again.
@@ -57,9 +63,15 @@ def final(failed: BaseException) -> rpc.Error | None:
     return None
 
 
-def too_large(failed: BaseException) -> bool:
-    """Whether a frame was larger than this side sends or the other takes."""
-    return isinstance(failed, grpc.aio.AioRpcError) and failed.code() is C.RESOURCE_EXHAUSTED
+def too_large(failed: BaseException) -> int:
+    """How likely a frame was larger than the broker takes: it was if these add up to `SURE`.
+
+    The broker's own word may be lost when it cuts a frame that is still being written; then gRPC only says that the
+    write failed, which may be anything.
+    """
+    if isinstance(failed, grpc.aio.AioRpcError):
+        return {C.RESOURCE_EXHAUSTED: SURE, C.INTERNAL: 1}.get(failed.code(), 0)
+    return 0
 
 
 def cause(failed: BaseException) -> str:
