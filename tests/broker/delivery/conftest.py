@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
 from tests.broker.clients import Client
+from tests.broker.publishing.conftest import Restartable
 from tests.broker.servers import Server
 
 from weft import rpc
@@ -18,11 +20,12 @@ Start = Callable[..., Awaitable[tuple[Broker, Client]]]
 
 
 @pytest_asyncio.fixture
-async def store(redis_server: Callable[..., Server]) -> Server:
+async def store(redis_program: Path, server_folder: Path) -> AsyncIterator[Server]:
     """A Redis that the test may do anything to. Named before `start`, it outlives the brokers."""
-    server = redis_server()
+    server = Restartable(redis_program, server_folder / "store")
     await server.start()
-    return server
+    yield server
+    server.kill()
 
 
 @pytest_asyncio.fixture
