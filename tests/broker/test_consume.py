@@ -22,7 +22,7 @@ from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2 as pb
 from weft.v1 import message_pb2
 
-BEAT = timedelta(milliseconds=50)
+BEAT = timedelta(milliseconds=200)
 Connect = Callable[[Broker], Any]
 
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from weft.broker import functions
 from weft.broker.bells import Bells
 from weft.broker.functions import Ack, Death, Functions, Retry
-from weft.broker.layout import Entry, done_key, lease_id, reply_key
+from weft.broker.layout import Entry, done_key, lease_id, replies_key
 from weft.broker.policy import Policy
 from weft.broker.queues import Queue
 from weft.broker.redis import Redis
@@ -249,8 +249,18 @@ async def test_a_reply_is_kept_with_the_acknowledgement_and_the_first_one_counts
     await store.ack(first, reply=b"yes")
     twin = (second[0], dataclasses.replace(second[1], identity=first[1].identity))
     await store.ack(twin, reply=b"no")
-    key = reply_key(store.queue.shard, first[1].identity)
-    assert await store.redis.send(store.queue.shard, "GET", key) == b"yes"
+    key, identity = replies_key(store.queue.shard), first[1].identity
+    assert await store.redis.send(store.queue.shard, "HGET", key, identity) == b"yes"
+
+
+async def test_a_reply_is_forgotten_when_its_time_is_over(store: Store) -> None:
+    await store.publish(entry(1), entry(2))
+    first, second = await store.read()
+    await store.ack(first, reply=b"old")
+    acks = [Ack(lease_id=second[0], size=1, identity=second[1].identity, reply=b"new")]
+    await store.one.ack(store.queue, acks, now=NOW + 600_001)
+    key = replies_key(store.queue.shard)
+    assert await store.redis.send(store.queue.shard, "HVALS", key) == [b"new"]
 
 
 async def test_a_dead_letter_keeps_what_happened_and_can_come_back(store: Store) -> None:

@@ -123,9 +123,17 @@ local function owns(base, lease, instance)
   return #found == 1 and found[1][2] == instance
 end
 
-local function keep_reply(work, identity, reply, ttl)
-  if redis.call('SET', work.tag .. ':r:' .. identity, reply, 'NX', 'PX', ttl) then
+-- Keeps the first reply to a message, and forgets some whose time is over: by the brokers' clock, not by that of Redis.
+local function keep_reply(work, identity, reply, now, ttl)
+  local replies, times = work.tag .. ':r', work.tag .. ':rt'
+  if redis.call('HSETNX', replies, identity, reply) == 1 then
+    redis.call('ZADD', times, now + ttl, identity)
     redis.call('SPUBLISH', work.tag .. ':bell', work.instance .. '|r|' .. identity)
+  end
+  local over = redis.call('ZRANGEBYSCORE', times, '-inf', now, 'LIMIT', 0, 10)
+  if #over > 0 then
+    redis.call('HDEL', replies, unpack(over))
+    redis.call('ZREM', times, unpack(over))
   end
 end
 
@@ -221,14 +229,15 @@ end
 -- lease, key, identity, reply of each of the others
 local function ack(keys, argv)
   local work = begin(keys[1], argv[1])
-  local base, now, archive, ttl = work.base, tonumber(argv[2]), argv[3] == '1', argv[5]
+  local base, now, archive, ttl = work.base, tonumber(argv[2]), argv[3] == '1', tonumber(argv[5])
   local sizes, plain = argv[6], tonumber(argv[7])
-  local finished, gone = {}, { {}, {}, {} }
+  local finished, gone, late = {}, { {}, {}, {} }, {}
   local bytes, index = 0, 0
   local function settle(lease)
     local priority, id = parse_lease(lease)
     index = index + 1
     if redis.call('XACK', base .. ':' .. priority, GROUP, id) == 0 then
+      late[#late + 1] = lease
       return false
     end
     bytes = bytes + struct.unpack('>I4', sizes, index * 4 - 3)
@@ -242,7 +251,7 @@ local function ack(keys, argv)
   for i = 8 + plain, #argv, 4 do
     if settle(argv[i]) then
       if argv[i + 3] ~= '' then
-        keep_reply(work, argv[i + 2], argv[i + 3], ttl)
+        keep_reply(work, argv[i + 2], argv[i + 3], now, ttl)
       end
       if argv[i + 1] ~= '' then
         release_key(work, argv[i + 1], now)
@@ -263,7 +272,7 @@ local function ack(keys, argv)
     local acked = redis.call('HINCRBY', base .. ':m', 'a', #finished)
     sample(base .. ':m', 'a', acked - #finished, now)
   end
-  return { #finished, ring(work), work.due }
+  return { #finished, ring(work), work.due, late }
 end
 
 -- An entry with another attempt and due time.
@@ -320,7 +329,7 @@ local function kill(keys, argv)
       if entry then
         bury(work, entry, argv[i + 1], argv[i + 2], now, argv[4] == '1')
         if argv[i + 4] ~= '' then
-          keep_reply(work, argv[i + 3], argv[i + 4], argv[3])
+          keep_reply(work, argv[i + 3], argv[i + 4], now, tonumber(argv[3]))
         end
         done = done + 1
       end

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weft.broker import layout
 from weft.broker.bells import Bells
 from weft.telemetry import Telemetry
+from weft.v1.message_pb2 import DURABILITY_REPLICATED
 
 if TYPE_CHECKING:
     from weft.broker.queues import Queue
@@ -38,6 +39,10 @@ class Redis(Protocol):
 
     async def run(self, shard: int, *command: bytes | str | float) -> Any:
         """Sends a command until it is answered; it may be done twice."""
+
+    @property
+    def default_durability(self) -> int:
+        """What is said to be safe when nothing else is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,7 @@ class Settled:
 
     Attributes:
         done: how many leases were still held; the others had been taken over.
+        late: those that were not, of an acknowledgement.
         ready: bits of the priorities that have new messages to deliver.
         due: earliest due time of what was put off; 0: none.
     """
@@ -72,6 +78,7 @@ class Settled:
     done: int
     ready: int
     due: int
+    late: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +171,10 @@ class Functions:
         self._bells = bells
         self._archive = archive
         self._reply_ttl = reply_ttl_ms
-        self._published: list[Callable[[Queue, int], None]] = []
+        self._published: list[Callable[[Queue, int, int], None]] = []
 
-    def on_published(self, listener: Callable[[Queue, int], None]) -> None:
-        """`listener(queue, total)`: the queue has accepted `total` messages since it was made."""
+    def on_published(self, listener: Callable[[Queue, int, int], None]) -> None:
+        """`listener(queue, total, lost)`: the queue counts `total` accepted messages; of former ones it lost `lost`."""
         self._published.append(listener)
 
     def archives(self, queue: Queue) -> bool:
@@ -178,7 +185,7 @@ class Functions:
         self, queue: Queue, entries: Sequence[bytes], *, now: int, durability: int
     ) -> Published:
         """Stores packed layout.Entry objects in order. May be sent twice where the queue dedupes."""
-        policy = queue.policy
+        policy, known = queue.policy, queue.accepted
         rate, burst = policy.publish_rate or (0, 0)
         reply = await self._redis.send_durably(
             queue.shard,
@@ -189,21 +196,29 @@ class Functions:
         )
         codes, retry_after, total, ready, due = reply
         self._rang(queue, ready, due)
+        stored = codes.count(ACCEPTED)
+        # The count that these were added to is not less than the one we knew of: a Redis that came back older tells itself.
+        lost = max(0, known - (total - stored))
+        queue.accepted = total if lost else max(total, queue.accepted)
         for listener in self._published:
-            listener(queue, total)
-        self._count(queue, "accepted", codes.count(ACCEPTED))
+            listener(queue, total, lost)
+        self._count(queue, "accepted", stored)
         self._count(queue, "duplicate", codes.count(DUPLICATE))
         return Published(codes=codes, retry_after_ms=retry_after, total=total, ready=ready, due=due)
 
     async def ack(
         self, queue: Queue, acks: Sequence[Ack], *, now: int, consumer: str = ""
     ) -> Settled:
-        """Settles handled messages and keeps their replies. May be sent twice."""
+        """Settles handled messages and keeps their replies. May be sent twice.
+
+        Where the queue is replicated it is done when the replica has it: what is confirmed does not come back after a
+        fail-over.
+        """
         plain = [ack for ack in acks if not ack.key and not ack.reply]
         others = [ack for ack in acks if ack.key or ack.reply]
         sizes = struct.pack(f">{len(acks)}I", *(ack.size for ack in (*plain, *others)))
-        reply = await self._redis.run(
-            queue.shard,
+        reply = await self._settle(
+            queue,
             *("FCALL", "weft_ack", 1, queue.key, self._instance, now),
             *(1 if self.archives(queue) else 0, consumer, self._reply_ttl, sizes, len(plain)),
             *(ack.lease_id for ack in plain),
@@ -217,8 +232,8 @@ class Functions:
 
     async def retry(self, queue: Queue, retries: Sequence[Retry], *, now: int) -> Settled:
         """Puts messages that this broker has in hand back for another attempt. May be sent twice."""
-        reply = await self._redis.run(
-            queue.shard,
+        reply = await self._settle(
+            queue,
             *("FCALL", "weft_retry", 1, queue.key, self._instance, now),
             *(part for one in retries for part in (one.lease_id, one.attempt, one.due)),
         )
@@ -227,8 +242,8 @@ class Functions:
 
     async def kill(self, queue: Queue, deaths: Sequence[Death], *, now: int) -> Settled:
         """Moves messages that this broker has in hand to the dead letters. May be sent twice."""
-        reply = await self._redis.run(
-            queue.shard,
+        reply = await self._settle(
+            queue,
             *("FCALL", "weft_kill", 1, queue.key, self._instance, now),
             *(self._reply_ttl, 1 if queue.policy.block_dead_key else 0),
             *(
@@ -359,10 +374,16 @@ class Functions:
         reply = await self._redis.run(queue.shard, "FCALL", function, 1, queue.key, *arguments)
         return self._settled(queue, reply)
 
-    def _settled(self, queue: Queue, reply: Sequence[int]) -> Settled:
-        done, ready, due = reply
+    def _settled(self, queue: Queue, reply: Sequence[Any]) -> Settled:
+        done, ready, due, *late = reply
         self._rang(queue, ready, due)
-        return Settled(done=done, ready=ready, due=due)
+        return Settled(done=done, ready=ready, due=due, late=late[0] if late else [])
+
+    async def _settle(self, queue: Queue, *command: bytes | str | float) -> Any:
+        wanted = queue.policy.durability or self._redis.default_durability
+        if wanted != DURABILITY_REPLICATED:
+            return await self._redis.run(queue.shard, *command)
+        return await self._redis.send_durably(queue.shard, *command, durability=wanted)
 
     def _count(self, queue: Queue, event: str, count: int) -> None:
         if count and self._counted is not None:

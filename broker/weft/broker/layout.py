@@ -12,7 +12,7 @@ in one slot and a function can move messages between them atomically. KEY below 
     {w17}:z             which queue of the shard has something due first: queues by their earliest due time
     {w17}:done          stream of what is finished and not archived yet: q queue, o outcome, t finish time (ms),
                         c consumer, and l lease ids (their entries are in the streams still) or e an entry
-    {w17}:r:<sender\0id>   reply to a message
+    {w17}:r {w17}:rt    replies by "sender\0id" of the message; until when (ms) each is kept
     {w17}:round         made by durable rounds, so that a barrier holds for duplicates too; one per primary
     {w17}:s:<sender>    how much of a sender's limit is used (GCRA)
     {w17}:f:<sender\0id>   queues that have their copy of a topic's message, where some refused theirs
@@ -117,9 +117,9 @@ def done_key(shard: int) -> str:
     return f"{tag(shard)}:done"
 
 
-def reply_key(shard: int, identity: bytes) -> bytes:
-    """The reply to a message of a queue of this shard."""
-    return b"%s:r:%s" % (tag(shard).encode(), identity)
+def replies_key(shard: int) -> str:
+    """The replies to messages of the queues of a shard."""
+    return f"{tag(shard)}:r"
 
 
 def lease_id(priority: int, entry_id: bytes) -> bytes:

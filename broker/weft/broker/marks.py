@@ -89,9 +89,12 @@ class Marks:
             tasks.create_task(self._compare_for_ever())
             tasks.create_task(self._save_for_ever())
 
-    def _saw(self, queue: Queue, total: int) -> None:
-        known = self._marks.get(queue.name, 0)
-        if total > known:
+    def _saw(self, queue: Queue, total: int, lost: int) -> None:
+        if lost:
+            self._report(queue.name, lost, "its count of accepted messages went back")
+            self._marks[queue.name] = total
+            self._unsaved.add(queue.name)
+        elif total > self._marks.get(queue.name, 0):
             self._marks[queue.name] = total
             self._unsaved.add(queue.name)
 

@@ -34,12 +34,12 @@ class Runs(Protocol):
 
 @dataclass(slots=True)
 class Queue:
-    """A queue as a broker has it in mind."""
+    """A queue as a broker has it in mind. `accepted`: how many messages it is known to have accepted."""
 
     name: str
     policy: Policy
     paused: bool = False
-    generation: int = 0
+    accepted: int = 0
     shard: int = field(init=False)
     key: str = field(init=False)
 

@@ -61,7 +61,7 @@ class Windows:
             _, name = heapq.heappop(self._ends)
             await self._turn(name)
 
-    def _touch(self, queue: Queue, _total: int) -> None:
+    def _touch(self, queue: Queue, _total: int, _lost: int) -> None:
         window = self._windows.get(queue.name)
         if window is not None:
             window.touched = True

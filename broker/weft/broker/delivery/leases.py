@@ -58,6 +58,7 @@ class Leases:
         self._former: list[OrderedDict[bytes, Lease]] = []
         self._ran_out: OrderedDict[bytes, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._sweep_at = 0.0  # by the monotonic clock
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ class Leases:
         for lease in leases:
             lease.deadline = deadline
             row[lease.lease_id] = lease
-        if self._timer is None or self._timer.when() > self._loop.time() + self._span:
+        if self._timer is None or self._sweep_at > deadline:
             self._arm()
 
     def get(self, lease_id: bytes) -> Lease | None:
@@ -141,7 +142,8 @@ class Leases:
             self._timer = None
         firsts = [next(iter(row.values())).deadline for row in self._rows() if row]
         if firsts:
-            delay = max(0.0, min(firsts) - monotonic())
+            self._sweep_at = min(firsts)
+            delay = max(0.0, self._sweep_at - monotonic())
             self._timer = self._loop.call_later(delay, self._sweep)
 
     def _sweep(self) -> None:

@@ -54,6 +54,7 @@ class Recovery:
         self._redis = redis
         self._functions = functions
         self._instance = instance
+        self._nearly: set[bytes] = set()  # leases whose resumption was cut off
 
     async def resume(self, lease_ids: Sequence[bytes], holder: Holder) -> list[bytes]:
         """Gives leases of a broken stream, of this broker or another, to a new one; returns those that are lost.
@@ -101,10 +102,13 @@ class Recovery:
                 await self._put_back(stray[begin : begin + _CLAIMED])
 
     async def _put_back(self, stray: Sequence[bytes]) -> None:
-        """These were read but not delivered; it was no attempt."""
+        """These were read but not delivered, which is no attempt; or a consumer has had them and nearly resumed them."""
+        seen = self._nearly.intersection(stray)
         for lease_id, entry, size in await self._claim(stray):
             if entry is not None:
-                self._settlements.unused(_lease(lease_id, entry, size, None))
+                attempt = entry.attempt + (lease_id in seen)
+                self._settlements.retry(_lease(lease_id, entry, size, None), attempt=attempt)
+        self._nearly -= seen
 
     def _forget(self, lease_ids: Sequence[bytes]) -> None:
         gone = sum(self._leases.end(lease_id) is not None for lease_id in lease_ids)
@@ -120,6 +124,9 @@ class Recovery:
         under_way.update(lease_ids)  # `recover` leaves them alone until they are in the table
         try:
             found = await self._functions.claim(self._queue, lease_ids)
+        except BaseException:
+            self._nearly.update(lease_ids)  # they may be ours now, and nobody has been told
+            raise
         finally:
             under_way.difference_update(lease_ids)
         return [

@@ -269,7 +269,8 @@ class Session:
         """Settlements of this stream are safe, or have failed for good."""
         if failed is not None:
             for lease in leases:
-                self._fail(lease.lease_id.decode(), SettlementRejected())
+                error = failed if isinstance(failed, LeaseExpired) else SettlementRejected()
+                self._fail(lease.lease_id.decode(), error)
         self._count(first, len(leases))
 
     def _count(self, first: int, count: int = 1) -> None:

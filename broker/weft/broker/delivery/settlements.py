@@ -7,11 +7,14 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
+from weft import rpc
 from weft.broker.clock import Clock
 from weft.broker.delivery.leases import Lease, Leases
 from weft.broker.delivery.settling import Settler, Slip, Told
+from weft.broker.errors import LeaseExpired
 from weft.broker.functions import Ack, Death, Functions, Retry
 from weft.broker.queues import Queue
+from weft.v1.message_pb2 import Reply
 
 log = logging.getLogger("weft.broker")
 
@@ -121,13 +124,16 @@ class Settlements:
         error: str,
         reply: bytes = b"",
     ) -> None:
-        """To the dead letters."""
+        """To the dead letters. Whoever awaits an answer gets `reply`, or that there will be none."""
         self.under_way.add(lease.lease_id)
+        if not reply:
+            lost = rpc.Aborted(f"The message was given up: {reason}.", reason="DEAD_LETTER")
+            reply = Reply(error=rpc.status_proto(lost)).SerializeToString()
         item = Death(
             lease_id=lease.lease_id,
             reason=reason,
             error=error[:_MOST_ERROR],
-            identity=lease.identity if reply else b"",
+            identity=lease.identity,
             reply=reply,
         )
         self._deaths.put((item,), Slip((lease,), told, number))
@@ -167,7 +173,7 @@ class Settlements:
     def _done(self, slip: Slip, failed: Exception | None) -> None:
         leases, told, first = slip
         self.under_way.difference_update([lease.lease_id for lease in leases])
-        if failed is not None:
+        if failed is not None and not isinstance(failed, LeaseExpired):
             # Nobody has them, and they are in our pending list: when these leases run out they are tried again.
             for lease in leases:
                 lease.holder = None
@@ -175,24 +181,27 @@ class Settlements:
         if told is not None:
             told.settled(first, leases, failed)
 
-    def _acking(self, consumer: str) -> Callable[[list[Ack]], Awaitable[object]]:
-        async def send(acks: list[Ack]) -> None:
+    def _acking(self, consumer: str) -> Callable[[list[Ack]], Awaitable[Sequence[bytes]]]:
+        async def send(acks: list[Ack]) -> Sequence[bytes]:
             settled = await self._functions.ack(
                 self._queue, acks, now=self._clock.now_ms(), consumer=consumer
             )
-            if settled.done < len(acks):
+            if settled.late:
                 log.warning(
                     "acknowledgements came too late, or twice",
-                    extra={"queue": self._queue.name, "late": len(acks) - settled.done},
+                    extra={"queue": self._queue.name, "late": len(settled.late)},
                 )
+            return settled.late
 
         return send
 
-    async def _send_retries(self, retries: list[Retry]) -> None:
+    async def _send_retries(self, retries: list[Retry]) -> Sequence[bytes]:
         await self._functions.retry(self._queue, retries, now=self._clock.now_ms())
+        return ()
 
-    async def _send_deaths(self, deaths: list[Death]) -> None:
+    async def _send_deaths(self, deaths: list[Death]) -> Sequence[bytes]:
         await self._functions.kill(self._queue, deaths, now=self._clock.now_ms())
+        return ()
 
     def _expired(self, leases: list[Lease]) -> None:
         log.warning("leases ran out", extra={"queue": self._queue.name, "count": len(leases)})

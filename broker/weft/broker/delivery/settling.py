@@ -6,11 +6,12 @@ import asyncio
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from weft import rpc
 from weft.broker.delivery.leases import Lease
+from weft.broker.errors import LeaseExpired
 
 log = logging.getLogger("weft.broker")
 
@@ -40,13 +41,13 @@ class Settler(Generic[Item]):
     """Sends items in batches, over and over until Redis has taken them: every call may be sent twice.
 
     Args:
-        send: takes a batch to Redis.
+        send: takes a batch to Redis; says which of its leases were not held any more.
         done: told of each run that is safe, or that Redis rejected.
     """
 
     def __init__(
         self,
-        send: Callable[[list[Item]], Awaitable[object]],
+        send: Callable[[list[Item]], Awaitable[Collection[bytes]]],
         done: Callable[[Slip, Exception | None], None],
     ) -> None:
         self._send = send
@@ -106,25 +107,31 @@ class Settler(Generic[Item]):
 
     async def _bring(self, items: list[Item], slips: list[Slip]) -> None:
         try:
-            failed = await self._until_taken(items)
+            failed, late = await self._until_taken(items)
         finally:
             self._under_way -= 1
             self._flush()
         tell = self._tell
         for slip in slips:
-            tell(slip, failed)
+            if not late or late.isdisjoint([lease.lease_id for lease in slip.leases]):
+                tell(slip, failed)
+                continue
+            for number, lease in enumerate(slip.leases, slip.first):
+                gone = LeaseExpired() if lease.lease_id in late else None
+                tell(Slip((lease,), slip.told, number), gone)
 
-    async def _until_taken(self, items: list[Item]) -> Exception | None:
-        pause = _FIRST_PAUSE
+    async def _until_taken(self, items: list[Item]) -> tuple[Exception | None, set[bytes]]:
+        pause, repeated = _FIRST_PAUSE, False
         while True:
             try:
-                await self._send(items)
+                late = await self._send(items)
             except rpc.Unavailable:
-                # The next try finds what the former one did, if it did anything.
+                # The next try finds what the former one did, if it did anything: what is late then may be done.
+                repeated = True
                 await asyncio.sleep(pause)
                 pause = min(_LAST_PAUSE, pause * 2)
             except Exception as failed:
                 log.exception("Redis rejects settlements; their messages will be delivered again")
-                return failed
+                return failed, set()
             else:
-                return None
+                return None, set() if repeated else set(late)

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from weft import rpc
 from weft.broker.bells import Bells
 from weft.broker.clock import Clock
-from weft.broker.layout import reply_key, shard_of
+from weft.broker.layout import replies_key, shard_of
 from weft.broker.publishing.publishing import Publishing
 from weft.broker.publishing.routing import read_head
 from weft.v1 import broker_pb2 as pb
@@ -86,8 +86,8 @@ class Requests:
 
     async def _find(self, head: wire.Routing, message_id: str) -> bytes | None:
         shard = shard_of(head.recipient)
-        key = reply_key(shard, _identity(head.sender, message_id))
-        found: bytes | None = await self._run(shard, "GET", key)
+        identity = _identity(head.sender, message_id)
+        found: bytes | None = await self._run(shard, "HGET", replies_key(shard), identity)
         return found
 
     def _expiry(self, deadline: rpc.Deadline) -> bytes:

@@ -38,6 +38,7 @@ _REFUSALS = frozenset(
     }
 )
 _UNFIT = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+_DAMAGED = "ERR Protocol error"
 _NO_FUNCTION = "ERR Function not found"
 _SOON = timedelta(milliseconds=500)
 
@@ -93,6 +94,8 @@ class Redirected(ReplyError):
 def of_reply(reply: str) -> Exception:
     """The exception that an error reply stands for."""
     code = reply.partition(" ")[0]
+    if reply.startswith(_DAMAGED):
+        return ConnectionLost("Redis did not understand what arrived; the connection ends.")
     if code in {"MOVED", "ASK", "TRYAGAIN"}:
         return Redirected(reply)
     if code in _REFUSALS or reply.startswith(_NO_FUNCTION):

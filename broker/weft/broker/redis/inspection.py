@@ -59,8 +59,10 @@ async def inspect(connection: Connection) -> Facts:
     said, *rest = await asyncio.gather(*asked, return_exceptions=True)
     if isinstance(said, BaseException):
         raise said
-    always, rewrite, waitaof = (None if isinstance(it, BaseException) else it for it in rest)
     info = _parse(said)
+    if info.get("loading") == "1":  # it says `aof_enabled:0` until it has loaded
+        raise StoreRefuses("LOADING Redis is loading the dataset in memory")
+    always, rewrite, waitaof = (None if isinstance(it, BaseException) else it for it in rest)
     syncs_first = always == [b"appendfsync", b"always"] and rewrite == _SYNCS_ON_REWRITE
     valkey = info.get("valkey_version", "")
     appends = info.get("aof_enabled") == "1"

@@ -35,6 +35,7 @@ _CREDIT = 128  # messages of a topic queue that are routed at a time
 _AGAIN = 1.0  # seconds after a start that failed
 # A message that some queue refuses is tried for some minutes.
 _MAX_ATTEMPTS = 20
+_VISIBILITY = timedelta(seconds=5)  # copies of what a dead broker had in hand come that much later
 _BACKOFF, _MAX_BACKOFF = timedelta(milliseconds=500), timedelta(seconds=30)
 
 
@@ -142,6 +143,7 @@ class Topics:
             await self._router.route(shard, entry)
 
         policy = QueuePolicy(max_attempts=_MAX_ATTEMPTS)
+        policy.visibility_timeout.FromTimedelta(_VISIBILITY)
         policy.backoff.FromTimedelta(_BACKOFF)
         policy.max_backoff.FromTimedelta(_MAX_BACKOFF)
         while True:
