@@ -26,15 +26,25 @@ class Addresses:
         self._next = random.randrange(len(self._all))  # noqa: S311 no secret
         self._pause = FIRST_PAUSE
 
+    @property
+    def current(self) -> str:
+        """The broker whose turn it is."""
+        return self._all[self._next]
+
     def channel(self) -> rpc.Channel:
         """A channel to the broker whose turn it is."""
-        return rpc.Channel(self._all[self._next], measured=False)
+        return rpc.Channel(self.current, measured=False)
 
-    def failed(self) -> float:
-        """Moves on to the next broker; seconds to wait before it is tried."""
-        self._next = (self._next + 1) % len(self._all)
+    def failed(self, address: str = "") -> float:
+        """Moves on to the next broker; seconds to wait before it is tried.
+
+        Args:
+            address: who failed; by default the one whose turn it is. If another's turn has come, nothing moves.
+        """
         pause = random.uniform(0.5, 1.0) * self._pause  # noqa: S311 jitter
-        self._pause = min(LAST_PAUSE, self._pause * 2)
+        if not address or address == self.current:
+            self._next = (self._next + 1) % len(self._all)
+            self._pause = min(LAST_PAUSE, self._pause * 2)
         return pause
 
     def worked(self) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
 from google.protobuf.message import Message as AnyMessage
 
 from weft import rpc
-from weft.agents.messaging.addresses import Addresses
+from weft.agents.messaging.calls import Calls
 from weft.agents.messaging.publisher import Publisher, Receipt
 from weft.agents.messaging.skills import Method, RequestT, ResponseT, skill_of
-from weft.rpc import error_from_call, error_from_status
-from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
+from weft.rpc import error_from_status
+from weft.v1 import broker_pb2, message_pb2
 
 _WAIT = timedelta(seconds=30)
 
@@ -39,16 +36,17 @@ class Sending:
     def __init__(self, brokers: str, *, sender: str) -> None:
         self._brokers = brokers
         self._sender = sender
-        self._addresses = Addresses(brokers) if brokers else None
         self._publisher: Publisher | None = None
-        self._channel: rpc.Channel | None = None
+        self._calls: Calls | None = None
 
     async def close(self) -> None:
         """Waits until all is accepted, and disconnects."""
-        if self._publisher is not None:
-            await self._publisher.close()
-        if self._channel is not None:
-            await self._channel.close()
+        publisher, self._publisher = self._publisher, None
+        calls, self._calls = self._calls, None
+        if publisher is not None:
+            await publisher.close()
+        if calls is not None:
+            await calls.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -173,27 +171,11 @@ class Sending:
         return list(answer.queues)
 
     async def _call(self, name: str, request: Any) -> Any:
-        """Calls a broker, and the next one if it is gone: every call here may be made twice."""
-        if self._addresses is None:
-            raise NoBroker
-        while True:
-            if self._channel is None:
-                self._channel = self._addresses.channel()
-            call: Callable[..., Any] = getattr(
-                broker_pb2_grpc.BrokerServiceStub(self._channel), name
-            )
-            try:
-                return await call(request)
-            except grpc.aio.AioRpcError as failed:
-                deadline = rpc.Deadline.current()
-                if failed.code() is not grpc.StatusCode.UNAVAILABLE or deadline is None:
-                    raise error_from_call(failed) from None
-                pause = self._addresses.failed()
-                if deadline.seconds() <= pause:
-                    raise error_from_call(failed) from None
-                lost, self._channel = self._channel, None
-                await lost.close()
-                await asyncio.sleep(pause)
+        if self._calls is None:
+            if not self._brokers:
+                raise NoBroker
+            self._calls = Calls(self._brokers)
+        return await self._calls(name, request)
 
 
 def _message(

@@ -7,12 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-import grpc
 from google.protobuf.message import Message
 
-from weft.agents.messaging.addresses import Addresses
-from weft.rpc import error_from_call
-from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
+from weft.agents.messaging.calls import Calls
+from weft.v1 import broker_pb2, message_pb2
 
 TopicHandler = Callable[..., Awaitable[None]]
 
@@ -54,17 +52,11 @@ async def subscribe(brokers: str, topic: Topic) -> None:
     Raises:
         rpc.Error: the broker refuses it, or none is there.
     """
-    addresses = Addresses(brokers)
-    async with addresses.channel() as channel:
-        try:
-            await broker_pb2_grpc.BrokerServiceStub(channel).Subscribe(
-                broker_pb2.SubscribeRequest(
-                    subscription=broker_pb2.Subscription(
-                        name=topic.name, pattern=topic.pattern, queue=topic.name
-                    ),
-                    declare=True,
-                ),
-                wait_for_ready=True,
-            )
-        except grpc.aio.AioRpcError as failed:
-            raise error_from_call(failed) from None
+    calls = Calls(brokers)
+    subscription = broker_pb2.Subscription(name=topic.name, pattern=topic.pattern, queue=topic.name)
+    try:
+        await calls(
+            "Subscribe", broker_pb2.SubscribeRequest(subscription=subscription, declare=True)
+        )
+    finally:
+        await calls.close()

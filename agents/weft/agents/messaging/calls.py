@@ -1,0 +1,62 @@
+"""Single calls to a broker, and to the next one if it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import grpc
+
+from weft import rpc
+from weft.agents.messaging.addresses import Addresses
+from weft.rpc import error_from_call
+from weft.v1 import broker_pb2_grpc
+
+_WAIT = timedelta(seconds=30)
+
+
+class Calls:
+    """Calls brokers; each call may reach them more than once. Close it by `close`.
+
+    Args:
+        brokers: "host:port" of each broker, joined by commas.
+    """
+
+    def __init__(self, brokers: str | Sequence[str]) -> None:
+        self._addresses = Addresses(brokers)
+        # Kept for good: closing one would cancel the calls of others that still wait on it.
+        self._channels: dict[str, rpc.Channel] = {}
+
+    async def close(self) -> None:
+        """Disconnects; calls that wait are cancelled."""
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+
+    async def __call__(self, name: str, request: Any) -> Any:
+        """Calls a method of the broker until the current deadline passes, 30 s where there is none.
+
+        Raises:
+            rpc.Error: what the broker answers, or Unavailable when none is there.
+        """
+        with rpc.Deadline.after(_WAIT).min(rpc.Deadline.current()).applied() as deadline:
+            while True:
+                address = self._addresses.current
+                if address not in self._channels:
+                    self._channels[address] = self._addresses.channel()
+                stub = broker_pb2_grpc.BrokerServiceStub(self._channels[address])
+                try:
+                    answer = await getattr(stub, name)(request)
+                except grpc.aio.AioRpcError as failed:
+                    if failed.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise error_from_call(failed) from None
+                    # Of many that wait on one broker, only the first moves on.
+                    pause = self._addresses.failed(address)
+                    if deadline.seconds() <= pause:
+                        raise error_from_call(failed) from None
+                    await asyncio.sleep(pause)
+                else:
+                    self._addresses.worked()
+                    return answer

@@ -1,0 +1,32 @@
+"""A real broker, and a queue with a short visibility timeout."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest_asyncio
+
+from weft import rpc
+from weft.broker import Broker
+from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
+
+BEAT = timedelta(milliseconds=50)
+SHORT = timedelta(seconds=0.5)
+
+
+@pytest_asyncio.fixture
+async def broker(redis_url: str) -> AsyncIterator[Broker]:
+    async with Broker(redis_url=redis_url, address="127.0.0.1:0", beat=BEAT, grace=SHORT) as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def admin(broker: Broker) -> AsyncIterator[broker_pb2_grpc.BrokerServiceAsyncStub]:
+    async with rpc.Channel(broker.address) as channel:
+        stub = broker_pb2_grpc.BrokerServiceStub(channel)
+        policy = message_pb2.QueuePolicy(max_attempts=3)
+        policy.visibility_timeout.FromTimedelta(SHORT)
+        policy.backoff.FromTimedelta(timedelta(milliseconds=10))
+        await stub.SetQueue(broker_pb2.SetQueueRequest(queue="inbox", policy=policy))
+        yield stub
