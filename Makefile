@@ -16,7 +16,9 @@ test: $(VENV)/.dev  ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 for an hour
-	$(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),10) $(ARGS)
+	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),10) $(ARGS)
+	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario fail-over --minutes 0.5
+	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario older-data --minutes 0.2
 
 check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	$(BIN)/ruff check .
