@@ -7,10 +7,10 @@ import contextlib
 import logging
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from google.protobuf import descriptor_pool
 
@@ -19,7 +19,8 @@ from weft.agents.contract import Contract, contract_of
 from weft.agents.mesh import Mesh
 from weft.agents.messaging.consumer import Consumer, Handler
 from weft.agents.messaging.dispatch import Dispatch, by_message, by_message_only
-from weft.agents.messaging.subscribed import Topic, TopicHandler, subscribe
+from weft.agents.messaging.skills import skill_of, stands_for_skill
+from weft.agents.messaging.subscribed import Topic, subscribe, typed
 from weft.agents.registration import Registration
 from weft.telemetry import Telemetry
 from weft.v1 import agent_pb2, options_pb2
@@ -67,6 +68,7 @@ class Host:
         self._topics: list[Topic] = []
         self._consumers: list[Consumer] = []
         self._own: rpc.Channel | None = None
+        self._subscribing: asyncio.Task[None] | None = None
         self._registry = registry
         self._zone = zone
         self._drain = drain
@@ -127,21 +129,42 @@ class Host:
         self._agents.append((instance, contract, load))
         return name
 
-    def on(self, topic: str, handler: TopicHandler, *, name: str = "") -> None:
-        """Handles events before `start`: a durable subscription of the first agent of this host.
+    def on(self, topic: str, handler: Callable[..., Any], *, name: str = "") -> None:
+        """Handles events before `start`: a durable subscription of an agent of this host.
 
         Args:
             topic: words joined by dots; "*" stands for one, ">" at the end for one or more.
-            handler: an async function of the event, typed by its first parameter, and the delivery if it takes one.
-            name: of the subscription behind the agent's; by default the handler's.
+            handler: an async function of the event, typed by its first parameter, and the delivery if it takes one; or a
+                skill of an agent of this host, as GreeterServiceServicer.Greet, which gets the event as its request.
+            name: of the subscription behind the agent's; by default the handler's. It is kept when the process ends:
+                a handler of the same name goes on with it.
+
+        Raises:
+            ValueError: there is no agent in whose name it could be, or no broker, or the name is taken.
+            TypeError: the handler takes something else.
         """
         if not self._agents:
             raise ValueError("add an agent first: the subscription is in its name")
         if not self._brokers:
             raise ValueError("this host has no broker, and topics need one")
-        agent = self._agents[0][0].agent
         own = name or getattr(handler, "__name__", "handler").strip("_").replace("_", "-").lower()
-        self._topics.append(Topic(pattern=topic, name=f"{agent}.{own}", handler=handler))
+        agent = self._agents[0][0].agent
+        given: str | Callable[..., Any] = handler
+        if stands_for_skill(handler):
+            given = skill_of(handler).path
+            agent = self._serving(given)
+        full = f"{agent}.{own}"
+        if any(one.name == full for one in self._topics):
+            raise ValueError(f"there is a subscription {full} already; give this one a name")
+        handle = given if isinstance(given, str) else typed(given)
+        self._topics.append(Topic(pattern=topic, name=full, agent=agent, handle=handle))
+
+    def _serving(self, path: str) -> str:
+        service = path.split("/")[1]
+        for instance, contract, _ in self._agents:
+            if contract.service == service:
+                return instance.agent
+        raise ValueError(f"no agent of this host serves {service}")
 
     async def start(self, *, within: timedelta = timedelta(seconds=30)) -> None:
         """Serves, registers, and returns when callers can find the agents.
@@ -186,18 +209,31 @@ class Host:
             return
         self._own = rpc.Channel(self.server.address, measured=False)
         for agent, load, skills in given:
-            dispatch = Dispatch(self._own, skills=skills, publish=self.mesh.publish_message)
-            await self._start(agent, dispatch, load.limit)
-        for topic in self._topics:
-            await subscribe(self._brokers, topic)
-            await self._start(topic.name, topic.handle, _MOST_IN_HAND)
+            await self._start(agent, self._dispatch(agent, skills), load.limit)
+        self._subscribing = asyncio.create_task(self._subscribe(), name="subscriptions")
         try:
             async with asyncio.timeout(_CONNECTING):
+                await asyncio.shield(self._subscribing)
                 for consumer in self._consumers:
                     await consumer.connected.wait()
         except TimeoutError:
             # Calls are served all the same, and messages as soon as a broker is there.
             log.warning("no broker answers", extra={"brokers": self._brokers})
+
+    def _dispatch(self, agent: str, skills: Iterable[str], *, only: str = "") -> Dispatch:
+        assert self._own is not None
+        return Dispatch(
+            self._own, agent=agent, skills=skills, publish=self.mesh.publish_message, only=only
+        )
+
+    async def _subscribe(self) -> None:
+        """Begins to handle topics, as soon as a broker is there."""
+        for topic in self._topics:
+            await subscribe(self._brokers, topic)
+            handle = topic.handle
+            if isinstance(handle, str):
+                handle = self._dispatch(topic.agent, [handle], only=handle)
+            await self._start(topic.name, handle, _MOST_IN_HAND)
 
     async def _start(self, queue: str, handler: Handler, limit: int) -> None:
         consumer = Consumer(
@@ -211,9 +247,27 @@ class Host:
         self._consumers.append(consumer)
 
     async def wait(self) -> None:
-        """Returns when the host is stopped; raises what ended its registration."""
-        if self._holding is not None:
-            await asyncio.shield(self._holding)
+        """Returns when the host is stopped; raises what ended its registration, or one of its queues."""
+        if self._holding is None:
+            return
+        waiting = {
+            asyncio.ensure_future(asyncio.shield(self._holding)),
+            asyncio.create_task(self._consuming()),
+        }
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+            for ended in done:
+                if not ended.cancelled():
+                    await ended
+        finally:
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _consuming(self) -> None:
+        if self._subscribing is not None:
+            await asyncio.shield(self._subscribing)
+        await asyncio.gather(*(consumer.wait() for consumer in self._consumers))
 
     async def stop(self) -> None:
         """Drains: tells callers to go elsewhere, lets running calls finish, leaves the registry."""
@@ -234,6 +288,10 @@ class Host:
         await self.mesh.close()
 
     async def _leave_queues(self) -> None:
+        if self._subscribing is not None:
+            self._subscribing.cancel()
+            await asyncio.gather(self._subscribing, return_exceptions=True)
+            self._subscribing = None
         await asyncio.gather(*(consumer.drain(self._drain) for consumer in self._consumers))
         self._consumers.clear()
         if self._own is not None:

@@ -8,7 +8,9 @@ from datetime import timedelta
 import pytest_asyncio
 
 from weft import rpc
+from weft.agents import Host, echo
 from weft.broker import Broker
+from weft.registry import Registry
 from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
 
 BEAT = timedelta(milliseconds=50)
@@ -30,3 +32,16 @@ async def admin(broker: Broker) -> AsyncIterator[broker_pb2_grpc.BrokerServiceAs
         policy.backoff.FromTimedelta(timedelta(milliseconds=10))
         await stub.SetQueue(broker_pb2.SetQueueRequest(queue="inbox", policy=policy))
         yield stub
+
+
+@pytest_asyncio.fixture
+async def host(database_url: str, broker: Broker, fresh_xds: None) -> AsyncIterator[Host]:
+    """A host of the agent `echo`, not yet started."""
+    async with (
+        Registry(
+            database_url=database_url, address="127.0.0.1:0", cold_start=timedelta(0)
+        ) as registry,
+        Host(registry=registry.address, brokers=broker.address) as found,
+    ):
+        found.add(echo.Echo(), max_concurrency=5)
+        yield found

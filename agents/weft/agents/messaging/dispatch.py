@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from weft import rpc
-from weft.agents.messaging.settlement import Reject
-from weft.rpc.call import IDENTITY_KEY, TRACEPARENT_KEY, Call, serve_as
+from weft.agents.messaging.served import MESSAGE_KEY, call_of, metadata_of
+from weft.agents.messaging.settlement import Reject, Retry
+from weft.rpc.call import serve_as
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
 from weft.v1 import message_pb2, options_pb2
 
-MESSAGE_KEY = "weft-message-id"
-ATTEMPT_KEY = "weft-attempt"
+CONCURRENCY_LIMIT = "CONCURRENCY_LIMIT"  # reason by which weft.rpc.Server refuses what is too much
 
 _BY_MESSAGE = frozenset({options_pb2.DELIVERY_MESSAGE, options_pb2.DELIVERY_BOTH})
 
@@ -38,14 +38,24 @@ class Dispatch:
 
     Args:
         channel: to the agent's own server.
+        agent: whose skills they are; answers are sent in its name.
         skills: gRPC paths it handles.
         publish: publishes answers.
+        only: gRPC path of the skill that gets every message, whatever method it names; empty: the one it names.
     """
 
     def __init__(
-        self, channel: rpc.Channel, *, skills: Mapping[str, object], publish: Publish
+        self,
+        channel: rpc.Channel,
+        *,
+        agent: str,
+        skills: Iterable[str],
+        publish: Publish,
+        only: str = "",
     ) -> None:
+        self._agent = agent
         self._publish = publish
+        self._only = only
         self._skills = {path: channel.unary_unary(path) for path in skills}
 
     async def __call__(self, delivery: message_pb2.MessageDelivery) -> message_pb2.Reply | None:
@@ -53,51 +63,41 @@ class Dispatch:
 
         Raises:
             Reject: the agent has no such skill for messages.
+            Retry: the agent is at its limit; it was no attempt.
             grpc.aio.AioRpcError: what the skill ended with.
         """
         message = delivery.message
-        skill = self._skills.get(message.method)
+        path = self._only or message.method
+        skill = self._skills.get(path)
         if skill is None:
-            raise Reject("METHOD_UNKNOWN", f"{message.method!r} takes no messages here")
-        deadline = rpc.Deadline.after_seconds(self._left(message))
-        serve_as(_call(message, deadline))
-        response: bytes = await skill(
-            message.payload,
-            metadata=(
-                (MESSAGE_KEY, message.id),
-                (ATTEMPT_KEY, str(delivery.attempt)),
-            ),
-        )
+            raise Reject("METHOD_UNKNOWN", f"{path!r} takes no messages here")
+        most = default_timeout(path, streaming=False) or DEFAULT_TIMEOUT
+        serve_as(call_of(message, path, most))
+        try:
+            response: bytes = await skill(message.payload, metadata=metadata_of(delivery))
+        except grpc.aio.AioRpcError as failed:
+            if failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                _raise_if_not_begun(rpc.error_from_call(failed))
+            raise
         if message.reply_to:
-            await self._publish(_answer(message, response))
+            await self._publish(_answer(message, response, self._agent))
         return message_pb2.Reply(payload=response)
 
-    def _left(self, message: message_pb2.Message) -> float:
-        """Seconds the skill may take: what its contract says, and not beyond the message's expiry."""
-        most = default_timeout(message.method, streaming=False) or DEFAULT_TIMEOUT
-        if not message.HasField("expire_time"):
-            return most
-        left = message.expire_time.ToMilliseconds() / 1000 - time.time()
-        return max(0.0, min(most, left))
+
+def _raise_if_not_begun(error: rpc.Error) -> None:
+    """Overload costs a message no attempt: else a busy hour would send it to the dead letters."""
+    if isinstance(error, rpc.ResourceExhausted) and error.reason == CONCURRENCY_LIMIT:
+        raise Retry(error.message, delay=error.retry_after, unused=True)
 
 
-def _call(message: message_pb2.Message, deadline: rpc.Deadline) -> Call:
-    """The call that a message is: calls made while it is handled carry its identity, conversation and trace on."""
-    metadata = ((TRACEPARENT_KEY, message.traceparent),) if message.traceparent else ()
-    identity = None
-    if message.HasField("identity"):
-        identity = (IDENTITY_KEY, message.identity.SerializeToString())
-    call = Call.at_door(message.method, metadata, deadline, identity)
-    if message.conversation:
-        call.conversation = message.conversation
-    return call
-
-
-def _answer(message: message_pb2.Message, response: bytes) -> message_pb2.Message:
+def _answer(message: message_pb2.Message, response: bytes, agent: str) -> message_pb2.Message:
+    # The same for every attempt at the same message, and no other's: a repeated answer is recognised.
+    asked = hashlib.sha256(f"{message.sender}\0{message.id}".encode()).hexdigest()[:32]
     return message_pb2.Message(
-        id=f"reply:{message.id}"[:128],
+        id=f"reply-{asked}",
+        sender=agent,
         recipient=message.reply_to,
-        correlation_id=message.correlation_id or message.id,
+        correlation_id=message.id,
         method=message.method,
         traceparent=message.traceparent,
         conversation=message.conversation,

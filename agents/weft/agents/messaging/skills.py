@@ -29,6 +29,12 @@ class Skill:
     response: type[Message]
 
 
+def stands_for_skill(function: Callable[..., Any]) -> bool:
+    """Whether it is a method of a generated Servicer class, and no handler."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return owner.endswith("Servicer") and function.__module__.endswith("_pb2_grpc")
+
+
 def skill_of(method: Callable[..., Any]) -> Skill:
     """The skill that a method of a generated Servicer class stands for.
 
