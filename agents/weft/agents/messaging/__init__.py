@@ -5,6 +5,7 @@ async with Consumer("127.0.0.1:7072", "orders", handle): ...
 """
 
 from weft.agents.messaging.consumer import Consumer
+from weft.agents.messaging.once import once
 from weft.agents.messaging.publisher import Publisher, PublishFailed, Receipt
 from weft.agents.messaging.sending import Sending
 from weft.agents.messaging.settlement import Reject, Retry
@@ -19,5 +20,6 @@ __all__ = [
     "Retry",
     "Sending",
     "Skill",
+    "once",
     "skill_of",
 ]

@@ -1,0 +1,1 @@
+"""SQL of handling once."""
