@@ -80,11 +80,7 @@ async def start(redis_url: str) -> AsyncIterator[Start]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def started(url: str = redis_url, **options: Any) -> Client:
-            options = {
-                "beat": timedelta(milliseconds=50),
-                "grace": timedelta(seconds=0.5),
-                **options,
-            }
+            options = {"grace": timedelta(seconds=0.5), **options}
             broker = await stack.enter_async_context(
                 Broker(redis_url=url, address="127.0.0.1:0", **options)
             )
@@ -114,7 +110,7 @@ class Alone:
     ) -> None:
         clock = Clock()
         self.bells = Bells(redis, "alone")
-        functions = Functions(redis, "alone", self.bells, archive=False)
+        self.functions = functions = Functions(redis, "alone", self.bells, archive=False)
         self.queues = Queues(redis, functions, self.bells)
         self.payloads = Payloads(database, inline_limit=inline_limit)
         self.rounds = Rounds(functions, clock, patience=timedelta(seconds=patience))

@@ -18,6 +18,7 @@ from tests.broker.publishing.publishers import Publisher, publishing
 from tests.broker.servers import Server
 
 from weft.broker import layout
+from weft.broker.redis import ConnectionLost
 from weft.rpc.testing import wait_until
 from weft.v1 import message_pb2
 
@@ -109,6 +110,44 @@ async def test_order_holds_within_a_key_when_a_batch_is_repeated(
             delivery = await consumer.next()
             assert delivery.message.payload == str(number).encode()
             await consumer.say(ack=[delivery.lease_id])
+
+
+async def test_a_batch_with_keys_is_not_overtaken_while_it_is_repeated(
+    server: Server, alone: Callable[..., Any]
+) -> None:
+    parts, client = await alone(server.url)
+    store, sizes, well = parts.functions.publish, [], asyncio.Event()
+
+    async def publish(queue: Any, entries: Any, **more: Any) -> Any:
+        sizes.append(len(entries))
+        if len(entries) == 2 and not well.is_set():
+            raise ConnectionLost  # as if it had broken before the first batch was sent
+        return await store(queue, entries, **more)
+
+    parts.functions.publish = publish
+    async with publishing(client) as publisher:
+        await publisher.send([message("0", key="k"), message("1", key="k")])
+        await wait_until(lambda: sizes)
+        await publisher.send([message(str(number), key="k") for number in range(2, 5)])
+        await wait_until(lambda: _gathered(parts) == 3 or 3 in sizes)
+        well.set()
+        await publisher.answered()
+        assert len(publisher.accepted) == 5
+    base = layout.queue_key("inbox")
+    [(_, fields)] = await server.do("XRANGE", f"{base}:2", "-", "+")
+    waiting = await server.do("LRANGE", f"{base}:w:k", 0, -1)
+    texts = [_text(entry) for entry in (fields[b"e"], *waiting)]
+    assert texts == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def _gathered(parts: Alone) -> int:
+    return sum(
+        len(batch.entries) for lane in parts.rounds._lanes.values() for batch in lane._batches
+    )
+
+
+def _text(entry: bytes) -> bytes:
+    return message_pb2.Message.FromString(layout.Entry.unpack(entry).message).payload
 
 
 async def test_publishes_outlive_the_death_of_redis(server: Server, start: Start) -> None:

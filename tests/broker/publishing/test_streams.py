@@ -6,12 +6,15 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import grpc
 from tests.broker.clients import Client, message
 from tests.broker.publishing.conftest import Start
 from tests.broker.publishing.publishers import publishing
 
-from weft import rpc
+from weft import embedded, rpc
 from weft.broker.errors import StoreUnavailable
+from weft.broker.layout import Entry, queue_key
+from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2 as pb
 from weft.v1 import message_pb2
 
@@ -83,11 +86,22 @@ async def test_each_refusal_has_its_number_and_its_reason(start: Start) -> None:
 
 
 async def test_many_refusals_take_several_frames(client: Client) -> None:
-    async with publishing(client) as publisher:
-        for _ in range(3):
-            await publisher.send([message(recipient="n" * 100) for _ in range(1_000)])
-        await publisher.answered()
-        assert len(publisher.refused) == 3_000
+    stream: Any = client.stub.PublishStream()
+    for _ in range(5):
+        frame = [message(recipient="n" * 100) for _ in range(1_000)]
+        await stream.write(pb.PublishStreamRequest(messages=frame))
+    await stream.write(pb.PublishStreamRequest(messages=[message()]))
+
+    async def all_known() -> bool:
+        return bool((await client.status()).depth)
+
+    await wait_until(all_known)  # nobody has read an answer so far: they have gathered
+    await stream.done_writing()
+    counts = []
+    while (answer := await stream.read()) is not grpc.aio.EOF:
+        counts.append(len(answer.refusals))
+    assert sum(counts) == 5_000
+    assert max(counts) <= 1_000
 
 
 async def test_a_frame_has_at_most_a_thousand_messages(client: Client) -> None:
@@ -108,13 +122,27 @@ async def test_a_sender_beyond_its_limit_is_refused(client: Client) -> None:
         assert {error.reason for error in publisher.refused.values()} == {"RATE_LIMITED"}
 
 
-async def test_order_holds_within_a_queue(client: Client) -> None:
+async def test_a_message_that_must_wait_counts_once_for_its_sender(start: Start) -> None:
+    client = await start(unknown_recipients="create")
+    limit = message_pb2.RateLimit(per_second=0.1, burst=1)
+    await client.call("SetSenderLimit", pb.SetSenderLimitRequest(sender="busy", limit=limit))
+    async with publishing(client) as publisher:
+        await publisher.send([message(sender="busy", recipient="new")])
+        await publisher.answered()
+        assert not publisher.refused
+
+
+async def test_order_holds_within_a_queue(client: Client, redis_url: str) -> None:
     async with publishing(client) as publisher:
         for begin in range(0, 3_000, 300):
             await publisher.send([message(str(begin + more)) for more in range(300)])
         await publisher.answered()
-    async with client.consume(credit=3_000) as consumer:
-        assert await consumer.texts(3_000) == [str(number) for number in range(3_000)]
+    async with embedded.redis_client(redis_url) as redis:
+        rows: Any = await redis.xrange(f"{queue_key('inbox')}:2")
+    stored = [Entry.unpack(fields[b"e"]).message for _, fields in rows]
+    assert [message_pb2.Message.FromString(raw).payload for raw in stored] == [
+        str(number).encode() for number in range(3_000)
+    ]
 
 
 async def test_order_holds_within_each_key(client: Client) -> None:
