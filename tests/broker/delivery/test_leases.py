@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 
 from hypothesis import given
@@ -82,3 +83,15 @@ def test_a_table_of_leases_is_a_set_with_deadlines(steps: list[tuple[str, int]])
         leases.close()
 
     asyncio.run(play())
+
+
+async def test_what_ran_out_while_the_process_stood_still_cannot_be_extended() -> None:
+    over: list[Lease] = []
+    leases = Leases(0.02, over.extend)
+    held = lease("1")
+    leases.grant([held])
+    time.sleep(0.05)  # noqa: ASYNC251 no timer of the loop gets its turn
+    leases.catch_up()
+    assert over == [held]
+    assert leases.get(b"1") is None
+    leases.close()

@@ -125,6 +125,12 @@ class Leases:
         """Whether it ran out a while ago."""
         return lease_id in self._ran_out
 
+    def catch_up(self) -> None:
+        """Ends what is overdue: after this process stood still its timers are later than what lies in its sockets."""
+        if self._timer is not None and self._sweep_at <= monotonic():
+            self._timer.cancel()
+            self._sweep()
+
     def close(self) -> None:
         """Nothing runs out any more."""
         if self._timer is not None:

@@ -140,6 +140,7 @@ class Session:
         Raises:
             InvalidArgument: it is no frame that may come now, or a field is out of range.
         """
+        self._leases.catch_up()
         if request.HasField("open"):
             raise rpc.InvalidArgument("only the first frame opens", field="open")
         if request.credit:
