@@ -156,7 +156,7 @@ class Host:
         full = f"{agent}.{own}"
         if any(one.name == full for one in self._topics):
             raise ValueError(f"there is a subscription {full} already; give this one a name")
-        handle = given if isinstance(given, str) else typed(given)
+        handle = given if isinstance(given, str) else typed(given, full)
         self._topics.append(Topic(pattern=topic, name=full, agent=agent, handle=handle))
 
     def _serving(self, path: str) -> str:
@@ -220,10 +220,17 @@ class Host:
             # Calls are served all the same, and messages as soon as a broker is there.
             log.warning("no broker answers", extra={"brokers": self._brokers})
 
-    def _dispatch(self, agent: str, skills: Iterable[str], *, only: str = "") -> Dispatch:
+    def _dispatch(
+        self, agent: str, skills: Iterable[str], *, only: str = "", queue: str = ""
+    ) -> Dispatch:
         assert self._own is not None
         return Dispatch(
-            self._own, agent=agent, skills=skills, publish=self.mesh.publish_message, only=only
+            self._own,
+            agent=agent,
+            skills=skills,
+            publish=self.mesh.publish_message,
+            only=only,
+            queue=queue,
         )
 
     async def _subscribe(self) -> None:
@@ -232,7 +239,7 @@ class Host:
             await subscribe(self._brokers, topic)
             handle = topic.handle
             if isinstance(handle, str):
-                handle = self._dispatch(topic.agent, [handle], only=handle)
+                handle = self._dispatch(topic.agent, [handle], only=handle, queue=topic.name)
             await self._start(topic.name, handle, _MOST_IN_HAND)
 
     async def _start(self, queue: str, handler: Handler, limit: int) -> None:

@@ -119,13 +119,14 @@ async def test_a_skill_handles_a_topic(broker: Broker, host: Host, admin: Admin)
         answers.append(delivery.message.payload)
 
     host.on("orders.*", echo_pb2_grpc.EchoServiceServicer.SayOnce)
+    host.on("orders.>", echo_pb2_grpc.EchoServiceServicer.SayOnce, name="again")
     await host.start()
     event = echo_pb2.SayOnceRequest(say=echo_pb2.SayRequest(text="once"))
     await host.mesh.publish_message(
         message_pb2.Message(topic="orders.eu", payload=event.SerializeToString(), reply_to="inbox")
     )
     async with Consumer(broker.address, "inbox", handle):
-        await wait_until(lambda: len(answers) == 1)
+        await wait_until(lambda: len(answers) == 2)  # one of each subscription
     assert echo_pb2.SayOnceResponse.FromString(answers[0]).said.text == "once"
 
 

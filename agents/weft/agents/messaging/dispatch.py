@@ -42,6 +42,7 @@ class Dispatch:
         skills: gRPC paths it handles.
         publish: publishes answers.
         only: gRPC path of the skill that gets every message, whatever method it names; empty: the one it names.
+        queue: where the messages are; by default the agent's.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Dispatch:
         skills: Iterable[str],
         publish: Publish,
         only: str = "",
+        queue: str = "",
     ) -> None:
         self._agent = agent
+        self._queue = queue or agent
         self._publish = publish
         self._only = only
         self._skills = {path: channel.unary_unary(path) for path in skills}
@@ -72,38 +75,39 @@ class Dispatch:
         if skill is None:
             raise Reject("METHOD_UNKNOWN", f"{path!r} takes no messages here")
         most = default_timeout(path, streaming=False) or DEFAULT_TIMEOUT
-        serve_as(call_of(message, path, most))
+        serve_as(call_of(delivery, path, most, queue=self._queue))
         try:
-            response: bytes = await skill(message.payload, metadata=metadata_of(delivery))
+            response: bytes = await skill(
+                message.payload, metadata=metadata_of(delivery, self._queue)
+            )
         except grpc.aio.AioRpcError as failed:
             if failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 _raise_if_not_begun(rpc.error_from_call(failed))
             raise
         if message.reply_to:
-            await self._publish(_answer(message, response, self._agent))
+            await self._publish(self._answer(message, response))
         return message_pb2.Reply(payload=response)
+
+    def _answer(self, message: message_pb2.Message, response: bytes) -> message_pb2.Message:
+        # The same for every attempt at the same message, and no other's: a repeated answer is recognised.
+        asked = "\0".join((self._queue, message.sender, message.id))
+        return message_pb2.Message(
+            id=f"reply-{hashlib.sha256(asked.encode()).hexdigest()[:32]}",
+            sender=self._agent,
+            recipient=message.reply_to,
+            correlation_id=message.id,
+            method=message.method,
+            traceparent=message.traceparent,
+            conversation=message.conversation,
+            key=message.key,
+            payload=response,
+        )
 
 
 def _raise_if_not_begun(error: rpc.Error) -> None:
     """Overload costs a message no attempt: else a busy hour would send it to the dead letters."""
     if isinstance(error, rpc.ResourceExhausted) and error.reason == CONCURRENCY_LIMIT:
         raise Retry(error.message, delay=error.retry_after, unused=True)
-
-
-def _answer(message: message_pb2.Message, response: bytes, agent: str) -> message_pb2.Message:
-    # The same for every attempt at the same message, and no other's: a repeated answer is recognised.
-    asked = hashlib.sha256(f"{message.sender}\0{message.id}".encode()).hexdigest()[:32]
-    return message_pb2.Message(
-        id=f"reply-{asked}",
-        sender=agent,
-        recipient=message.reply_to,
-        correlation_id=message.id,
-        method=message.method,
-        traceparent=message.traceparent,
-        conversation=message.conversation,
-        key=message.key,
-        payload=response,
-    )
 
 
 def by_message_only(

@@ -1,8 +1,8 @@
 """Effectively once: a message may be delivered twice, its effects in PostgreSQL happen once.
 
-The message's identity (sender and id) is written in the transaction of its effects, with what was answered: both are there
-or neither. A second delivery finds it and gets the first answer ("idempotent receiver", Hohpe and Woolf, Enterprise
-Integration Patterns).
+The message's identity (queue, sender and id) is written in the transaction of its effects, with what was answered: both are
+there or neither. A second delivery finds it and gets the first answer ("idempotent receiver", Hohpe and Woolf, Enterprise
+Integration Patterns). Copies of a message in other queues, of a broadcast or a topic, are other work.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
+from urllib.parse import quote
 
 from google.protobuf.message import Message
 
@@ -28,6 +29,8 @@ async def once(
     work: Callable[[Transaction], Awaitable[ResultT]],
 ) -> ResultT:
     """Does the work of the message being handled in a transaction, or answers as it was answered before.
+
+    For skills, and for handlers of topics that a host runs (with `Empty` as what they answer).
 
         async def Charge(self, request, context):
             return await messaging.once(self._database, ChargeResponse, functools.partial(self._charge, request))
@@ -62,4 +65,5 @@ def _identity() -> str:
     """Of the message being handled; empty: it is a plain call."""
     call = rpc.current_call()
     named = message_of(call) if call is not None else None
-    return "/".join(named) if named else ""
+    # Each quoted: a "/" within one is told from one between two.
+    return "/".join(quote(name, safe="") for name in named) if named else ""

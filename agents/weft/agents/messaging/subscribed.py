@@ -42,12 +42,16 @@ class Topic:
     handle: Handler | str
 
 
-def typed(handler: TopicHandler) -> Handler:
+def typed(handler: TopicHandler, queue: str) -> Handler:
     """What takes messages for a function of events.
 
     The function takes the event, parsed as the message class that its first parameter is annotated with, or the
     MessageDelivery as it came; a second parameter gets the delivery as well. While it runs, `current_call()` is the
     message: its identity, conversation and trace.
+
+    Args:
+        handler: the function.
+        queue: where the messages are.
 
     Raises:
         TypeError: its parameters are others.
@@ -70,7 +74,7 @@ def typed(handler: TopicHandler) -> Handler:
                 event = kind.FromString(delivery.message.payload)
             except DecodeError:
                 raise Reject("PAYLOAD_MALFORMED", f"it is no {kind.DESCRIPTOR.full_name}") from None
-        serve_as(call_of(delivery.message, delivery.message.method, math.inf))
+        serve_as(call_of(delivery, delivery.message.method, math.inf, queue=queue))
         await (handler(event, delivery) if with_delivery else handler(event))
 
     return handle
