@@ -9,6 +9,7 @@ import pytest_asyncio
 from google.protobuf import empty_pb2
 
 from weft import rpc
+from weft.agents import echo
 from weft.agents.messaging import once
 from weft.agents.messaging.once import SQL
 from weft.agents.messaging.served import ATTEMPT_KEY, metadata_of
@@ -41,11 +42,14 @@ class Work:
         await once(self._database, empty_pb2.Empty, work)
 
 
-class Agent(echo_pb2_grpc.EchoServiceServicer):
+class Agent(echo.Echo):
     def __init__(self, work: Work) -> None:
+        super().__init__()
         self._work = work
 
-    async def Say(self, request: echo_pb2.SayRequest, context: object) -> echo_pb2.SayResponse:
+    async def Say(
+        self, request: echo_pb2.SayRequest, context: echo.Context
+    ) -> echo_pb2.SayResponse:
         call = rpc.current_call()
         assert call is not None
         assert call.first(ATTEMPT_KEY) is not None
@@ -89,5 +93,5 @@ async def test_a_handler_of_a_topic_does_its_work_once(database: Database) -> No
 
     for queue in ("echo.first", "echo.first", "echo.second"):
         # A task of its own, as with each delivery.
-        await asyncio.create_task(typed(on_event, queue)(delivery("me", "1")))
+        await asyncio.ensure_future(typed(on_event, queue)(delivery("me", "1")))
     assert work.done == 2

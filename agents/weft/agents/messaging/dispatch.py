@@ -90,7 +90,7 @@ class Dispatch:
 
     def _answer(self, message: message_pb2.Message, response: bytes) -> message_pb2.Message:
         # The same for every attempt at the same message, and no other's: a repeated answer is recognised.
-        asked = "\0".join((self._queue, message.sender, message.id))
+        asked = f"{self._queue}\0{message.sender}\0{message.id}"
         return message_pb2.Message(
             id=f"reply-{hashlib.sha256(asked.encode()).hexdigest()[:32]}",
             sender=self._agent,
