@@ -123,11 +123,8 @@ class Broker:
             )
             service = BrokerService(parts.handlers)
             server.add(service.add_to, service)
-            stack.push_async_callback(parts.delivery.close)
-            stack.push_async_callback(parts.rounds.settle)
             await server.start()
-            stack.push_async_callback(server.stop, self._grace)
-            stack.push_async_callback(parts.delivery.drain, self._grace)
+            stack.push_async_callback(server.stop)
             self.address = server.address
             log.info(
                 "broker is serving", extra={"address": self.address, "instance": self.instance}
@@ -136,6 +133,11 @@ class Broker:
                 running = [tasks.create_task(part.run()) for part in parts.running]
                 started.set_result(None)
                 await self._stop.wait()
+                # The other brokers must go on counting with this one until it has nothing in hand any more.
+                await parts.delivery.drain(self._grace)
+                await server.stop(self._grace)
+                await parts.rounds.settle()
+                await parts.delivery.close()
                 for task in running:
                     task.cancel()
 
