@@ -21,8 +21,6 @@ CREATE TABLE messages (
 CREATE INDEX messages_time ON messages (queue, publish_time, entry_id);
 CREATE INDEX messages_id ON messages (queue, message_id);
 CREATE INDEX messages_key ON messages (queue, msg_key, publish_time) WHERE msg_key <> '';
--- Retention goes by when they were finished.
-CREATE INDEX messages_finished ON messages (queue, finish_time);
 
 -- How many messages each queue had accepted when it was last looked at: Redis never knows of fewer.
 CREATE TABLE marks (

@@ -40,9 +40,10 @@ SELECT EXISTS (SELECT FROM messages WHERE queue = $1);
 SELECT DISTINCT queue FROM messages;
 
 -- name: drop_messages
--- Forgets up to $3 messages of a queue that were finished before a time.
+-- Forgets up to $3 messages of a queue that were finished before a time; then they were accepted before it too, which the
+-- index knows.
 DELETE FROM messages WHERE ctid = ANY(ARRAY(
-  SELECT ctid FROM messages WHERE queue = $1 AND finish_time < $2 LIMIT $3
+  SELECT ctid FROM messages WHERE queue = $1 AND publish_time < $2 AND finish_time < $2 LIMIT $3
 ));
 
 -- name: load_marks
