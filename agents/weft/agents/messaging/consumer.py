@@ -262,8 +262,7 @@ class Consumer:
                     await self._news.wait()
                 self._news.clear()
                 credit, self._owed = (0 if self._leaving else self._owed), 0
-                frame = broker_pb2.ConsumeRequest(credit=credit)
-                self._outbox.fill(frame, self._in_hand)
+                frame = self._outbox.frame(credit, self._in_hand)
                 if self._leaving and not self._in_hand and self._outbox.empty:
                     frame.leave = self._said_leave = True
                 if frame.ByteSize():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Container, Iterable
@@ -71,22 +72,21 @@ class Outbox:
         """Extends leases with the next frame."""
         self._extensions.update(dict.fromkeys(leases))
 
-    def fill(self, frame: broker_pb2.ConsumeRequest, held: Container[str]) -> None:
-        """Moves what there is to say into a frame, of leases to extend those that are still held."""
+    def frame(self, credit: int, held: Container[str]) -> broker_pb2.ConsumeRequest:
+        """A frame with what there is to say; of leases to extend, those that are still held."""
         acks: list[str] = []
         complete: list[broker_pb2.Completion] = []
         nacks: list[broker_pb2.Nack] = []
         rejects: list[broker_pb2.Reject] = []
-        size = count = 0
-        unsaid = self._unsaid
-        while unsaid and count < _MOST_IN_FRAME:
-            one = unsaid[0]
+        size, unsaid = 0, self._unsaid
+        for one in list(itertools.islice(unsaid, _MOST_IN_FRAME)):
             if isinstance(one, str):
                 acks.append(one)
             else:
-                size += one.ByteSize()
-                if count and size > MOST_BYTES:
+                bytes_of_one = one.ByteSize()
+                if size and size + bytes_of_one > MOST_BYTES:
                     break
+                size += bytes_of_one
                 if isinstance(one, broker_pb2.Completion):
                     complete.append(one)
                 elif isinstance(one, broker_pb2.Nack):
@@ -94,27 +94,30 @@ class Outbox:
                 else:
                     rejects.append(one)
             unsaid.popleft()
-            count += 1
-        extensions = [lease_id for lease_id in self._extensions if lease_id in held]
-        self._extensions.clear()
+        extensions: list[str] = []
+        if self._extensions:
+            extensions = [lease_id for lease_id in self._extensions if lease_id in held]
+            self._extensions.clear()
         # In the order in which the broker counts the settlements of a frame.
-        self._unsafe.extend((*acks, *complete, *nacks, *rejects, *map(Extension, extensions)))
-        self.said += count + len(extensions)
-        frame.MergeFrom(
-            broker_pb2.ConsumeRequest(
-                ack=acks,
-                complete=complete,
-                nack=nacks,
-                reject=rejects,
-                extensions=extensions,
-            )
+        before = len(self._unsafe)
+        for kind in (acks, complete, nacks, rejects, map(Extension, extensions)):
+            self._unsafe.extend(kind)
+        self.said += len(self._unsafe) - before
+        return broker_pb2.ConsumeRequest(
+            credit=credit,
+            ack=acks,
+            complete=complete,
+            nack=nacks,
+            reject=rejects,
+            extensions=extensions,
         )
 
     def confirm(self, settled: int) -> list[str]:
         """Notes how many settlements of this stream are done; the leases that were extended by them."""
         extended: list[str] = []
-        for _ in range(min(settled - self.confirmed, len(self._unsafe))):
-            done = self._unsafe.popleft()
+        unsafe = self._unsafe
+        for _ in range(min(settled - self.confirmed, len(unsafe))):
+            done = unsafe.popleft()
             if isinstance(done, Extension):
                 extended.append(done.lease_id)
         self.confirmed = settled
