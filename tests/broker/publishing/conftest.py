@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -74,6 +75,14 @@ class Direct(Client):
         self.channel = channel
 
 
+async def connected(stack: contextlib.AsyncExitStack, address: str) -> Direct:
+    """A client that has its connection: on a busy machine the first try may fail."""
+    channel = await stack.enter_async_context(rpc.Channel(address))
+    async with asyncio.timeout(15):
+        await channel.channel_ready()
+    return Direct(channel)
+
+
 @pytest_asyncio.fixture
 async def start(redis_url: str) -> AsyncIterator[Start]:
     """start() begins a broker on the Redis of this test; a client of it."""
@@ -84,7 +93,7 @@ async def start(redis_url: str) -> AsyncIterator[Start]:
             broker = await stack.enter_async_context(
                 Broker(redis_url=url, address="127.0.0.1:0", **options)
             )
-            return Direct(await stack.enter_async_context(rpc.Channel(broker.address)))
+            return await connected(stack, broker.address)
 
         yield started
 
@@ -147,6 +156,6 @@ async def alone(
             server.add(service.add_to, service)
             await server.start()
             stack.push_async_callback(server.stop, timedelta(0))
-            return parts, Direct(await stack.enter_async_context(rpc.Channel(server.address)))
+            return parts, await connected(stack, server.address)
 
         yield started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,9 @@ from google.rpc import status_pb2
 from tests.broker.clients import Client, Consumer, message
 from tests.broker.publishing.conftest import Start
 
-from weft import rpc
+from weft import embedded, rpc
+from weft.broker.layout import Entry, queue_key
+from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2 as pb
 from weft.v1 import message_pb2
 
@@ -98,14 +101,22 @@ async def test_an_error_is_a_reply(client: Client) -> None:
         assert (await asking).reply.error == error
 
 
-async def test_a_request_without_a_reply_ends_with_its_deadline(client: Client) -> None:
+async def test_a_request_without_a_reply_ends_with_its_deadline(
+    client: Client, redis_url: str
+) -> None:
+    began = time.time()
     with pytest.raises(rpc.DeadlineExceeded):
         await ask(client, "late", within=0.2)
+    async with embedded.redis_client(redis_url) as redis:
+        [(_, fields)] = await redis.xrange(f"{queue_key('inbox')}:2")  # type: ignore[union-attr]
+    expires = Entry.unpack(fields[b"e"]).expires / 1000  # type: ignore[index,arg-type]
+    # A call tells what time is left: to the broker its deadline is later by the length of the way.
+    assert began < expires < time.time() + 0.2
+    await wait_until(lambda: time.time() > expires)
     async with client.consume() as consumer:
         await client.publish("next")
         assert await consumer.texts(1) == ["next"]
-    status = await client.status()
-    assert status.dead == 1
+    assert (await client.status()).dead == 1
 
 
 async def test_an_expiry_that_is_given_stays(client: Client) -> None:

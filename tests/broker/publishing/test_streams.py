@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
-import grpc
 from tests.broker.clients import Client, message
 from tests.broker.publishing.conftest import Start
 from tests.broker.publishing.publishers import publishing
@@ -14,7 +13,7 @@ from tests.broker.publishing.publishers import publishing
 from weft import embedded, rpc
 from weft.broker.errors import StoreUnavailable
 from weft.broker.layout import Entry, queue_key
-from weft.rpc.testing import wait_until
+from weft.broker.publishing.answers import Answers
 from weft.v1 import broker_pb2 as pb
 from weft.v1 import message_pb2
 
@@ -85,23 +84,32 @@ async def test_each_refusal_has_its_number_and_its_reason(start: Start) -> None:
         assert publisher.error is None
 
 
-async def test_many_refusals_take_several_frames(client: Client) -> None:
-    stream: Any = client.stub.PublishStream()
-    for _ in range(5):
-        frame = [message(recipient="n" * 100) for _ in range(1_000)]
-        await stream.write(pb.PublishStreamRequest(messages=frame))
-    await stream.write(pb.PublishStreamRequest(messages=[message()]))
+class Written:
+    """A call's context that shows what is written to it."""
 
-    async def all_known() -> bool:
-        return bool((await client.status()).depth)
+    def __init__(self) -> None:
+        self.frames: list[pb.PublishStreamResponse] = []
 
-    await wait_until(all_known)  # nobody has read an answer so far: they have gathered
-    await stream.done_writing()
-    counts = []
-    while (answer := await stream.read()) is not grpc.aio.EOF:
-        counts.append(len(answer.refusals))
-    assert sum(counts) == 5_000
-    assert max(counts) <= 1_000
+    async def write(self, frame: pb.PublishStreamResponse) -> None:
+        self.frames.append(frame)
+
+
+async def test_many_refusals_take_several_frames() -> None:
+    written = Written()
+    answers = Answers(cast("Any", written))
+    answers.expect(2_501, 2_501)
+    for number in range(2_500):
+        answers.refused(number, StoreUnavailable())
+    answers.accepted(2_500)
+    answers.settled()
+    writing = asyncio.create_task(answers.write())
+    await answers.all_said()
+    writing.cancel()
+    assert [len(frame.refusals) for frame in written.frames] == [1_000, 1_000, 500]
+    assert [refusal.number for frame in written.frames for refusal in frame.refusals] == list(
+        range(2_500)
+    )
+    assert list(written.frames[0].accepted) == [2_500]
 
 
 async def test_a_frame_has_at_most_a_thousand_messages(client: Client) -> None:
