@@ -82,9 +82,22 @@ class Server:
         return self._process.pid
 
     async def start(self) -> None:
-        """Starts it and returns when it answers."""
+        """Starts it and returns when it answers. Raises RuntimeError with its log when it does not."""
         self.begin()
-        await wait_until(self.answers, PATIENCE)
+        try:
+            await wait_until(lambda: self.ended() or self.answers(), PATIENCE)
+        except TimeoutError as silent:
+            raise RuntimeError(f"the server does not answer: {self._log()}") from silent
+        if self.ended():
+            raise RuntimeError(f"the server did not start: {self._log()}")
+
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process is None or self._process.poll() is not None
+
+    def _log(self) -> str:
+        log = self.folder / "log"
+        return log.read_text()[-2000:] if log.exists() else "it has no log"
 
     def begin(self) -> None:
         """Starts it."""

@@ -302,7 +302,7 @@ async def test_a_broken_stream_is_resumed_with_what_was_in_hand(client: Client) 
 async def test_another_broker_resumes_what_was_in_hand(
     client: Client, connect: Connect, redis_url: str
 ) -> None:
-    await client.queue(visibility_timeout=seconds(0.3))
+    await client.queue(visibility_timeout=seconds(2))
     await client.publish("one")
     async with client.consume() as consumer:
         [delivery] = await consumer.take(1)
@@ -310,9 +310,9 @@ async def test_another_broker_resumes_what_was_in_hand(
         other = await connect(second)
         async with other.consume(resume=[delivery.lease_id]) as again:
             assert not again.opened.lost
-            for _ in range(5):
+            for _ in range(6):
                 await again.settle(1, extensions=[delivery.lease_id])
-                await again.nothing(0.1)  # the first broker's timeout passes meanwhile
+                await again.nothing(0.4)  # the first broker's timeout passes meanwhile
             await again.ack(delivery)
     status = await client.status()
     assert (status.depth, status.acked) == (0, 1)

@@ -87,13 +87,13 @@ async def refused(server: servers.Server) -> None:
     """It ends (always) or refuses to write (everysec), sooner or later."""
 
     async def refuses() -> bool:
-        if ended(server):
+        if server.ended():
             return True
         try:
             async with asyncio.timeout(1):  # the client tries again for long
                 await server.do("SET", "k", "w" * 5000)
         except TimeoutError:
-            return ended(server)
+            return server.ended()
         except (RedisError, OSError):
             return True
         return False
@@ -101,15 +101,11 @@ async def refused(server: servers.Server) -> None:
     await wait_until(refuses, servers.PATIENCE)
 
 
-def ended(server: servers.Server) -> bool:
-    return server._process is None or server._process.poll() is not None
-
-
 async def well_again(server: servers.Server) -> None:
     """It takes writes again, once it is started if it has ended, and has what it had."""
 
     async def writes() -> bool:
-        if ended(server):  # which it may do a moment after it refused
+        if server.ended():  # which it may do a moment after it refused
             server.kill()
             await server.start()
         try:

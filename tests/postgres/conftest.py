@@ -105,6 +105,8 @@ def busy(admin: asyncpg.Connection) -> Callable[[str], Awaitable[bool]]:
     """Whether another connection waits for something of this kind (pg_stat_activity)."""
 
     async def look(wait: str) -> bool:
+        # Within a transaction the server shows the same picture again and again.
+        await admin.execute("select pg_stat_clear_snapshot()")
         return await admin.fetchval(
             "select count(*) > 0 from pg_stat_activity where datname = current_database() "
             "and state = 'active' and $1 in (wait_event_type, wait_event)",
