@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -31,12 +32,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import measure
 import uvloop
 
 from weft import embedded
 from weft.agents.messaging import Consumer, Publisher
-from weft.broker import Broker
+from weft.broker import Broker, layout
 from weft.v1 import message_pb2
 
 HERE = Path(__file__).resolve().parent
@@ -208,8 +210,9 @@ def run(system: System, venvs: Path, database_url: str, postgres: int) -> Result
 
 
 def run_weft(system: System, url: str, pid: int, database_url: str, postgres: int) -> Result:
-    broker = measure.Child(__file__, "broker", url, database_url)
     queue = f"bench-{uuid.uuid4().hex[:8]}"
+    database_url = asyncio.run(fresh_database(database_url, queue))
+    broker = measure.Child(__file__, "broker", url, database_url)
     durability = "durable" if system.server == "redis-always" else "memory"
     try:
         phases = []
@@ -220,7 +223,7 @@ def run_weft(system: System, url: str, pid: int, database_url: str, postgres: in
             told = json.loads(client.told)
             client.stop()
             if role == "consume":
-                archived(database_url, queue, system.count)
+                asyncio.run(archived(url, database_url, queue, system.count))
             used = cpu_of(pid) + broker.cpu() + cpu_of(postgres) - before
             phases.append((told["seconds"], told["cpu"], used))
         return _result(system.count, phases)
@@ -228,26 +231,24 @@ def run_weft(system: System, url: str, pid: int, database_url: str, postgres: in
         broker.stop()
 
 
-def archived(database_url: str, queue: str, count: int) -> None:
+async def fresh_database(database_url: str, name: str) -> str:
+    """The URL of a new, empty database."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(f'create database "{name}"')
+    await connection.close()
+    parts = urllib.parse.urlsplit(database_url)
+    return urllib.parse.urlunsplit(parts._replace(path=f"/{name}"))
+
+
+async def archived(url: str, database_url: str, queue: str, count: int) -> None:
     """Waits until the archive has every message."""
-
-    async def wait() -> None:
-        import asyncpg
-
-        connection = await asyncpg.connect(database_url)
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            found = await connection.fetchval(
-                "select count(*) from broker.messages where queue = $1", queue
-            )
-            if found >= count:
-                break
-            await asyncio.sleep(0.1)
-        else:
-            raise TimeoutError(f"{found} of {count} messages are in the archive")
-        await connection.close()
-
-    asyncio.run(wait())
+    async with asyncio.timeout(30), embedded.redis_client(url) as redis:
+        while await redis.xlen(layout.done_key(layout.shard_of(queue))):
+            await asyncio.sleep(0.1)  # of a stream of another process nothing tells
+    connection = await asyncpg.connect(database_url)
+    found = await connection.fetchval("select count(*) from broker.messages")
+    await connection.close()
+    assert found >= count, f"{found} of {count} messages are in the archive"
 
 
 def _result(count: int, phases: Sequence[tuple[float, float, float]]) -> Result:

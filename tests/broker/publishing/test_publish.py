@@ -70,7 +70,9 @@ async def test_what_the_broker_does_not_read_is_kept(client: Client) -> None:
         ({"sender": "s" * 201}, "message.sender"),
         ({"sender": "a\0b"}, "message.sender"),
         ({"id": "i" * 129}, "message.id"),
+        ({"id": "i\0"}, "message.id"),
         ({"key": "k" * 257}, "message.key"),
+        ({"key": "\0"}, "message.key"),
         ({"recipient": ""}, "message.recipient"),
         ({"recipient": "inbox", "topic": "a.b"}, "message.recipient"),
         ({"recipient": "_topics.1"}, "message.recipient"),
@@ -107,11 +109,14 @@ async def test_all_that_is_wrong_is_named(client: Client) -> None:
     ]
 
 
+@pytest.mark.parametrize("raw", [b"\x0a\x05ab", b"\x2a\x02\xff\xfe"], ids=["cut", "no UTF-8"])
 @pytest.mark.parametrize("method", ["Publish", "Request"])
-async def test_bytes_that_are_no_message_are_refused(client: Direct, method: str) -> None:
+async def test_bytes_that_are_no_message_are_refused(
+    client: Direct, method: str, raw: bytes
+) -> None:
     call = client.channel.unary_unary(f"/weft.v1.BrokerService/{method}")
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await call(wire.Publication(message=b"\x0a\x05ab").SerializeToString(), timeout=5)
+        await call(wire.Publication(message=raw).SerializeToString(), timeout=5)
     refused = rpc.error_from_call(failed.value)
     assert isinstance(refused, rpc.InvalidArgument)
     assert refused.violations == (("message", "is not a weft.v1.Message"),)

@@ -17,7 +17,7 @@ import asyncpg
 from weft import rpc
 from weft.broker import layout
 from weft.broker.archive import notes
-from weft.broker.archive.notes import Finished, Note, Sends
+from weft.broker.archive.notes import Note, Sends
 from weft.broker.layout import PAYLOAD_ELSEWHERE, SHARDS, Entry
 from weft.broker.policy import DEFAULT
 from weft.broker.publishing.payloads import Payloads
@@ -37,6 +37,20 @@ _NOTES = 50  # read at a time
 _MOST_NOTES = 200_000  # kept in a shard while PostgreSQL is away
 _CLEANED = timedelta(hours=1)
 _DROPPED = 5_000  # rows a statement forgets
+_COLUMNS = (
+    *(
+        "queue",
+        "entry_id",
+        "message_id",
+        "sender",
+        "msg_key",
+        "topic",
+        "method",
+        "correlation_id",
+        "conversation",
+    ),
+    *("publish_time", "finish_time", "outcome", "attempts", "consumer", "message"),
+)
 
 
 class Archiver:
@@ -121,40 +135,30 @@ class Archiver:
         found = await notes.read(self._redis, shard, _NOTES)
         if not found:
             return False
-        finished = [one for note in found for one in await notes.bodies(self._redis, note)]
-        await self._keep([one for one in finished if one.entry is not None])
+        rows, elsewhere = [], []
+        for note in found:
+            for entry_id, stored in await notes.entries(self._redis, note):
+                entry = Entry.unpack(stored)
+                if entry.flags & PAYLOAD_ELSEWHERE:
+                    elsewhere.append(entry)
+                rows.append(_row(note, entry_id, entry, await self._whole(entry)))
+        if rows:
+            await self._keep(rows)
         await self._delete(shard, found)
-        await self._payloads.drop([one.entry for one in finished if one.entry is not None])
+        await self._payloads.drop(elsewhere)
         return len(found) == _NOTES
 
-    async def _keep(self, finished: Sequence[Finished]) -> None:
-        rows = [await self._row(one, one.entry) for one in finished if one.entry is not None]
-        if rows:
-            await self._database.execute("archive_messages", *map(list, zip(*rows, strict=True)))
-
-    async def _row(self, one: Finished, entry: Entry) -> tuple[object, ...]:
-        raw = entry.message
+    async def _whole(self, entry: Entry) -> bytes:
         if entry.flags & PAYLOAD_ELSEWHERE:
             with contextlib.suppress(rpc.DataLoss):
-                raw = await self._payloads.load(entry)
-        message = Message.FromString(raw)
-        return (
-            one.queue,
-            one.entry_id,
-            message.id,
-            message.sender,
-            message.key,
-            message.topic,
-            message.method,
-            message.correlation_id,
-            message.conversation,
-            _time(entry.published),
-            _time(one.finish_ms),
-            one.outcome,
-            entry.attempt,
-            one.consumer,
-            raw,
-        )
+                return await self._payloads.load(entry)
+        return entry.message
+
+    async def _keep(self, rows: Sequence[Sequence[object]]) -> None:
+        try:
+            await self._database.copy("messages", _COLUMNS, rows)
+        except rpc.AlreadyExists:  # some were kept before a crash, and not deleted any more
+            await self._database.execute("archive_messages", *map(list, zip(*rows, strict=True)))
 
     async def _delete(self, shard: int, found: Sequence[Note]) -> None:
         """Bodies first: a note whose bodies are gone is no harm, a body without a note stays for ever."""
@@ -195,6 +199,33 @@ class Archiver:
                         "drop_messages", row["queue"], before, _DROPPED
                     )
             await asyncio.sleep(self._cleaned)
+
+
+def _row(note: Note, entry_id: str, entry: Entry, raw: bytes) -> Sequence[object]:
+    message = Message.FromString(raw)
+    return (
+        note.queue,
+        entry_id,
+        message.id,
+        message.sender,
+        message.key,
+        message.topic,
+        _text(message.method),
+        _text(message.correlation_id),
+        _text(message.conversation),
+        _time(entry.published),
+        _time(note.finish_ms),
+        note.outcome,
+        entry.attempt,
+        note.consumer,
+        raw,
+    )
+
+
+def _text(value: str) -> str:
+    return value.replace(
+        "\0", "\ufffd"
+    )  # PostgreSQL has no NUL in text; the message itself is kept as it is
 
 
 def _time(ms: int) -> datetime:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from weft.broker import layout
-from weft.broker.layout import Entry
 
 
 class Sends(Protocol):
@@ -16,18 +15,6 @@ class Sends(Protocol):
 
     def send(self, shard: int, *command: bytes | str | float) -> asyncio.Future[Any]:
         """Sends a command once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A finished message. `entry_id`: lease id of its last attempt; `entry`: None when its body is gone already."""
-
-    queue: str
-    entry_id: str
-    outcome: int
-    finish_ms: int
-    consumer: str
-    entry: Entry | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +51,15 @@ async def read(redis: Sends, shard: int, most: int) -> list[Note]:
     return [Note.of(row) for row in rows]
 
 
-async def bodies(redis: Sends, note: Note) -> list[Finished]:
-    """The messages of a note."""
+async def entries(redis: Sends, note: Note) -> list[tuple[str, bytes]]:
+    """The entries of a note, each by the lease id of its last attempt, without those whose bodies are gone already."""
     if note.entry is not None:
-        return [_finished(note, f"x:{note.note_id.decode()}", Entry.unpack(note.entry))]
+        return [(f"x:{note.note_id.decode()}", note.entry)]
     shard, key = layout.shard_of(note.queue), layout.queue_key(note.queue)
     by_priority: dict[bytes, list[bytes]] = {}
     for lease in note.leases:
         by_priority.setdefault(lease[:1], []).append(lease[2:])
-    found: dict[bytes, Entry] = {}
+    found: list[tuple[str, bytes]] = []
     for priority, ids in by_priority.items():
         stream = f"{key}:{priority.decode()}"
         # What is acknowledged together mostly lies together: one range finds nearly all.
@@ -84,21 +71,9 @@ async def bodies(redis: Sends, note: Note) -> list[Finished]:
             *(redis.send(shard, "XRANGE", stream, one, one) for one in missing)
         )
         have.update((rows[0][0], rows[0][1][1]) for rows in more if rows)
-        found.update(
-            (b"%s:%s" % (priority, one), Entry.unpack(have[one])) for one in ids if one in have
-        )
-    return [_finished(note, lease.decode(), found.get(lease)) for lease in note.leases]
-
-
-def _finished(note: Note, entry_id: str, entry: Entry | None) -> Finished:
-    return Finished(
-        queue=note.queue,
-        entry_id=entry_id,
-        outcome=note.outcome,
-        finish_ms=note.finish_ms,
-        consumer=note.consumer,
-        entry=entry,
-    )
+        begin = f"{priority.decode()}:"
+        found += [(begin + one.decode(), have[one]) for one in ids if one in have]
+    return found
 
 
 def _position(entry_id: bytes) -> tuple[int, int]:

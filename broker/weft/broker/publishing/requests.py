@@ -15,7 +15,7 @@ from weft.broker.bells import Bells
 from weft.broker.clock import Clock
 from weft.broker.layout import replies_key, shard_of
 from weft.broker.publishing.publishing import Publishing
-from weft.broker.publishing.routing import read_head
+from weft.broker.publishing.routing import read_message
 from weft.v1 import broker_pb2 as pb
 from weft.v1 import message_pb2
 from weft.wire.v1 import frames_pb2 as wire
@@ -57,36 +57,38 @@ class Requests:
         return pb.RequestResponse(id=message_id, reply=message_pb2.Reply.FromString(reply))
 
     async def _ask(self, raw: bytes, deadline: rpc.Deadline) -> tuple[str, bytes]:
-        head = read_head(raw)
-        if head.topic:
+        message = read_message(raw)
+        if message.topic:
             raise rpc.InvalidArgument(
                 "a topic answers nobody; name a recipient", field="message.topic"
             )
-        if not head.HasField("expire_time"):
+        if not message.HasField("expire_time"):
             raw += self._expiry(deadline)
-        if not head.id:
+        if not message.id:
             message_id, _duplicate = await self._publishing.publish(raw)
-            with _Waiting(self._waiting, _identity(head.sender, message_id)) as rung:
-                return message_id, await self._reply(head, message_id, rung)
+            with _Waiting(self._waiting, _identity(message.sender, message_id)) as rung:
+                return message_id, await self._reply(message, message_id, rung)
         # Listening begins first: the reply of a quick handler is not missed.
-        with _Waiting(self._waiting, _identity(head.sender, head.id)) as rung:
+        with _Waiting(self._waiting, _identity(message.sender, message.id)) as rung:
             # It may be a repeated request, and longer ago than publishes are recognised.
-            found = await self._find(head, head.id)
+            found = await self._find(message, message.id)
             if found is None:
                 await self._publishing.publish(raw)
-                found = await self._reply(head, head.id, rung)
-            return head.id, found
+                found = await self._reply(message, message.id, rung)
+            return message.id, found
 
-    async def _reply(self, head: wire.Routing, message_id: str, rung: asyncio.Event) -> bytes:
+    async def _reply(
+        self, message: message_pb2.Message, message_id: str, rung: asyncio.Event
+    ) -> bytes:
         while True:
             rung.clear()
-            if (found := await self._find(head, message_id)) is not None:
+            if (found := await self._find(message, message_id)) is not None:
                 return found
             await rung.wait()
 
-    async def _find(self, head: wire.Routing, message_id: str) -> bytes | None:
-        shard = shard_of(head.recipient)
-        identity = _identity(head.sender, message_id)
+    async def _find(self, message: message_pb2.Message, message_id: str) -> bytes | None:
+        shard = shard_of(message.recipient)
+        identity = _identity(message.sender, message_id)
         found: bytes | None = await self._run(shard, "HGET", replies_key(shard), identity)
         return found
 
@@ -94,7 +96,7 @@ class Requests:
         """The caller's deadline as the message's expiry, to be appended: nobody waits for it after that."""
         expiry = Timestamp()
         expiry.FromMilliseconds(self._clock.now_ms() + max(1, int(deadline.seconds() * 1000)))
-        return wire.Routing(expire_time=expiry).SerializeToString()
+        return message_pb2.Message(expire_time=expiry).SerializeToString()
 
     def _ring(self, identity: bytes) -> None:
         for event in self._waiting.get(identity, ()):

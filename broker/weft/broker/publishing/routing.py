@@ -1,4 +1,4 @@
-"""What the broker reads of a message: where it goes and how. The rest is passed on unread."""
+"""Where a message goes and how. It is passed on as the bytes that came."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from weft import rpc
 from weft.broker.errors import MessageTooLarge
 from weft.broker.layout import Entry
 from weft.v1 import message_pb2
-from weft.wire.v1.frames_pb2 import Routing
+from weft.v1.message_pb2 import Message
 
 TOPIC_QUEUES = 16
 _MOST_ID, _MOST_SENDER, _MOST_KEY = 128, 200, 256
@@ -57,14 +57,14 @@ def topic_queue(key: str) -> str:
     return f"_topics.{crc32(key.encode()) % TOPIC_QUEUES}"
 
 
-def read_head(raw: bytes) -> Routing:
-    """What the broker reads of a serialized weft.v1.Message.
+def read_message(raw: bytes) -> Message:
+    """Parses a serialized weft.v1.Message; its payload stays bytes.
 
     Raises:
         InvalidArgument: it is none.
     """
     try:
-        return Routing.FromString(raw)
+        return Message.FromString(raw)
     except DecodeError:
         raise rpc.InvalidArgument("is not a weft.v1.Message", field="message") from None
 
@@ -86,12 +86,12 @@ def route(raw: bytes, now: int, most_bytes: int) -> Routed:
             field="message.payload",
             metadata={"limit": str(most_bytes), "size": str(len(raw))},
         )
-    head = read_head(raw)
+    message = read_message(raw)
     # Each read of a field costs as much as the rest of a check, so each is read once.
-    message_id, sender, queue, key = head.id, head.sender, head.recipient, head.key
-    priority, durability = head.priority, head.durability
+    message_id, sender, queue, key = message.id, message.sender, message.recipient, message.key
+    priority, durability = message.priority, message.durability
     if (
-        head.topic
+        message.topic
         or not queue
         or queue[0] == "_"
         or not sender
@@ -101,16 +101,20 @@ def route(raw: bytes, now: int, most_bytes: int) -> Routed:
         or not 0 <= priority <= _MOST_PRIORITY
         or not 0 <= durability <= _MOST_DURABILITY
         or "\0" in sender
+        or "\0" in message_id
+        or "\0" in key
     ):
-        _check(head)
+        _check(message)
     if not message_id:
         # The last value of a field counts (protobuf encoding, "Last One Wins"): the message itself is left as it is.
         message_id = uuid.uuid4().hex
         raw = b"".join((raw, _ID_TAG, message_id.encode()))
-    not_before = _ms(head.not_before, "message.not_before") if head.HasField("not_before") else 0
+    not_before = (
+        _ms(message.not_before, "message.not_before") if message.HasField("not_before") else 0
+    )
     expires = 0
-    if head.HasField("expire_time"):
-        expires = _ms(head.expire_time, "message.expire_time")
+    if message.HasField("expire_time"):
+        expires = _ms(message.expire_time, "message.expire_time")
         if expires <= max(now, not_before):
             raise rpc.InvalidArgument(
                 "must be in the future, and after not_before", field="message.expire_time"
@@ -130,29 +134,29 @@ def route(raw: bytes, now: int, most_bytes: int) -> Routed:
     )
 
 
-def _check(head: Routing) -> None:
+def _check(message: Message) -> None:
     """Finds what is wrong; a topic alone is not."""
     wrong: list[tuple[str, str]] = []
-    if not 1 <= len(head.sender) <= _MOST_SENDER or "\0" in head.sender:
+    if not 1 <= len(message.sender) <= _MOST_SENDER or "\0" in message.sender:
         wrong.append(("message.sender", f"must be 1 to {_MOST_SENDER} characters without NUL"))
-    if len(head.id) > _MOST_ID:
-        wrong.append(("message.id", f"must be at most {_MOST_ID} characters"))
-    if len(head.key) > _MOST_KEY:
-        wrong.append(("message.key", f"must be at most {_MOST_KEY} characters"))
-    if bool(head.recipient) == bool(head.topic):
+    if len(message.id) > _MOST_ID or "\0" in message.id:
+        wrong.append(("message.id", f"must be at most {_MOST_ID} characters without NUL"))
+    if len(message.key) > _MOST_KEY or "\0" in message.key:
+        wrong.append(("message.key", f"must be at most {_MOST_KEY} characters without NUL"))
+    if bool(message.recipient) == bool(message.topic):
         wrong.append(("message.recipient", "name either a recipient or a topic"))
-    if head.recipient.startswith("_"):
+    if message.recipient.startswith("_"):
         wrong.append(("message.recipient", 'must not begin with "_"'))
-    if head.topic and (len(head.topic) > _MOST_TOPIC or not _TOPIC.fullmatch(head.topic)):
+    if message.topic and (len(message.topic) > _MOST_TOPIC or not _TOPIC.fullmatch(message.topic)):
         wrong.append(
             (
                 "message.topic",
                 f'must be words of a-z, 0-9, "-" and "_" joined by dots, at most {_MOST_TOPIC} characters',
             )
         )
-    if not 0 <= head.priority <= _MOST_PRIORITY:
+    if not 0 <= message.priority <= _MOST_PRIORITY:
         wrong.append(("message.priority", "is not a value of Priority"))
-    if not 0 <= head.durability <= _MOST_DURABILITY:
+    if not 0 <= message.durability <= _MOST_DURABILITY:
         wrong.append(("message.durability", "is not a value of Durability"))
     if wrong:
         raise rpc.InvalidArgument(violations=wrong)

@@ -1,4 +1,5 @@
--- Messages that are finished. entry_id: of their last attempt, unique in the queue. outcome: weft.v1.Outcome.
+-- Messages that are finished. entry_id: of their last attempt, unique in the queue. outcome: weft.v1.Outcome. History and
+-- Replay go by time, and so does the key.
 CREATE TABLE messages (
   queue text NOT NULL,
   entry_id text NOT NULL,
@@ -15,10 +16,8 @@ CREATE TABLE messages (
   attempts int NOT NULL,
   consumer text NOT NULL,
   message bytea NOT NULL,
-  PRIMARY KEY (queue, entry_id)
+  PRIMARY KEY (queue, publish_time, entry_id)
 );
--- History and Replay go by time.
-CREATE INDEX messages_time ON messages (queue, publish_time, entry_id);
 CREATE INDEX messages_id ON messages (queue, message_id);
 CREATE INDEX messages_key ON messages (queue, msg_key, publish_time) WHERE msg_key <> '';
 

@@ -36,8 +36,14 @@ ORDER BY publish_time, entry_id LIMIT $14;
 SELECT EXISTS (SELECT FROM messages WHERE queue = $1);
 
 -- name: archived_queues
--- Queues that have something in the archive.
-SELECT DISTINCT queue FROM messages;
+-- Queues that have something in the archive: a step in the index for each, where DISTINCT reads all rows
+-- (wiki.postgresql.org/wiki/Loose_indexscan).
+WITH RECURSIVE found AS (
+  (SELECT queue FROM messages ORDER BY queue LIMIT 1)
+  UNION ALL
+  SELECT (SELECT queue FROM messages WHERE queue > found.queue ORDER BY queue LIMIT 1) FROM found WHERE queue IS NOT NULL
+)
+SELECT queue FROM found WHERE queue IS NOT NULL;
 
 -- name: drop_messages
 -- Forgets up to $3 messages of a queue that were finished before a time; then they were accepted before it too, which the

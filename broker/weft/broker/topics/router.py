@@ -23,7 +23,7 @@ from weft.broker.queues import Queue, Queues
 from weft.broker.topics.copies import Copies
 from weft.broker.topics.subscriptions import Subscriptions
 from weft.v1 import message_pb2
-from weft.wire.v1.frames_pb2 import Routing
+from weft.v1.message_pb2 import Message
 
 log = logging.getLogger("weft.broker")
 
@@ -80,8 +80,8 @@ class Router:
             rpc.Unavailable: the same, and it is nobody's fault.
         """
         await self._subscriptions.fresh()
-        head = Routing.FromString(entry.message)
-        targets = self._subscriptions.queues_for(head.topic)
+        message = Message.FromString(entry.message)
+        targets = self._subscriptions.queues_for(message.topic)
         if not targets:
             return
         notes = f"{layout.tag(shard)}:f:".encode() + entry.identity
@@ -90,8 +90,8 @@ class Router:
         if seasoned:
             have = await self._redis.run(shard, "SMEMBERS", notes)
             targets -= {name.decode() for name in have}
-        queues = [queue for name in sorted(targets) if (queue := await self._queue(name, head))]
-        copies = [(queue, self._copy(entry, head, queue)) for queue in queues]
+        queues = [queue for name in sorted(targets) if (queue := await self._queue(name, message))]
+        copies = [(queue, self._copy(entry, message, queue)) for queue in queues]
         refusals = await self._copies.put(copies)
         if not refusals:
             if seasoned:
@@ -107,25 +107,25 @@ class Router:
             raise away[0]
         raise CopiesRefused(_summary(refusals, len(queues)))
 
-    async def _queue(self, name: str, head: Routing) -> Queue | None:
+    async def _queue(self, name: str, message: Message) -> Queue | None:
         """The queue of a subscription, also if another broker made it a moment ago."""
         found = await self._queues.find(name)
         if found is None:
             log.warning(
                 "a subscription's queue is gone: it gets no copy",
-                extra={"queue": name, "topic": head.topic},
+                extra={"queue": name, "topic": message.topic},
             )
         return found
 
-    def _copy(self, entry: Entry, head: Routing, queue: Queue) -> Routed:
+    def _copy(self, entry: Entry, message: Message, queue: Queue) -> Routed:
         """A copy as the publisher asked for it; what is handed to an internal consumer has not all of it."""
         return Routed(
             entry.message,
             entry.identity,
             entry.key,
-            head.priority or message_pb2.PRIORITY_NORMAL,
+            message.priority or message_pb2.PRIORITY_NORMAL,
             published=self._clock.now_ms(),
-            expires=head.expire_time.ToMilliseconds() if head.HasField("expire_time") else 0,
+            expires=message.expire_time.ToMilliseconds() if message.HasField("expire_time") else 0,
             queue=queue.name,
         )
 

@@ -22,24 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19weft/wire/v1/frames.proto\x12\x0cweft.wire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\" \n\x0cPublications\x12\x10\n\x08messages\x18\x01 \x03(\x0c\"\x1e\n\x0bPublication\x12\x0f\n\x07message\x18\x01 \x01(\x0c\"\xdb\x01\n\x07Routing\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x11\n\trecipient\x18\x03 \x01(\t\x12\r\n\x05topic\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12.\n\nnot_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndurability\x18\n \x01(\x05\"{\n\nDeliveries\x12\x0e\n\x06opened\x18\x01 \x01(\x0c\x12(\n\ndeliveries\x18\x02 \x03(\x0b\x32\x14.weft.wire.v1.Parcel\x12\x0f\n\x07settled\x18\x03 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x04 \x03(\x0c\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"U\n\x06Parcel\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x17\n\x0fpublish_time_ms\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19weft/wire/v1/frames.proto\x12\x0cweft.wire.v1\" \n\x0cPublications\x12\x10\n\x08messages\x18\x01 \x03(\x0c\"\x1e\n\x0bPublication\x12\x0f\n\x07message\x18\x01 \x01(\x0c\"{\n\nDeliveries\x12\x0e\n\x06opened\x18\x01 \x01(\x0c\x12(\n\ndeliveries\x18\x02 \x03(\x0b\x32\x14.weft.wire.v1.Parcel\x12\x0f\n\x07settled\x18\x03 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x04 \x03(\x0c\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"U\n\x06Parcel\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x17\n\x0fpublish_time_ms\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'weft.wire.v1.frames_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PUBLICATIONS']._serialized_start=76
-  _globals['_PUBLICATIONS']._serialized_end=108
-  _globals['_PUBLICATION']._serialized_start=110
-  _globals['_PUBLICATION']._serialized_end=140
-  _globals['_ROUTING']._serialized_start=143
-  _globals['_ROUTING']._serialized_end=362
-  _globals['_DELIVERIES']._serialized_start=364
-  _globals['_DELIVERIES']._serialized_end=487
-  _globals['_PARCEL']._serialized_start=489
-  _globals['_PARCEL']._serialized_end=574
+  _globals['_PUBLICATIONS']._serialized_start=43
+  _globals['_PUBLICATIONS']._serialized_end=75
+  _globals['_PUBLICATION']._serialized_start=77
+  _globals['_PUBLICATION']._serialized_end=107
+  _globals['_DELIVERIES']._serialized_start=109
+  _globals['_DELIVERIES']._serialized_end=232
+  _globals['_PARCEL']._serialized_start=234
+  _globals['_PARCEL']._serialized_end=319
 # @@protoc_insertion_point(module_scope)

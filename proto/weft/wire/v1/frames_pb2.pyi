@@ -8,7 +8,6 @@ passes on left as bytes. Not for clients.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -66,64 +65,6 @@ class Publication(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Publication: _TypeAlias = Publication  # noqa: Y015
-
-@_typing.final
-class Routing(_message.Message):
-    """What the broker reads of a weft.v1.Message; the other fields are passed on unread."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ID_FIELD_NUMBER: _builtins.int
-    SENDER_FIELD_NUMBER: _builtins.int
-    RECIPIENT_FIELD_NUMBER: _builtins.int
-    TOPIC_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    PRIORITY_FIELD_NUMBER: _builtins.int
-    NOT_BEFORE_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    DURABILITY_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """weft.v1.Message.id."""
-    sender: _builtins.str
-    """weft.v1.Message.sender."""
-    recipient: _builtins.str
-    """weft.v1.Message.recipient."""
-    topic: _builtins.str
-    """weft.v1.Message.topic."""
-    key: _builtins.str
-    """weft.v1.Message.key."""
-    priority: _builtins.int
-    """weft.v1.Message.priority."""
-    durability: _builtins.int
-    """weft.v1.Message.durability."""
-    @_builtins.property
-    def not_before(self) -> _timestamp_pb2.Timestamp:
-        """weft.v1.Message.not_before."""
-
-    @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """weft.v1.Message.expire_time."""
-
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        sender: _builtins.str = ...,
-        recipient: _builtins.str = ...,
-        topic: _builtins.str = ...,
-        key: _builtins.str = ...,
-        priority: _builtins.int = ...,
-        not_before: _timestamp_pb2.Timestamp | None = ...,
-        expire_time: _timestamp_pb2.Timestamp | None = ...,
-        durability: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "not_before", b"not_before"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "expire_time", b"expire_time", "id", b"id", "key", b"key", "not_before", b"not_before", "priority", b"priority", "recipient", b"recipient", "sender", b"sender", "topic", b"topic"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Routing: _TypeAlias = Routing  # noqa: Y015
 
 @_typing.final
 class Deliveries(_message.Message):
