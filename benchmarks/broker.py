@@ -243,8 +243,8 @@ async def fresh_database(database_url: str, name: str) -> str:
 async def archived(url: str, database_url: str, queue: str, count: int) -> None:
     """Waits until the archive has every message."""
     async with asyncio.timeout(30), embedded.redis_client(url) as redis:
-        while await redis.xlen(layout.done_key(layout.shard_of(queue))):
-            await asyncio.sleep(0.1)  # of a stream of another process nothing tells
+        while await redis.xlen(layout.done_key(layout.shard_of(queue))):  # noqa: ASYNC110 another process empties it
+            await asyncio.sleep(0.1)
     connection = await asyncpg.connect(database_url)
     found = await connection.fetchval("select count(*) from broker.messages")
     await connection.close()
