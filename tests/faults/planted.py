@@ -21,7 +21,13 @@ def _ack_before_store() -> None:
     under_way: set[asyncio.Task[Published]] = set()
 
     async def publish(
-        self: Functions, queue: Queue, entries: Sequence[bytes], *, now: int, durability: int
+        self: Functions,
+        queue: Queue,
+        entries: Sequence[bytes],
+        *,
+        now: int,
+        durability: int,
+        take: int = 0,  # nothing is: whoever asks is told before anything is there
     ) -> Published:
         task = asyncio.create_task(store(self, queue, entries, now=now, durability=durability))
         under_way.add(task)

@@ -31,7 +31,7 @@ class Bells:
         self._instance = instance.encode()
         self._ready: list[Callable[[str, int], None]] = []
         self._due: list[Callable[[int, int], None]] = []
-        self._reply: list[Callable[[bytes], None]] = []
+        self._reply: list[Callable[[bytes, bytes | None], None]] = []
         self._change: list[Callable[[bytes], None]] = []
         self._reset: list[Callable[[], None]] = []
 
@@ -43,8 +43,8 @@ class Bells:
         """`listener(shard, due)`: a message of the shard is due at `due`, in ms."""
         self._due.append(listener)
 
-    def on_reply(self, listener: Callable[[bytes], None]) -> None:
-        """`listener(identity)`: there is a reply to this message."""
+    def on_reply(self, listener: Callable[[bytes, bytes | None], None]) -> None:
+        """`listener(identity, reply)`: there is a reply to this message; None: look which."""
         self._reply.append(listener)
 
     def on_change(self, listener: Callable[[bytes], None]) -> None:
@@ -67,10 +67,10 @@ class Bells:
             for listener in self._due:
                 listener(shard, due)
 
-    def reply(self, identity: bytes) -> None:
-        """Tells this broker of a reply."""
+    def reply(self, identity: bytes, reply: bytes | None) -> None:
+        """Tells this broker of a reply, the first to its message; None: there is one."""
         for listener in self._reply:
-            listener(identity)
+            listener(identity, reply)
 
     async def announce(self, what: bytes) -> None:
         """Tells all other brokers of a change of the configuration."""
@@ -88,7 +88,7 @@ class Bells:
         elif kind == b"z":
             self.due(int(channel[2 : channel.index(b"}")]), int(rest))
         elif kind == b"r":
-            self.reply(rest)
+            self.reply(rest, None)
         elif kind == b"c":
             for listener in self._change:
                 listener(rest)

@@ -12,6 +12,7 @@
 local HEAD = '>BBHI8I8I8HHB'
 local BODY = 34 -- first byte after the head, counted from 1
 local GROUP = 'w'
+local ASKED = 2 -- a flag
 
 local function tag_of(base)
   return string.match(base, '^{%w+}')
@@ -45,7 +46,7 @@ local function ring(work)
   return ready
 end
 
--- Puts an entry where it waits for its delivery: its stream, or the delayed ones until `not_before`.
+-- Puts an entry where it waits for its delivery: its stream, or the delayed ones until `not_before`. Its id in the stream.
 local function place(work, entry, priority, not_before, now)
   local base = work.base
   if not_before > now then
@@ -57,8 +58,8 @@ local function place(work, entry, priority, not_before, now)
       work.due = not_before
     end
   else
-    redis.call('XADD', base .. ':' .. priority, '*', 'e', entry)
     work.ready[priority] = true
+    return redis.call('XADD', base .. ':' .. priority, '*', 'e', entry)
   end
 end
 
@@ -96,6 +97,18 @@ local function key_of(entry)
   return string.sub(entry, BODY, BODY + length - 1)
 end
 
+local function identity_of(entry)
+  local k1, k2, i1, i2 = string.byte(entry, 29, 32)
+  local from = BODY + k1 * 256 + k2
+  return string.sub(entry, from, from + i1 * 256 + i2 - 1)
+end
+
+-- Whether a message that is asked for its reply has one already.
+local function answered(work, entry)
+  return math.floor(string.byte(entry, 33) / ASKED) % 2 == 1
+    and redis.call('HEXISTS', work.tag .. ':r', identity_of(entry)) == 1
+end
+
 local function parse_lease(lease)
   return string.byte(lease, 1) - 48, string.sub(lease, 3)
 end
@@ -123,18 +136,20 @@ local function owns(base, lease, instance)
   return #found == 1 and found[1][2] == instance
 end
 
--- Keeps the first reply to a message, and forgets some whose time is over: by the brokers' clock, not by that of Redis.
+-- Keeps the first reply to a message (false: there was one), and forgets some whose time is over: by the brokers' clock, not by that of Redis.
 local function keep_reply(work, identity, reply, now, ttl)
   local replies, times = work.tag .. ':r', work.tag .. ':rt'
-  if redis.call('HSETNX', replies, identity, reply) == 1 then
+  local first = redis.call('HSETNX', replies, identity, reply) == 1
+  if first then
     redis.call('ZADD', times, now + ttl, identity)
-    redis.call('SPUBLISH', work.tag .. ':bell', work.instance .. '|r|' .. identity)
   end
+  redis.call('SPUBLISH', work.tag .. ':bell', work.instance .. '|r|' .. identity)
   local over = redis.call('ZRANGEBYSCORE', times, '-inf', now, 'LIMIT', 0, 10)
   if #over > 0 then
     redis.call('HDEL', replies, unpack(over))
     redis.call('ZREM', times, unpack(over))
   end
+  return first
 end
 
 local function forget(work, count, bytes)
@@ -159,11 +174,35 @@ local function sample(meta, name, total, now)
   end
 end
 
--- instance, now, max depth, max bytes, dedupe, per second, burst, entry...
+-- Reads up to `limit` of what has just become ready, as a read right behind this call would: lease and entry of each, or
+-- instead of the entry its number in `numbers`.
+local function take_ready(work, limit, numbers)
+  local taken = {}
+  for priority = 1, 3 do
+    if limit > 0 and work.ready[priority] then
+      local stream = work.base .. ':' .. priority
+      local found = redis.pcall('XREADGROUP', 'GROUP', GROUP, work.instance, 'COUNT', limit, 'STREAMS', stream, '>')
+      if found and not found.err then -- whoever reads next finds what is wrong
+        local rows = found[1][2]
+        for _, row in ipairs(rows) do
+          taken[#taken + 1] = priority .. ':' .. row[1]
+          taken[#taken + 1] = numbers[row[1]] or row[2][2]
+        end
+        if #rows < limit then
+          work.ready[priority] = nil
+        end
+        limit = limit - #rows
+      end
+    end
+  end
+  return taken
+end
+
+-- instance, now, max depth, max bytes, dedupe, per second, burst, how many this broker takes at once, entry...
 local function publish(keys, argv)
   local work = begin(keys[1], argv[1])
   local base, meta = work.base, work.base .. ':m'
-  local now, first = tonumber(argv[2]), 8
+  local now, first = tonumber(argv[2]), 9
   local count = #argv - first + 1
   local known = redis.call('HMGET', meta, 'n', 'b', 'p', 't')
   local depth, bytes, total = number(known[1]), number(known[2]), number(known[3])
@@ -178,19 +217,17 @@ local function publish(keys, argv)
   local identities = {}
   if argv[5] == '1' then
     for i = 1, count do
-      local k1, k2, i1, i2 = string.byte(argv[first + i - 1], 29, 32)
-      local from = BODY + k1 * 256 + k2
-      identities[i] = string.sub(argv[first + i - 1], from, from + i1 * 256 + i2 - 1)
+      identities[i] = identity_of(argv[first + i - 1])
     end
     seen = {}
     current = redis.call('SMISMEMBER', base .. ':d0', unpack(identities))
     former = redis.call('SMISMEMBER', base .. ':d1', unpack(identities))
   end
-  local codes, added, retry, stored = {}, {}, 0, 0
+  local codes, added, numbers, retry, stored = {}, {}, {}, 0, 0
   for i = 1, count do
     local entry = argv[first + i - 1]
     local identity = identities[i]
-    if identity and (current[i] == 1 or former[i] == 1 or seen[identity]) then
+    if identity and (current[i] == 1 or former[i] == 1 or seen[identity]) or answered(work, entry) then
       codes[i] = '='
     elseif stored >= allowed then
       codes[i] = 'r'
@@ -201,7 +238,10 @@ local function publish(keys, argv)
     else
       local _, priority, _, _, not_before, _, key_length = struct.unpack(HEAD, entry)
       if key_length == 0 or take_key(work, string.sub(entry, BODY, BODY + key_length - 1), entry) then
-        place(work, entry, priority, not_before, now)
+        local id = place(work, entry, priority, not_before, now)
+        if id then
+          numbers[id] = i
+        end
       end
       codes[i] = '+'
       stored, depth, bytes = stored + 1, depth + 1, bytes + #entry
@@ -222,7 +262,8 @@ local function publish(keys, argv)
       redis.call('HSET', meta, 't', string.format('%.3f', arrival + stored * interval))
     end
   end
-  return { table.concat(codes), retry, total, ring(work), work.due }
+  local taken = take_ready(work, tonumber(argv[8]), numbers)
+  return { table.concat(codes), retry, total, ring(work), work.due, taken }
 end
 
 -- instance, now, archive, consumer, life of a reply, sizes ('>I4' each), number of plain ones, plain lease..., then
@@ -231,7 +272,7 @@ local function ack(keys, argv)
   local work = begin(keys[1], argv[1])
   local base, now, archive, ttl = work.base, tonumber(argv[2]), argv[3] == '1', tonumber(argv[5])
   local sizes, plain = argv[6], tonumber(argv[7])
-  local finished, gone, late = {}, { {}, {}, {} }, {}
+  local finished, gone, late, other = {}, { {}, {}, {} }, {}, {}
   local bytes, index = 0, 0
   local function settle(lease)
     local priority, id = parse_lease(lease)
@@ -251,7 +292,9 @@ local function ack(keys, argv)
   for i = 8 + plain, #argv, 4 do
     if settle(argv[i]) then
       if argv[i + 3] ~= '' then
-        keep_reply(work, argv[i + 2], argv[i + 3], now, ttl)
+        if not keep_reply(work, argv[i + 2], argv[i + 3], now, ttl) then
+          other[#other + 1] = argv[i]
+        end
       end
       if argv[i + 1] ~= '' then
         release_key(work, argv[i + 1], now)
@@ -272,7 +315,7 @@ local function ack(keys, argv)
     local acked = redis.call('HINCRBY', base .. ':m', 'a', #finished)
     sample(base .. ':m', 'a', acked - #finished, now)
   end
-  return { #finished, ring(work), work.due, late }
+  return { #finished, ring(work), work.due, late, other }
 end
 
 -- An entry with another attempt and due time.

@@ -55,6 +55,7 @@ class Published:
         total: messages the queue has accepted since it was made, these included.
         ready: bits of the priorities that have new messages to deliver (1 << priority).
         due: earliest due time among the delayed ones of this batch; 0: none.
+        taken: lease id and packed entry of those that are in this broker's hand now.
     """
 
     codes: bytes
@@ -62,6 +63,7 @@ class Published:
     total: int
     ready: int
     due: int
+    taken: Sequence[tuple[bytes, bytes]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,19 +184,29 @@ class Functions:
         return self._archive and queue.policy.retention.total_seconds() > 0
 
     async def publish(
-        self, queue: Queue, entries: Sequence[bytes], *, now: int, durability: int
+        self,
+        queue: Queue,
+        entries: Sequence[bytes],
+        *,
+        now: int,
+        durability: int,
+        take: int = 0,
     ) -> Published:
-        """Stores packed layout.Entry objects in order. May be sent twice where the queue dedupes."""
+        """Stores packed layout.Entry objects in order. May be sent twice where the queue dedupes.
+
+        Up to `take` messages that became ready are read for this broker at once: of the call that failed too, perhaps.
+        """
         policy, known = queue.policy, queue.accepted
         rate, burst = policy.publish_rate or (0, 0)
         reply = await self._redis.send_durably(
             queue.shard,
             *("FCALL", "weft_publish", 1, queue.key, self._instance, now),
             *(policy.max_depth, policy.max_bytes, 1 if policy.dedupe_window else 0, rate, burst),
+            take,
             *entries,
             durability=durability,
         )
-        codes, retry_after, total, ready, due = reply
+        codes, retry_after, total, ready, due, taken = reply
         self._rang(queue, ready, due)
         stored = codes.count(ACCEPTED)
         # The count that these were added to is not less than the one we knew of: a Redis that came back older tells itself.
@@ -204,7 +216,17 @@ class Functions:
             listener(queue, total, lost)
         self._count(queue, "accepted", stored)
         self._count(queue, "duplicate", codes.count(DUPLICATE))
-        return Published(codes=codes, retry_after_ms=retry_after, total=total, ready=ready, due=due)
+        return Published(
+            codes=codes,
+            retry_after_ms=retry_after,
+            total=total,
+            ready=ready,
+            due=due,
+            taken=[
+                (lease_id, entries[entry - 1] if isinstance(entry, int) else entry)
+                for lease_id, entry in zip(taken[::2], taken[1::2], strict=True)
+            ],
+        )
 
     async def ack(
         self, queue: Queue, acks: Sequence[Ack], *, now: int, consumer: str = ""
@@ -224,9 +246,10 @@ class Functions:
             *(ack.lease_id for ack in plain),
             *(part for ack in others for part in (ack.lease_id, ack.key, ack.identity, ack.reply)),
         )
+        late, older = set(reply[3]), set(reply[4])
         for ack in others:
-            if ack.reply:
-                self._bells.reply(ack.identity)
+            if ack.reply and ack.lease_id not in late:
+                self._bells.reply(ack.identity, None if ack.lease_id in older else ack.reply)
         self._count(queue, "acked", reply[0])
         return self._settled(queue, reply)
 
@@ -254,7 +277,7 @@ class Functions:
         )
         for one in deaths:
             if one.reply:
-                self._bells.reply(one.identity)
+                self._bells.reply(one.identity, None)
         self._count(queue, "dead", reply[0])
         return self._settled(queue, reply)
 
@@ -375,9 +398,9 @@ class Functions:
         return self._settled(queue, reply)
 
     def _settled(self, queue: Queue, reply: Sequence[Any]) -> Settled:
-        done, ready, due, *late = reply
+        done, ready, due, *more = reply
         self._rang(queue, ready, due)
-        return Settled(done=done, ready=ready, due=due, late=late[0] if late else [])
+        return Settled(done=done, ready=ready, due=due, late=more[0] if more else [])
 
     async def _settle(self, queue: Queue, *command: bytes | str | float) -> Any:
         wanted = queue.policy.durability or self._redis.default_durability

@@ -36,7 +36,8 @@ PRIORITIES = (1, 2, 3)
 _HEAD = struct.Struct(">BBHQQQHHB")
 HEAD_BYTES = _HEAD.size
 _VERSION = 1
-PAYLOAD_ELSEWHERE = 1
+# Flags. A message that is asked for its reply is not stored again where the reply is known.
+PAYLOAD_ELSEWHERE, ASKED = 1, 2
 
 
 def shard_of(name: str) -> int:

@@ -171,16 +171,6 @@ class _Parts:
         queues = self.queues = Queues(redis, functions, bells)
         senders = self.senders = Senders(redis, functions, bells, clock)
         payloads = Payloads(database)
-        self.rounds = Rounds(functions, clock)
-        publishing = Publishing(
-            rounds=self.rounds,
-            queues=queues,
-            clock=clock,
-            payloads=payloads,
-            senders=senders,
-            unknown_recipients=broker.unknown_recipients,
-            max_message=broker.max_message,
-        )
         delivery = self.delivery = Delivery(
             redis=redis,
             functions=functions,
@@ -190,6 +180,16 @@ class _Parts:
             payloads=payloads,
             instance=broker.instance,
             beat=broker.beat,
+        )
+        self.rounds = Rounds(functions, clock, post=delivery.post)
+        publishing = Publishing(
+            rounds=self.rounds,
+            queues=queues,
+            clock=clock,
+            payloads=payloads,
+            senders=senders,
+            unknown_recipients=broker.unknown_recipients,
+            max_message=broker.max_message,
         )
         topics = Topics(
             redis=redis,

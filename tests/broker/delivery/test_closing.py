@@ -94,6 +94,7 @@ async def place(redis_url: str) -> AsyncIterator[Place]:
         payloads=Payloads(None),
         instance="one",
         fresh=lambda: True,
+        doubt=lambda: None,
     )
     bells.on_ready(lambda _, bits: post.wake(bits))
     yield Place(post, gate, functions, redis)

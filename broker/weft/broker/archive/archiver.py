@@ -28,12 +28,9 @@ from weft.v1.message_pb2 import Message
 log = logging.getLogger("weft.broker")
 
 _LOCK = 0x57656674  # "Weft": of all advisory locks in a database this one is ours
-_IDLE, _BUSY, _AGAIN = (
-    1.0,
-    0.1,
-    2.0,
-)  # seconds between looks: nothing found, something found, failed
+_PAUSE, _AGAIN = 0.5, 2.0  # seconds until the next look, after success and failure
 _NOTES = 50  # read at a time
+_MOST_BYTES = 4 * 1024 * 1024  # of messages, until they are copied
 _MOST_NOTES = 200_000  # kept in a shard while PostgreSQL is away
 _CLEANED = timedelta(hours=1)
 _DROPPED = 5_000  # rows a statement forgets
@@ -125,28 +122,37 @@ class Archiver:
                 *(self._redis.send(n, "XLEN", layout.done_key(n)) for n in range(SHARDS))
             )
             waiting = [shard for shard, length in enumerate(lengths) if length]
-            for shard in waiting:
-                while await self._shard(shard):
-                    pass
-            await asyncio.sleep(_BUSY if waiting else _IDLE)
+            while waiting:
+                waiting = await self._some(waiting)
+            await asyncio.sleep(_PAUSE)
 
-    async def _shard(self, shard: int) -> bool:
-        """Archives some of a shard; whether there is more."""
-        found = await notes.read(self._redis, shard, _NOTES)
-        if not found:
-            return False
-        rows, elsewhere = [], []
-        for note in found:
-            for entry_id, stored in await notes.entries(self._redis, note):
-                entry = Entry.unpack(stored)
-                if entry.flags & PAYLOAD_ELSEWHERE:
-                    elsewhere.append(entry)
-                rows.append(_row(note, entry_id, entry, await self._whole(entry)))
+    async def _some(self, waiting: Sequence[int]) -> list[int]:
+        """Archives some of what waits in these shards, in one transaction; those that have more."""
+        rows: list[Sequence[object]] = []
+        elsewhere: list[Entry] = []
+        done: list[tuple[int, list[Note]]] = []
+        more: list[int] = []
+        size = 0
+        for index, shard in enumerate(waiting):
+            found = await notes.read(self._redis, shard, _NOTES)
+            for note in found:
+                for entry_id, stored in await notes.entries(self._redis, note):
+                    entry = Entry.unpack(stored)
+                    if entry.flags & PAYLOAD_ELSEWHERE:
+                        elsewhere.append(entry)
+                    rows.append(_row(note, entry_id, entry, await self._whole(entry)))
+                    size += len(stored)
+            done.append((shard, found))
+            if len(found) == _NOTES:
+                more.append(shard)
+            if size > _MOST_BYTES:
+                more += waiting[index + 1 :]
+                break
         if rows:
             await self._keep(rows)
-        await self._delete(shard, found)
+        await asyncio.gather(*(self._delete(shard, found) for shard, found in done if found))
         await self._payloads.drop(elsewhere)
-        return len(found) == _NOTES
+        return more
 
     async def _whole(self, entry: Entry) -> bytes:
         if entry.flags & PAYLOAD_ELSEWHERE:

@@ -135,9 +135,13 @@ class Delivery:
             session.abandon()
             await asyncio.gather(writing, return_exceptions=True)
 
+    def post(self, queue: str) -> Post | None:
+        """Where a queue is delivered, if this broker has had a consumer of it."""
+        return self._posts.get(queue)
+
     def consumers(self, queue: str) -> list[pb.ConsumerStatus]:
         """Who consumes a queue at this broker."""
-        post = self._posts.get(queue)
+        post = self.post(queue)
         if post is None:
             return []
         return [
@@ -213,6 +217,7 @@ class Delivery:
                 payloads=self._payloads,
                 instance=self._instance,
                 fresh=self.instances.fresh,
+                doubt=self._doubtful.set,
             )
         return post
 

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from weft import rpc
 from weft.broker.clock import Clock
@@ -59,6 +59,7 @@ class Post:
         payloads: have the large messages.
         instance: id of this broker.
         fresh: whether the other brokers still count with this one; what is read must not be delivered otherwise.
+        doubt: told when something may have been read that did not arrive.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Post:
         payloads: Loads,
         instance: str,
         fresh: Callable[[], bool],
+        doubt: Callable[[], None],
     ) -> None:
         self.queue = queue
         self.receivers: list[Receiver] = []
@@ -81,6 +83,7 @@ class Post:
         self._payloads = payloads
         self._instance = instance
         self._fresh = fresh
+        self._doubt = doubt
         self._recovery = Recovery(
             queue,
             self.settlements,
@@ -96,7 +99,8 @@ class Post:
         self._again: asyncio.TimerHandle | None = None
         self._pause = _FIRST_PAUSE
         self._closed = False
-        self._lock = asyncio.Lock()
+        self._taking = False
+        self._lock = asyncio.Lock()  # whoever has it is the only one to read
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.Context()
 
@@ -116,18 +120,15 @@ class Post:
     def wake(self, ready: int = 0) -> None:
         """Reads, if there may be messages (`ready`: bits of the priorities that have new ones) and room for them."""
         self._ready |= ready
-        if self._reading is None and self._again is None and self._may_read():
+        if self._reading is None and not self._taking and self._again is None and self._may_read():
             self._reading = self._loop.create_task(self._read(), context=self._context)
 
     def _may_read(self) -> bool:
+        return bool(self._ready and self._may_deliver())
+
+    def _may_deliver(self) -> bool:
         # `fresh` changes without a word while it is wrong; `recover` is called when it is right again.
-        return bool(
-            self._ready
-            and self.receivers
-            and not self.queue.paused
-            and not self._closed
-            and self._fresh()
-        )
+        return bool(self.receivers and not self.queue.paused and not self._closed and self._fresh())
 
     async def _read(self) -> None:
         try:
@@ -191,22 +192,70 @@ class Post:
             if len(rows) >= count:
                 self._ready |= 1 << priority
             if rows:
-                await self._take(priority, rows)
+                prefix = b"%d:" % priority
+                await self._load_all(self._sort([(prefix + row[0], row[1][1]) for row in rows]))
         if failed is not None:
             raise failed
 
-    async def _take(self, priority: int, rows: Sequence[Any]) -> None:
+    # -- taking what is published
+
+    async def reserve(self) -> int:
+        """How many messages a publish may take for the consumers at once, because none of the queue waits; mostly 0.
+
+        Where it is not 0, nothing is read until `took` or `missed` is called.
+        """
+        if (
+            self._ready
+            or self._taking
+            or self._reading is not None
+            or self._again is not None
+            or self._lock.locked()
+            or not self._may_deliver()
+        ):
+            return 0
+        room = min(self._room(), self._most_read())
+        if room > 0:
+            self._taking = True
+            await self._lock.acquire()
+        return max(0, room)
+
+    def took(self, taken: Sequence[tuple[bytes, bytes]]) -> None:
+        """These are taken: lease ids and packed entries."""
+        elsewhere = self._sort(taken) if taken else []
+        self._taking = False
+        if elsewhere:
+            self._reading = self._loop.create_task(self._finish(elsewhere), context=self._context)
+        else:
+            self._lock.release()
+            self.wake()
+
+    def missed(self) -> None:
+        """The publish failed: nobody knows what it has taken."""
+        self._taking = False
+        self._lock.release()
+        self._doubt()
+
+    async def _finish(self, elsewhere: Sequence[tuple[Lease, Entry]]) -> None:
+        try:
+            await self._load_all(elsewhere)
+        finally:
+            self._lock.release()
+            self._reading = None
+            self.wake()
+
+    # -- delivering
+
+    def _sort(self, taken: Sequence[tuple[bytes, bytes]]) -> list[tuple[Lease, Entry]]:
+        """Delivers what can be; those whose content is elsewhere."""
         now, fresh = self._clock.now_ms(), self._fresh()
         ready: list[Message] = []
         elsewhere: list[tuple[Lease, Entry]] = []
-        prefix = b"%d:" % priority
         size = 0
-        for entry_id, fields in rows:
-            stored = fields[1]
+        for lease_id, stored in taken:
             size += len(stored)
             entry = Entry.unpack(stored)
             lease = Lease(
-                prefix + entry_id, None, 0.0, entry.attempt, entry.key, entry.identity, len(stored)
+                lease_id, None, 0.0, entry.attempt, entry.key, entry.identity, len(stored)
             )
             if not fresh:
                 # Others may have taken it over by now; if not, it goes back.
@@ -219,10 +268,13 @@ class Post:
                 elsewhere.append((lease, entry))
             else:
                 ready.append((lease, entry.message, entry.published))
-        self._entry_bytes = (self._entry_bytes + size / len(rows)) / 2
+        self._entry_bytes = (self._entry_bytes + size / len(taken)) / 2
         if not fresh:
             log.warning("messages were read too late", extra={"queue": self.queue.name})
         self._deal(ready)
+        return elsewhere
+
+    async def _load_all(self, elsewhere: Sequence[tuple[Lease, Entry]]) -> None:
         if elsewhere:
             await asyncio.gather(*(self._load(lease, entry) for lease, entry in elsewhere))
 
@@ -307,7 +359,8 @@ class Post:
         self.receivers = []  # what a read brings yet goes back
         if self._reading is not None:
             await asyncio.wait((self._reading,))
-        await self.settlements.settle()
+        async with self._lock:  # what a publish takes yet goes back too
+            await self.settlements.settle()
         in_hand = len(self.settlements.leases)
         self.settlements.leases.close()
         return in_hand

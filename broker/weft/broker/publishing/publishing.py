@@ -12,7 +12,7 @@ import grpc
 from weft import rpc
 from weft.broker.clock import Clock
 from weft.broker.errors import RateLimited, RecipientUnknown, StoreUnavailable
-from weft.broker.layout import Entry
+from weft.broker.layout import ASKED, Entry
 from weft.broker.publishing.answers import Answers
 from weft.broker.publishing.payloads import Payloads
 from weft.broker.publishing.rounds import Rounds, Sink
@@ -95,13 +95,19 @@ class Publishing:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
 
-    async def publish(self, raw: bytes) -> tuple[str, bool]:
+    async def publish(self, raw: bytes, *, asked: bool = False) -> tuple[str, bool]:
         """Publishes a serialized weft.v1.Message: its id, and whether it was accepted before.
+
+        Args:
+            raw: the message.
+            asked: its reply is waited for; if there is one, the message was accepted before.
 
         Raises:
             rpc.Error: as `Publish` in broker.proto.
         """
         routed = route(raw, self._clock.now_ms(), self._max_message)
+        if asked:
+            routed.flags |= ASKED
         duplicate = await self._put_slowly(routed)
         return routed.id, duplicate
 

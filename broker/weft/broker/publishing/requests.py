@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -40,7 +41,7 @@ class Requests:
         self._publishing = publishing
         self._run = run
         self._clock = clock
-        self._waiting: dict[bytes, set[asyncio.Event]] = {}
+        self._waiting: dict[bytes, set[_Waiting]] = {}
         bells.on_reply(self._ring)
         bells.on_reset(self._ring_all)
 
@@ -64,32 +65,27 @@ class Requests:
             )
         if not message.HasField("expire_time"):
             raw += self._expiry(deadline)
-        if not message.id:
-            message_id, _duplicate = await self._publishing.publish(raw)
-            with _Waiting(self._waiting, _identity(message.sender, message_id)) as rung:
-                return message_id, await self._reply(message, message_id, rung)
+        message_id = message.id
+        if not message_id:
+            message_id = uuid.uuid4().hex
+            raw += message_pb2.Message(id=message_id).SerializeToString()
         # Listening begins first: the reply of a quick handler is not missed.
-        with _Waiting(self._waiting, _identity(message.sender, message.id)) as rung:
-            # It may be a repeated request, and longer ago than publishes are recognised.
-            found = await self._find(message, message.id)
-            if found is None:
-                await self._publishing.publish(raw)
-                found = await self._reply(message, message.id, rung)
-            return message.id, found
+        with _Waiting(self._waiting, _identity(message.sender, message_id)) as waiting:
+            await self._publishing.publish(raw, asked=True)
+            return message_id, await self._reply(message, waiting)
 
-    async def _reply(
-        self, message: message_pb2.Message, message_id: str, rung: asyncio.Event
-    ) -> bytes:
-        while True:
-            rung.clear()
-            if (found := await self._find(message, message_id)) is not None:
+    async def _reply(self, message: message_pb2.Message, waiting: _Waiting) -> bytes:
+        while waiting.reply is None:
+            # At first too: a request that is repeated may have been answered long ago.
+            if (found := await self._find(message, waiting)) is not None:
                 return found
-            await rung.wait()
+            await waiting.rung.wait()
+            waiting.rung.clear()
+        return waiting.reply
 
-    async def _find(self, message: message_pb2.Message, message_id: str) -> bytes | None:
+    async def _find(self, message: message_pb2.Message, waiting: _Waiting) -> bytes | None:
         shard = shard_of(message.recipient)
-        identity = _identity(message.sender, message_id)
-        found: bytes | None = await self._run(shard, "HGET", replies_key(shard), identity)
+        found: bytes | None = await self._run(shard, "HGET", replies_key(shard), waiting.identity)
         return found
 
     def _expiry(self, deadline: rpc.Deadline) -> bytes:
@@ -98,13 +94,14 @@ class Requests:
         expiry.FromMilliseconds(self._clock.now_ms() + max(1, int(deadline.seconds() * 1000)))
         return message_pb2.Message(expire_time=expiry).SerializeToString()
 
-    def _ring(self, identity: bytes) -> None:
-        for event in self._waiting.get(identity, ()):
-            event.set()
+    def _ring(self, identity: bytes, reply: bytes | None) -> None:
+        for waiting in self._waiting.get(identity, ()):
+            waiting.reply = reply or waiting.reply
+            waiting.rung.set()
 
     def _ring_all(self) -> None:
         for identity in self._waiting:
-            self._ring(identity)
+            self._ring(identity, None)
 
 
 def _identity(sender: str, message_id: str) -> bytes:
@@ -114,17 +111,18 @@ def _identity(sender: str, message_id: str) -> bytes:
 class _Waiting:
     """Somebody who waits for a reply, for the length of a block."""
 
-    def __init__(self, table: dict[bytes, set[asyncio.Event]], identity: bytes) -> None:
+    def __init__(self, table: dict[bytes, set[_Waiting]], identity: bytes) -> None:
+        self.identity = identity
+        self.rung = asyncio.Event()
+        self.reply: bytes | None = None
         self._table = table
-        self._identity = identity
-        self._rung = asyncio.Event()
 
-    def __enter__(self) -> asyncio.Event:
-        self._table.setdefault(self._identity, set()).add(self._rung)
-        return self._rung
+    def __enter__(self) -> Self:
+        self._table.setdefault(self.identity, set()).add(self)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        waiting = self._table[self._identity]
-        waiting.discard(self._rung)
+        waiting = self._table[self.identity]
+        waiting.discard(self)
         if not waiting:
-            del self._table[self._identity]
+            del self._table[self.identity]

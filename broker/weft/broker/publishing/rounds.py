@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import logging
 from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Protocol
@@ -17,7 +18,7 @@ from typing import Protocol
 from weft import rpc
 from weft.broker.clock import Clock
 from weft.broker.errors import QueueFull, RateLimited, StoreUnavailable
-from weft.broker.functions import ACCEPTED, DUPLICATE, FULL, Functions
+from weft.broker.functions import ACCEPTED, DUPLICATE, FULL, Functions, Published
 from weft.broker.queues import Queue
 from weft.broker.redis import StoreRefuses
 
@@ -49,20 +50,40 @@ class Sink(Protocol):
         """That was all of a batch."""
 
 
+class Takes(Protocol):
+    """What is used of weft.broker.delivery.Post."""
+
+    async def reserve(self) -> int:
+        """How many messages a publish may take for consumers at once."""
+
+    def took(self, taken: Sequence[tuple[bytes, bytes]]) -> None:
+        """Which it took."""
+
+    def missed(self) -> None:
+        """Nobody knows."""
+
+
 class Rounds:
     """All batches. `settle` ends when none is left.
 
     Args:
         functions: stores them.
         clock: the broker's.
+        post: where a queue is delivered by this broker, None: nowhere. Its consumers are given at once what is stored.
         patience: for how long a batch is repeated, from when its first message came.
     """
 
     def __init__(
-        self, functions: Functions, clock: Clock, *, patience: timedelta = _PATIENCE
+        self,
+        functions: Functions,
+        clock: Clock,
+        *,
+        post: Callable[[str], Takes | None] = lambda _: None,
+        patience: timedelta = _PATIENCE,
     ) -> None:
         self.functions = functions
         self.clock = clock
+        self.post = post
         self.patience = patience.total_seconds()
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._loop = asyncio.get_running_loop()
@@ -192,7 +213,7 @@ class _Lane:
             self.flush()
 
     async def _store(self, batch: _Batch) -> None:
-        functions, clock, owners = self._rounds.functions, self._rounds.clock, batch.owners
+        owners = batch.owners
         window = self.queue.policy.dedupe_window.total_seconds()
         patience = batch.born + self._rounds.patience
         # Ids are remembered for so long: after that it would be stored twice.
@@ -200,9 +221,7 @@ class _Lane:
         pause, unsure = _FIRST_PAUSE, False
         while True:
             try:
-                published = await functions.publish(
-                    self.queue, batch.entries, now=clock.now_ms(), durability=self.durability
-                )
+                published = await self._publish(batch)
                 break
             except StoreUnavailable as failed:
                 if not isinstance(failed, StoreRefuses):
@@ -225,3 +244,20 @@ class _Lane:
                 sink.refused(
                     number, (QueueFull if code == FULL else RateLimited)(retry_after=retry_after)
                 )
+
+    async def _publish(self, batch: _Batch) -> Published:
+        functions, now = self._rounds.functions, self._rounds.clock.now_ms()
+        post = self._rounds.post(self.queue.name)
+        if post is None or not (room := await post.reserve()):
+            return await functions.publish(
+                self.queue, batch.entries, now=now, durability=self.durability
+            )
+        try:
+            published = await functions.publish(
+                self.queue, batch.entries, now=now, durability=self.durability, take=room
+            )
+        except BaseException:
+            post.missed()
+            raise
+        post.took(published.taken)
+        return published
