@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import uuid
 from collections.abc import Callable
@@ -25,6 +26,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Run = Callable[..., Any]
 
 _DEFAULT_WAIT = 30.0  # seconds, for callers that name no deadline
+_LOOK = (
+    5.0  # seconds after which a request looks for its reply though no bell rang: one may be lost
+)
 
 
 class Requests:
@@ -71,16 +75,19 @@ class Requests:
             raw += message_pb2.Message(id=message_id).SerializeToString()
         # Listening begins first: the reply of a quick handler is not missed.
         with _Waiting(self._waiting, _identity(message.sender, message_id)) as waiting:
-            await self._publishing.publish(raw, asked=True)
+            _, duplicate = await self._publishing.publish(raw, asked=True)
+            if duplicate:  # it may have been answered long ago
+                waiting.rung.set()
             return message_id, await self._reply(message, waiting)
 
     async def _reply(self, message: message_pb2.Message, waiting: _Waiting) -> bytes:
         while waiting.reply is None:
-            # At first too: a request that is repeated may have been answered long ago.
-            if (found := await self._find(message, waiting)) is not None:
-                return found
-            await waiting.rung.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await waiting.rung.wait()
             waiting.rung.clear()
+            if waiting.reply is None and (found := await self._find(message, waiting)) is not None:
+                return found
         return waiting.reply
 
     async def _find(self, message: message_pb2.Message, waiting: _Waiting) -> bytes | None:
