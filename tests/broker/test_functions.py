@@ -118,6 +118,30 @@ async def test_published_messages_are_read_in_order_and_counted(store: Store) ->
     assert await store.redis.send(store.queue.shard, "XLEN", f"{store.queue.key}:2") == 0
 
 
+def taken(found: functions.Published) -> list[Held]:
+    return [(lease, Entry.unpack(stored)) for lease, stored in found.taken]
+
+
+async def test_a_publish_takes_what_became_ready(store: Store) -> None:
+    entries = [entry(0, priority=3), entry(1), entry(2), entry(3, not_before=NOW + 1)]
+    entries += [entry(4, key=b"k"), entry(5, key=b"k")]
+    packed = [one.pack() for one in entries]
+    found = await store.one.publish(store.queue, packed, now=NOW, durability=0, take=3)
+    assert texts(taken(found)) == [b"message 1", b"message 2", b"message 4"]
+    assert found.ready == 1 << 2 | 1 << 3  # so many were asked for: there may be more
+    assert await store.read() == []
+    assert texts(await store.read(priority=3)) == [b"message 0"]
+    assert await store.ack(*taken(found)) == 3
+    assert texts(await store.read()) == [b"message 5"]
+
+
+async def test_a_publish_takes_older_ones_first(store: Store) -> None:
+    await store.publish(entry(1))
+    found = await store.one.publish(store.queue, [entry(2).pack()], now=NOW, durability=0, take=5)
+    assert texts(taken(found)) == [b"message 1", b"message 2"]
+    assert found.ready == 0
+
+
 async def test_an_entry_says_all_that_was_packed() -> None:
     full = entry(1, key=b"k", priority=3, attempt=7, not_before=NOW + 1, expires=NOW + 2, flags=1)
     assert Entry.unpack(full.pack()) == full
