@@ -135,6 +135,13 @@ async def test_a_publish_takes_what_became_ready(store: Store) -> None:
     assert texts(await store.read()) == [b"message 5"]
 
 
+async def test_a_publish_takes_of_all_priorities(store: Store) -> None:
+    packed = [entry(number, priority=number).pack() for number in (3, 2, 1)]
+    found = await store.one.publish(store.queue, packed, now=NOW, durability=0, take=9)
+    assert texts(taken(found)) == [b"message 1", b"message 2", b"message 3"]
+    assert [lease[:1] for lease, _ in found.taken] == [b"1", b"2", b"3"]
+
+
 async def test_a_publish_takes_older_ones_first(store: Store) -> None:
     await store.publish(entry(1))
     found = await store.one.publish(store.queue, [entry(2).pack()], now=NOW, durability=0, take=5)

@@ -67,8 +67,9 @@ class Machine(RuleBasedStateMachine):
     @rule(
         batch=st.lists(st.tuples(KEYS, PRIORITIES, st.sampled_from([0, 0, 50])), max_size=4),
         repeat=st.booleans(),
+        take=st.sampled_from([0, 0, 1, 3]),
     )
-    def publish(self, batch: list[tuple[bytes, int, int]], *, repeat: bool) -> None:
+    def publish(self, batch: list[tuple[bytes, int, int]], *, repeat: bool, take: int) -> None:
         entries = []
         for key, priority, delay in batch:
             identity = b"s\0%d" % len(self.published)
@@ -82,16 +83,22 @@ class Machine(RuleBasedStateMachine):
                     not_before=self.now + delay if delay else 0,
                 ).pack()
             )
-        codes = self._publish(entries)
+        codes = self._publish(entries, take)
         assert codes == b"+" * len(entries)
         if repeat:
             assert self._publish(entries) == b"=" * len(entries)
 
-    def _publish(self, entries: list[bytes]) -> bytes:
+    def _publish(self, entries: list[bytes], take: int = 0) -> bytes:
         if not entries:
             return b""
-        work = self.brokers["one"].publish(self.queue, entries, now=self.now, durability=0)
-        return bytes(self.run(work).codes)
+        publishing = self.brokers["one"].publish(
+            self.queue, entries, now=self.now, durability=0, take=take
+        )
+        found = self.run(publishing)
+        assert len(found.taken) <= take
+        for lease, stored in found.taken:
+            self._hold("one", lease, stored)
+        return bytes(found.codes)
 
     @rule(broker=st.sampled_from(["one", "two"]), priority=PRIORITIES, count=st.integers(1, 3))
     def read(self, broker: str, priority: int, count: int) -> None:
@@ -105,12 +112,15 @@ class Machine(RuleBasedStateMachine):
 
         found = self.run(reading())
         for row in found[0][1] if found else []:
-            entry = Entry.unpack(row[1][1])
-            assert entry.identity not in self.done | self.dead
-            if entry.attempt == 1:
-                assert entry.identity not in self.begun
-                self.begun.append(entry.identity)
-            self.held[lease_id(priority, row[0])] = (broker, entry)
+            self._hold(broker, lease_id(priority, row[0]), row[1][1])
+
+    def _hold(self, broker: str, lease: bytes, stored: bytes) -> None:
+        entry = Entry.unpack(stored)
+        assert entry.identity not in self.done | self.dead
+        if entry.attempt == 1:
+            assert entry.identity not in self.begun
+            self.begun.append(entry.identity)
+        self.held[lease] = (broker, entry)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), broker=st.sampled_from(["one", "two"]))

@@ -175,7 +175,7 @@ local function sample(meta, name, total, now)
 end
 
 -- Reads up to `limit` of what has just become ready, as a read right behind this call would: lease and entry of each, or
--- instead of the entry its number in `numbers`.
+-- instead of the entry its number in `numbers` (by lease).
 local function take_ready(work, limit, numbers)
   local taken = {}
   for priority = 1, 3 do
@@ -185,8 +185,9 @@ local function take_ready(work, limit, numbers)
       if found and not found.err then -- whoever reads next finds what is wrong
         local rows = found[1][2]
         for _, row in ipairs(rows) do
-          taken[#taken + 1] = priority .. ':' .. row[1]
-          taken[#taken + 1] = numbers[row[1]] or row[2][2]
+          local lease = priority .. ':' .. row[1]
+          taken[#taken + 1] = lease
+          taken[#taken + 1] = numbers[lease] or row[2][2]
         end
         if #rows < limit then
           work.ready[priority] = nil
@@ -240,7 +241,7 @@ local function publish(keys, argv)
       if key_length == 0 or take_key(work, string.sub(entry, BODY, BODY + key_length - 1), entry) then
         local id = place(work, entry, priority, not_before, now)
         if id then
-          numbers[id] = i
+          numbers[priority .. ':' .. id] = i -- two streams may have the same id
         end
       end
       codes[i] = '+'
