@@ -54,6 +54,7 @@ class Taker:
 
     room: int = 10
     consumer: str = "taker"
+    session: str = ""
     taken: list[Message] = field(default_factory=list)
 
     def deliver(self, messages: Any) -> None:

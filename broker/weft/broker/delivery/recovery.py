@@ -79,11 +79,23 @@ class Recovery:
                     lost.append(lease_id)
                     self._leases.end(lease_id)
                 elif lease is not None:
-                    lease.holder = holder
+                    lease.give(holder)
                     self._leases.extend(lease)
                 else:
-                    self._leases.grant([_lease(lease_id, entry, size, holder)])
+                    lease = _lease(lease_id, entry, size)
+                    lease.give(holder)
+                    self._leases.grant([lease])
+        self._put_back_unseen(holder)
         return lost
+
+    def _put_back_unseen(self, holder: Holder) -> None:
+        """What was sent to a former stream of this session, and its consumer does not know of, never arrived."""
+        if not holder.session:
+            return
+        for lease in self._leases.all():
+            if lease.session == holder.session and lease.holder is not holder:
+                self._leases.end(lease.lease_id)
+                self._settlements.unused(lease)
 
     async def recover(self) -> None:
         """Puts back what was read and never arrived, forgets what Redis forgot. No read may be under way.
@@ -107,7 +119,7 @@ class Recovery:
         for lease_id, entry, size in await self._claim(stray):
             if entry is not None:
                 attempt = entry.attempt + (lease_id in seen)
-                self._settlements.retry(_lease(lease_id, entry, size, None), attempt=attempt)
+                self._settlements.retry(_lease(lease_id, entry, size), attempt=attempt)
         self._nearly -= seen
 
     def _forget(self, lease_ids: Sequence[bytes]) -> None:
@@ -155,8 +167,8 @@ class Recovery:
             begin = "(" + rows[-1][0].decode()
 
 
-def _lease(lease_id: bytes, entry: Entry, size: int, holder: Holder | None) -> Lease:
-    return Lease(lease_id, holder, 0.0, entry.attempt, entry.key, entry.identity, size, sent=True)
+def _lease(lease_id: bytes, entry: Entry, size: int) -> Lease:
+    return Lease(lease_id, None, 0.0, entry.attempt, entry.key, entry.identity, size, sent=True)
 
 
 def _valid(lease_id: bytes) -> bool:
