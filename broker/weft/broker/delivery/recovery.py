@@ -64,11 +64,16 @@ class Recovery:
         """
         lost: list[bytes] = []
         asked: list[bytes] = []
+        self._leases.catch_up()
         for lease_id in dict.fromkeys(lease_ids):
             if lease_id in self._settlements.under_way or not _valid(lease_id):
                 lost.append(lease_id)
-            else:
-                asked.append(lease_id)
+                continue
+            asked.append(lease_id)
+            if (lease := self._leases.get(lease_id)) is not None:
+                self._leases.extend(
+                    lease
+                )  # or it might run out while Redis is asked, and be resumed and put back
         for begin in range(0, len(asked), _CLAIMED):
             some = asked[begin : begin + _CLAIMED]
             for lease_id, entry, size in await self._claim(some):
