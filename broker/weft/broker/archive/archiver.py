@@ -209,12 +209,13 @@ class Archiver:
 
 def _row(note: Note, entry_id: str, entry: Entry, raw: bytes) -> Sequence[object]:
     message = Message.FromString(raw)
+    sender, _, message_id = entry.identity.decode().partition("\0")
     return (
         note.queue,
         entry_id,
-        message.id,
-        message.sender,
-        message.key,
+        message_id,
+        sender,
+        entry.key.decode(),
         message.topic,
         _text(message.method),
         _text(message.correlation_id),
