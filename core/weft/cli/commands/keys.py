@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group(
     epilog=examples(
-        'weft keys create "web shop" --scope support.write --days 90',
+        'weft keys create "web shop" --scope support.write --tenant acme --days 90',
         "weft keys revoke k7qm2xvtd4ra",
     )
 )
@@ -38,15 +38,23 @@ def keys() -> None:
 @click.option(
     "--days", type=click.IntRange(1, 36_500), help="Days until it expires; by default never."
 )
+@click.option("--tenant", default="", metavar="NAME", help="Organisation that it belongs to.")
 @configured("data", "database_url")
 @json_option
 def create(
-    *, settings: Settings, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool
+    *,
+    settings: Settings,
+    name: str,
+    scopes: tuple[str, ...],
+    days: int | None,
+    tenant: str,
+    as_json: bool,
 ) -> None:
     """Create a key. Its secret is shown now and never again."""
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
     made = _with_store(
-        settings, lambda store: store.create(name, scopes=scopes, expires_at=expires)
+        settings,
+        lambda store: store.create(name, scopes=scopes, expires_at=expires, tenant=tenant),
     )
     if as_json:
         output.print_json({"key": made.text, **_fields(made.key)})
@@ -65,11 +73,12 @@ def list_keys(*, settings: Settings, as_json: bool) -> None:
         output.print_json([_fields(key) for key in found])
         return
     output.print_table(
-        ["ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES"],
+        ["ID", "NAME", "TENANT", "SCOPES", "STATE", "CREATED", "EXPIRES"],
         [
             [
                 key.id,
                 key.name,
+                key.tenant,
                 " ".join(key.scopes),
                 output.state(_state(key)),
                 output.moment(key.created_at),
@@ -119,6 +128,7 @@ def _fields(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
+        "tenant": key.tenant,
         "scopes": list(key.scopes),
         "state": _state(key),
         "created_at": _iso(key.created_at),
