@@ -167,7 +167,7 @@ class Host:
         full = f"{agent}.{own}"
         if any(one.name == full for one in self._topics):
             raise ValueError(f"there is a subscription {full} already; give this one a name")
-        handle = given if isinstance(given, str) else typed(given, full)
+        handle = given if isinstance(given, str) else typed(given, full, self._verifier)
         self._topics.append(Topic(pattern=topic, name=full, agent=agent, handle=handle))
 
     def _serving(self, path: str) -> str:

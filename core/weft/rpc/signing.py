@@ -164,8 +164,13 @@ class Verifier:
         self._known: dict[bytes, Granted] = {}
         self._voucher = secrets.token_bytes(_VOUCHER_BYTES)
 
-    def admit(self, call: Call) -> Granted:
+    def admit(self, call: Call, *, accepted_ms: int | None = None) -> Granted:
         """What the caller may do; nothing that needs a scope where a call names nobody.
+
+        Args:
+            call: the call.
+            accepted_ms: when the broker accepted the message that it is, in milliseconds since 1970; without it the
+                call may bring what `accepted` made of it.
 
         Raises:
             IdentityNotTrusted: the identity is not signed by a key that is trusted, or was changed.
@@ -178,7 +183,7 @@ class Verifier:
         if granted is None:
             granted = self._verify(raw)
         if granted.expires + _LEEWAY < self._now():
-            self._late(call, granted)
+            self._late(call, granted, accepted_ms)
         return granted
 
     def accepted(self, publish_time_ms: int) -> tuple[str, bytes]:
@@ -188,16 +193,21 @@ class Verifier:
         """
         return ACCEPTED_KEY, self._voucher + struct.pack(">q", publish_time_ms)
 
-    def _late(self, call: Call, granted: Granted) -> None:
-        said = call.first(ACCEPTED_KEY)
-        if (
-            not isinstance(said, bytes)
-            or len(said) != _VOUCHER_BYTES + 8
-            or not secrets.compare_digest(said[:_VOUCHER_BYTES], self._voucher)
-            or granted.expires + _LEEWAY < struct.unpack(">q", said[_VOUCHER_BYTES:])[0] / 1000
-        ):
+    def _late(self, call: Call, granted: Granted, accepted_ms: int | None) -> None:
+        """Lets a message pass that was sent in time, and ends its identity here; raises otherwise."""
+        if accepted_ms is None:
+            accepted_ms = self._vouched(call.first(ACCEPTED_KEY))
+        if accepted_ms is None or granted.expires + _LEEWAY < accepted_ms / 1000:
             raise IdentityExpired
         call.keep_identity()
+
+    def _vouched(self, said: str | bytes | None) -> int | None:
+        if not isinstance(said, bytes) or len(said) != _VOUCHER_BYTES + 8:
+            return None
+        if not secrets.compare_digest(said[:_VOUCHER_BYTES], self._voucher):
+            return None
+        accepted_ms: int = struct.unpack(">q", said[_VOUCHER_BYTES:])[0]
+        return accepted_ms
 
     def _verify(self, raw: str | bytes) -> Granted:
         if not isinstance(raw, bytes):

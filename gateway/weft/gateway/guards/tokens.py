@@ -22,6 +22,7 @@ from weft.v1.identity_pb2 import Identity
 MOST_BYTES = 8 * 1024
 _KEY_ID = 256  # characters
 _NOW = time.time
+_END_OF_TIME = 1 << 53  # an integer of JSON may be larger than any float
 
 
 class TokenMissing(rpc.Unauthenticated):
@@ -107,7 +108,10 @@ class TokenCheck:
         key_id, algorithm = _head(token)
         key = await self._keys.find(key_id, algorithm)
         claims = self._decoded(token, key, algorithm)
-        return self._settings.claims.identity(claims), claims["exp"] - self._now()
+        expires = claims["exp"]
+        if not isinstance(expires, int | float):  # "1795252569" passes PyJWT, and is no NumericDate
+            raise TokenInvalid
+        return self._settings.claims.identity(claims), min(expires, _END_OF_TIME) - self._now()
 
     def _decoded(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
         settings = self._settings
@@ -151,7 +155,7 @@ def _head(token: str) -> tuple[str | None, str]:
     except (jwt.PyJWTError, ValueError):
         raise TokenInvalid from None
     algorithm, key_id = head.get("alg"), head.get("kid")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise TokenInvalid(f"Tokens are signed with {', '.join(sorted(ALGORITHMS))}.")
     if key_id is not None and (not isinstance(key_id, str) or len(key_id) > _KEY_ID):
         raise TokenInvalid
