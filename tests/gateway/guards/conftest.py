@@ -70,7 +70,11 @@ class Issuer:
         """A token that is good for an hour, of user ann; a claim given as None is left out."""
         now = int(time.time())
         given = {
-            **{"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 3600},
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": "ann",
+            "iat": now,
+            "exp": now + 3600,
             **claims,
         }
         kept = {name: value for name, value in given.items() if value is not None}
