@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import stat
+import time
 from datetime import timedelta
 
 import grpc
@@ -167,9 +168,22 @@ def test_an_identity_expires_unless_its_message_was_sent_in_time():
     assert verifier.admit(call).scopes == {"a", "b"}
     assert call.identity.subject == "user:ann"  # it is known in whose name the message was sent
     assert call.forwarded == ()  # and nobody else is asked to believe it
+    assert call.identity_to_pass_on is None
     with pytest.raises(IdentityExpired):
         verifier.admit(call_with(signed), accepted_ms=late)
     verifier.admit(call_with(signed), accepted_ms=sent)
+
+
+def test_a_call_carries_its_identity_on_for_as_long_as_it_is_believed(monkeypatch):
+    signed = SIGNER.sign(ANN)
+    call = call_with(signed)
+    Verifier(SIGNER.public).admit(call)
+    assert call.forwarded == ((IDENTITY_KEY, signed.SerializeToString()),)
+    assert call.identity_to_pass_on == signed
+    now = time.time()
+    monkeypatch.setattr("weft.rpc.call.time.time", lambda: now + 100_000)
+    assert call.forwarded == ()  # such as in a stream that goes on for days
+    assert call.identity_to_pass_on is None
 
 
 def test_a_key_is_made_for_its_owner_alone(tmp_path):

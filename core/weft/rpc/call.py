@@ -70,7 +70,7 @@ class Call:
         "_deadline",
         "_forwarded",
         "_identity",
-        "_keeps_identity",
+        "_identity_ends",
         "_metadata",
         "_traceparent",
         "agent",
@@ -87,7 +87,7 @@ class Call:
         self._deadline: Deadline | None = None
         self._traceparent: str | None = None
         self._identity: Identity | None = None
-        self._keeps_identity = False
+        self._identity_ends: float | None = None
         self._conversation: str | None = None
         self._forwarded: Metadata | None = None
 
@@ -168,10 +168,14 @@ class Call:
             return identity if identity.expire_time.seconds > time.time() else None
         return identity
 
-    def keep_identity(self) -> None:
-        """Says that calls made from here do not carry the identity on: it expired while the message waited."""
-        self._keeps_identity = True
-        self._forwarded = None
+    def carry_identity_until(self, ends: float) -> None:
+        """Says until when calls made from here carry the identity on, in seconds since 1970.
+
+        Nobody would believe it afterwards: they are made in nobody's name then.
+        """
+        self._identity_ends = ends
+        if ends < time.time():
+            self._forwarded = None
 
     @property
     def conversation(self) -> str:
@@ -206,8 +210,9 @@ class Call:
     @property
     def forwarded(self) -> Metadata:
         """Metadata that every call made from here carries on: identity and conversation."""
-        if self._forwarded is None:
-            identity = None if self._keeps_identity else self.first(IDENTITY_KEY)
+        ended = self._identity_ends is not None and self._identity_ends < time.time()
+        if self._forwarded is None or ended:
+            identity = None if ended else self.first(IDENTITY_KEY)
             kept: list[tuple[str, str | bytes]] = []
             if identity is not None:
                 kept.append((IDENTITY_KEY, identity))

@@ -184,6 +184,7 @@ class Verifier:
             granted = self._verify(raw)
         if granted.expires + _LEEWAY < self._now():
             self._late(call, granted, accepted_ms)
+        call.carry_identity_until(granted.expires)
         return granted
 
     def accepted(self, publish_time_ms: int) -> tuple[str, bytes]:
@@ -194,12 +195,11 @@ class Verifier:
         return ACCEPTED_KEY, self._voucher + struct.pack(">q", publish_time_ms)
 
     def _late(self, call: Call, granted: Granted, accepted_ms: int | None) -> None:
-        """Lets a message pass that was sent in time, and ends its identity here; raises otherwise."""
+        """Lets a message pass that was sent in time; raises otherwise."""
         if accepted_ms is None:
             accepted_ms = self._vouched(call.first(ACCEPTED_KEY))
         if accepted_ms is None or granted.expires + _LEEWAY < accepted_ms / 1000:
             raise IdentityExpired
-        call.keep_identity()
 
     def _vouched(self, said: str | bytes | None) -> int | None:
         if not isinstance(said, bytes) or len(said) != _VOUCHER_BYTES + 8:

@@ -77,12 +77,10 @@ def _signer(settings: Settings) -> Signer | None:
 
     if not settings.identity_key:
         return None
-    if settings.identity_ttl <= settings.gateway_max_timeout:
-        raise failures.WrongSetting(
-            "WEFT_IDENTITY_TTL must be longer than WEFT_GATEWAY_MAX_TIMEOUT: calls would outlive their caller's name."
-        )
     with failures.settings_checked("WEFT_IDENTITY_KEY"):
-        return Signer.load(Path(settings.identity_key), lifetime=settings.identity_ttl)
+        # No call may outlive its caller's name.
+        lifetime = max(settings.identity_ttl, settings.gateway_max_timeout)
+        return Signer.load(Path(settings.identity_key), lifetime=lifetime)
 
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
