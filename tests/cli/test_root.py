@@ -68,6 +68,13 @@ def test_a_setting_that_cannot_be_read_is_named(nowhere):
     assert "WEFT_TRACE_SAMPLE" in told.err
 
 
+TOKENS = {
+    "GATEWAY_JWT_ISSUER": "https://idp",
+    "GATEWAY_JWT_AUDIENCE": "weft",
+    "GATEWAY_JWT_KEYS": "https://idp/keys",
+}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -122,6 +129,33 @@ def test_wrong_usage_is_told_before_anything_starts(nowhere, arguments: tuple[st
     told = nowhere(*arguments)
     assert told.code == 2
     assert says in told.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"GATEWAY_AUTH": "jwt"}, "no issuer is named"),
+        ({"GATEWAY_JWT_ISSUER": "https://idp"}, "an audience"),
+        ({**TOKENS, "GATEWAY_JWT_KEYS": "http://10.0.0.1/keys"}, "https"),
+        ({**TOKENS, "GATEWAY_JWT_SUBJECT": "key:{sub}"}, "user:{sub}"),
+        ({**TOKENS, "GATEWAY_JWT_ROLE_SCOPES": "admin"}, "ROLE=SCOPE"),
+        ({"IDENTITY_KEY": "/no/such/file"}, "/no/such/file"),
+    ],
+)
+def test_a_gateway_that_could_know_nobody_does_not_start(nowhere, settings, says):
+    nowhere.monkeypatch.setenv("WEFT_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    for name, value in settings.items():
+        nowhere.monkeypatch.setenv(f"WEFT_{name}", value)
+    told = nowhere("gateway")
+    assert told.code == 2
+    assert says in told.err
+
+
+def test_agents_that_could_believe_nobody_do_not_start(nowhere):
+    nowhere.monkeypatch.setenv("WEFT_IDENTITY_TRUST", "nonsense")
+    told = nowhere("agents", "serve", "weft.agents.echo:Echo")
+    assert told.code == 2
+    assert "identity_trust" in told.err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -165,6 +165,14 @@ async def test_a_strange_key_id_is_refused_with_no_fetch(issuer, check, kid):
     assert issuer.fetches == 0
 
 
+async def test_json_that_is_too_deep_is_refused(issuer, check):
+    deep = b'{"alg": ' + b"[" * 5000
+    assert await refusal(check, f"{part(deep)}.{part({})}.{part(b'x')}") == "TOKEN_INVALID"
+    signed = f"{part({'alg': 'EdDSA', 'kid': 'ed'})}.{part(b'[' * 5000)}"
+    token = f"{signed}.{part(issuer.keys['ed'].sign(signed.encode()))}"
+    assert await refusal(check, token) == "TOKEN_INVALID"
+
+
 async def test_an_unknown_key_id_is_told(issuer, check):
     assert await refusal(check, issuer.token(head={"kid": "gone"})) == "TOKEN_KEY_UNKNOWN"
 
