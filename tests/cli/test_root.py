@@ -9,6 +9,7 @@ import click
 import pytest
 
 from weft.cli.app import root
+from weft.rpc.signing import Signer
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -149,6 +150,14 @@ def test_a_gateway_that_could_know_nobody_does_not_start(nowhere, settings, says
     told = nowhere("gateway")
     assert told.code == 2
     assert says in told.err
+
+
+def test_the_key_of_the_gateway_is_made_once_and_its_public_half_shown(nowhere, tmp_path):
+    shown = nowhere("keys", "identity").out
+    assert nowhere("keys", "identity").out == shown
+    assert Signer.load(tmp_path / "data" / "identity.pem").public == shown.strip()
+    nowhere.monkeypatch.setenv("WEFT_IDENTITY_KEY", str(tmp_path / "other.pem"))
+    assert nowhere("keys", "identity").out != shown
 
 
 def test_agents_that_could_believe_nobody_do_not_start(nowhere):

@@ -33,7 +33,7 @@ def signer(settings: Settings, *, make: bool = False) -> Signer:
 
     path = key_file(settings)
     with failures.settings_checked("WEFT_IDENTITY_KEY"):
-        if make and not settings.identity_key:
+        if make:
             return Signer.made(path, lifetime=settings.identity_ttl)
         return Signer.load(path, lifetime=settings.identity_ttl)
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     )
 )
 def keys() -> None:
-    """Create, list and revoke API keys.
+    """Create, list and revoke API keys; show the key of the gateway itself.
 
-    They are kept in the mesh's PostgreSQL: that of `weft up` on this machine, or --database-url.
+    API keys are kept in the mesh's PostgreSQL: that of `weft up` on this machine, or --database-url.
     """
 
 
@@ -101,6 +101,19 @@ def revoke(*, settings: Settings, key_id: str, as_json: bool) -> None:
         output.print_json(_fields(key))
     else:
         click.echo(f"{key.id} ({key.name}) is revoked.")
+
+
+@keys.command(epilog=examples("weft keys identity", "WEFT_IDENTITY_KEY=gw.pem weft keys identity"))
+@configured("data")
+def identity(*, settings: Settings) -> None:
+    """Print what agents need to know to believe the gateway (WEFT_IDENTITY_TRUST).
+
+    It is the public half of the key that the gateway signs identities with: WEFT_IDENTITY_KEY, or that of `weft up`
+    in --data. The key is made where there is none.
+    """
+    from weft.cli import identities
+
+    click.echo(identities.signer(settings, make=True).public)
 
 
 def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) -> Any:
