@@ -4,12 +4,16 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import click
 import pytest
 
+from weft import config
+from weft.cli import identities
 from weft.cli.app import root
 from weft.rpc.signing import Signer
+from weft.v1.identity_pb2 import Identity
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -158,6 +162,21 @@ def test_the_key_of_the_gateway_is_made_once_and_its_public_half_shown(nowhere, 
     assert Signer.load(tmp_path / "data" / "identity.pem").public == shown.strip()
     nowhere.monkeypatch.setenv("WEFT_IDENTITY_KEY", str(tmp_path / "other.pem"))
     assert nowhere("keys", "identity").out != shown
+
+
+def test_only_what_the_mesh_signed_is_signed_anew(tmp_path):
+    settings = config.Settings(data=tmp_path)
+    old = Signer.made(tmp_path / "identity.pem", lifetime=timedelta(days=-1))
+    ann = Identity(subject="user:ann")
+    renew = identities.renewing(settings)
+    assert renew(old.sign(ann)).expire_time.seconds > time.time()
+    forged = Signer.made(tmp_path / "other.pem").sign(ann)
+    for not_ours in (ann, forged):
+        assert renew(not_ours) == not_ours
+    elsewhere = config.Settings(data=tmp_path, registry="10.0.0.1:7070")
+    assert identities.renewing(elsewhere)(old.sign(ann)) == old.sign(ann)
+    assert identities.operator(elsewhere) is None
+    assert identities.operator(settings).signature
 
 
 def test_agents_that_could_believe_nobody_do_not_start(nowhere):

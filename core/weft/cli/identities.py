@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,18 @@ def operator(settings: Settings) -> Identity | None:
     import getpass
 
     return person(settings, getpass.getuser())
+
+
+def renewing(settings: Settings) -> Callable[[Identity], Identity]:
+    """Signs identities of old messages anew, where this machine has the key and they were signed with it."""
+    if not _is_there(settings):
+        return lambda identity: identity
+    from weft.rpc.signing import Verifier
+
+    own = signer(settings)
+    # One that nobody vouched for is not vouched for now.
+    believed = Verifier(own.public).believes
+    return lambda identity: own.sign(identity) if believed(identity) else identity
 
 
 def _is_there(settings: Settings) -> bool:

@@ -187,6 +187,11 @@ class Verifier:
         call.carry_identity_until(granted.expires)
         return granted
 
+    def believes(self, identity: Identity) -> bool:
+        """Whether an identity is signed by a key that is trusted, expired or not."""
+        statement = _statement(identity)
+        return any(_holds(key, identity.signature, statement) for key in self._trusted)
+
     def accepted(self, publish_time_ms: int) -> tuple[str, bytes]:
         """Metadata by which this process tells itself when a broker accepted the message that a call is.
 
@@ -216,8 +221,7 @@ class Verifier:
             identity = Identity.FromString(raw)
         except DecodeError:
             raise IdentityNotTrusted from None
-        statement = _statement(identity)
-        if not any(_holds(key, identity.signature, statement) for key in self._trusted):
+        if not self.believes(identity):
             raise IdentityNotTrusted
         granted = Granted(
             scopes=frozenset(identity.scopes),
