@@ -71,7 +71,7 @@ def test_durations(text, seconds):
         ("WEFT_AGENTS_DRAIN", "nan", "agents_drain (WEFT_AGENTS_DRAIN): "),
         (
             *("WEFT_GATEWAY_AUTH", "maybe"),
-            "gateway_auth (WEFT_GATEWAY_AUTH): must be one of auto, off, keys",
+            "gateway_auth (WEFT_GATEWAY_AUTH): must be one of auto, off, on, keys, jwt",
         ),
         (
             *("WEFT_LOG_LEVEL", "info"),

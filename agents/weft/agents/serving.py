@@ -65,16 +65,24 @@ async def running(settings: config.Settings, service: str) -> AsyncIterator[Host
             otlp_endpoints=endpoints,
             metrics_address=settings.agents_metrics,
         ) as observed,
-        Host(
+        _host(settings, observed) as host,
+    ):
+        yield host
+
+
+def _host(settings: config.Settings, observed: telemetry.Telemetry) -> Host:
+    try:
+        return Host(
             registry=settings.registry,
             brokers=settings.broker,
             listen=settings.agents_listen,
             telemetry=observed,
             zone=settings.zone,
             drain=settings.agents_drain,
-        ) as host,
-    ):
-        yield host
+            identity_trust=settings.identity_trust,
+        )
+    except ValueError as wrong:
+        raise config.SettingError(f"identity_trust: {wrong}") from wrong
 
 
 async def stopped(host: Host) -> None:

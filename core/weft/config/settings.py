@@ -73,9 +73,44 @@ class Settings:
     gateway_listen: str = _doc("Where the gateway listens for HTTP.", "127.0.0.1:7080")
     gateway_grpc_listen: str = _doc("Where the gateway listens for gRPC.", "127.0.0.1:7081")
     gateway_metrics: str = _doc("Where the gateway serves /metrics.", "127.0.0.1:7180")
-    gateway_auth: Literal["auto", "off", "keys"] = _doc(
-        "Whether callers need an API key; auto: unless the gateway listens on loopback only.",
+    gateway_auth: Literal["auto", "off", "on", "keys", "jwt"] = _doc(
+        "What callers need: an API key or a token (on), a key, a token (jwt), nothing (off); auto: off where the "
+        "gateway listens on loopback only, else on.",
         "auto",
+    )
+    gateway_jwt_issuer: str = _doc("Issuer of the tokens that are accepted; empty: none are.", "")
+    gateway_jwt_audience: str = _doc("Audiences of tokens for this gateway, joined by commas.", "")
+    gateway_jwt_keys: str = _doc("URL of the issuer's keys (JWKS), https.", "")
+    gateway_jwt_leeway: timedelta = _doc(
+        "By how much the issuer's clock may differ.", timedelta(seconds=30)
+    )
+    gateway_jwt_required: str = _doc(
+        "Claims a token must have beside iss, aud and exp, joined by commas.", ""
+    )
+    gateway_jwt_subject: str = _doc(
+        "Subject of a token's bearer, claims in braces, after a word and a colon.", "user:{sub}"
+    )
+    gateway_jwt_scopes: str = _doc("Claims that hold scopes, joined by commas.", "scope,scp")
+    gateway_jwt_roles: str = _doc(
+        "Claim that holds roles, such as realm_access.roles; empty: none.", ""
+    )
+    gateway_jwt_role_scopes: str = _doc(
+        "Scopes that roles bring, such as admin=a.read a.write, guest=a.read.", ""
+    )
+    gateway_jwt_tenant: str = _doc(
+        "Claim that holds the tenant, which each token must have then; empty: none.", ""
+    )
+    identity_key: str = _doc(
+        "Ed25519 key, a PEM file, that the gateway signs identities with; empty: they are not signed.",
+        "",
+    )
+    identity_trust: str = _doc(
+        "Public keys of gateways whose word for who calls agents take, joined by commas; empty: anybody's.",
+        "",
+    )
+    identity_ttl: timedelta = _doc(
+        "How long agents take calls in the name of a caller that the gateway let in.",
+        timedelta(hours=1),
     )
     gateway_max_body: int = _doc("Largest request body, in bytes.", 4 * 1024 * 1024)
     gateway_max_timeout: timedelta = _doc(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from grpc_channelz.v1 import channelz
@@ -18,6 +18,9 @@ from weft.rpc._handlers import FusedHandlers
 from weft.rpc.health import Health
 from weft.rpc.load import LoadMeter
 from weft.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.rpc")
 
@@ -53,6 +56,7 @@ class Server:
         max_concurrency: calls worked on at a time by each load meter that `add` is not given.
         max_message_bytes: largest message taken in.
         trace_roots: whether a call that brings no trace may begin one.
+        verifier: believes who calls, and has the scopes of skills kept; None: whoever calls is believed.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class Server:
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         trace_roots: bool = True,
+        verifier: Verifier | None = None,
     ) -> None:
+        self._verifier = verifier
         self.address = address
         self.load = LoadMeter(max_concurrency)
         self.stopping = asyncio.Event()
@@ -102,6 +108,7 @@ class Server:
             telemetry=self._telemetry,
             agent=agent,
             trace_roots=self._trace_roots,
+            verifier=self._verifier,
         )
         capture = _Capture()
         add_to_server(servicer, capture)

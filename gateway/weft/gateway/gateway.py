@@ -18,8 +18,10 @@ from weft.gateway.doors.pages import Pages
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.idempotency import LIFE, IdempotentCalls
+from weft.gateway.guards.jwks import KeySet
 from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.key_store import KeyStore
+from weft.gateway.guards.tokens import TokenCheck, TokenSettings
 from weft.gateway.http.app import App
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
@@ -27,6 +29,7 @@ from weft.gateway.mesh_view import Contracts, MeshView
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
+from weft.rpc.signing import Signer
 from weft.telemetry import Telemetry
 
 log = logging.getLogger("weft.gateway")
@@ -42,13 +45,19 @@ class Gateway:
         database_url: PostgreSQL, for API keys.
         listen: "host:port" for HTTP; port 0 takes any.
         grpc_listen: "host:port" for gRPC; port 0 takes any.
-        auth: "keys" lets in callers with an API key only, "off" lets in everybody, "auto" asks for keys
-            unless both listeners are on the loopback interface. A key that is given is always verified.
+        auth: whom to let in. "on": callers with an API key or a token; "keys": with an API key only; "jwt": with
+            a token only; "off": everybody; "auto": "off" where both listeners are on the loopback interface, else
+            "on". A credential that is given is always verified. Scopes are asked for unless everybody is let in.
+        tokens: which tokens are accepted; None: none.
+        signer: signs the identities that go to agents; None: they are not signed.
         max_body: largest request, bytes.
         max_timeout: longest deadline a caller may ask for.
         idempotency_life: for how long idempotency keys are remembered.
         breaker: when circuits open and close.
         telemetry: where calls are counted and traced.
+
+    Raises:
+        ValueError: `auth` is "jwt" and `tokens` is None, or the URL of their keys cannot be used.
     """
 
     def __init__(
@@ -58,21 +67,27 @@ class Gateway:
         database_url: str,
         listen: str = "127.0.0.1:7080",
         grpc_listen: str = "127.0.0.1:7081",
-        auth: Literal["auto", "off", "keys"] = "auto",
+        auth: Literal["auto", "off", "on", "keys", "jwt"] = "auto",
+        tokens: TokenSettings | None = None,
+        signer: Signer | None = None,
         max_body: int = 4 * 1024 * 1024,
         max_timeout: timedelta = timedelta(minutes=10),
         idempotency_life: timedelta = LIFE,
         breaker: BreakerSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
-        required = auth == "keys" or (
-            auth == "auto" and not (_is_loopback(listen) and _is_loopback(grpc_listen))
-        )
+        if auth == "auto":
+            auth = "off" if _is_loopback(listen) and _is_loopback(grpc_listen) else "on"
+        if auth == "jwt" and tokens is None:
+            raise ValueError("tokens are asked for, and none are accepted: no issuer is named")
+        self._auth = auth
+        self._tokens = None if auth == "keys" else tokens
+        self._token_keys = KeySet(self._tokens.keys_url) if self._tokens else None
+        self._signer = signer
         rpc.use_registry(registry)
         self._database_url = database_url
         self._listen = listen
         self._grpc_listen = grpc_listen
-        self._required = required
         self._max_body = max_body
         self._max_timeout = max_timeout
         self._idempotency_life = idempotency_life
@@ -103,7 +118,7 @@ class Gateway:
         database = await Database.connect(self._database_url, schema="gateway")
         self._stack.push_async_callback(database.close)
         await database.migrate("weft.gateway.sql")
-        admission = Admission(KeyCheck(KeyStore(database)), required=self._required)
+        admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
         self._upstream = Upstream(
             breakers, telemetry=self._telemetry, in_service=self._view.in_service
@@ -137,6 +152,18 @@ class Gateway:
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
         self.url = f"http://{http.address}"
+
+    def _admission(self, database: Database) -> Admission:
+        tokens = None
+        if self._tokens is not None and self._token_keys is not None:
+            self._stack.push_async_callback(self._token_keys.close)
+            tokens = TokenCheck(self._tokens, self._token_keys)
+        return Admission(
+            None if self._auth == "jwt" else KeyCheck(KeyStore(database)),
+            required=self._auth != "off",
+            tokens=tokens,
+            signer=self._signer,
+        )
 
     async def _listen_grpc(self) -> None:
         server = rpc.Server(
@@ -186,6 +213,7 @@ class Gateway:
                     timeout=None
                     if method.client_streaming or method.server_streaming
                     else method.skill.default_timeout.total_seconds(),
+                    scopes=method.skill.required_scopes,
                 )
                 for path, method in catalog.methods.items()
             }

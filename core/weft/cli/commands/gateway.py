@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,10 @@ from weft.cli.options import configured, examples
 if TYPE_CHECKING:
     from weft.config import Settings
     from weft.gateway import Gateway
+    from weft.gateway.guards import BreakerSettings
+    from weft.gateway.guards.tokens import TokenSettings
+    from weft.rpc.signing import Signer
+    from weft.telemetry import Telemetry
 
 
 @click.command(
@@ -40,10 +45,48 @@ def gateway(*, settings: Settings, supervised: str | None) -> None:
     part.run(_serve(settings, supervised), supervised)
 
 
+def _tokens(settings: Settings) -> TokenSettings | None:
+    from weft.gateway.guards.claims import ClaimRules
+    from weft.gateway.guards.tokens import TokenSettings
+
+    if not settings.gateway_jwt_issuer:
+        return None
+    with failures.settings_checked("WEFT_GATEWAY_JWT_*"):
+        return TokenSettings(
+            issuer=settings.gateway_jwt_issuer,
+            audience=_names(settings.gateway_jwt_audience),
+            keys_url=settings.gateway_jwt_keys,
+            leeway=settings.gateway_jwt_leeway,
+            required=_names(settings.gateway_jwt_required),
+            claims=ClaimRules.read(
+                subject=settings.gateway_jwt_subject,
+                scopes=settings.gateway_jwt_scopes,
+                roles=settings.gateway_jwt_roles,
+                scopes_of_roles=settings.gateway_jwt_role_scopes,
+                tenant=settings.gateway_jwt_tenant,
+            ),
+        )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _signer(settings: Settings) -> Signer | None:
+    from weft.rpc.signing import Signer
+
+    if not settings.identity_key:
+        return None
+    with failures.settings_checked("WEFT_IDENTITY_KEY"):
+        # No call may outlive its caller's name.
+        lifetime = max(settings.identity_ttl, settings.gateway_max_timeout)
+        return Signer.load(Path(settings.identity_key), lifetime=lifetime)
+
+
 async def _serve(settings: Settings, supervised: str | None) -> None:
-    from weft.gateway import Gateway
     from weft.gateway.guards import BreakerSettings
 
+    tokens, signer = _tokens(settings), _signer(settings)
     with failures.settings_checked("WEFT_GATEWAY_BREAKER_*"):
         breaker = BreakerSettings(
             window=settings.gateway_breaker_window,
@@ -51,22 +94,36 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             minimum_calls=settings.gateway_breaker_volume,
             open_for=settings.gateway_breaker_open,
         )
-    async with (
-        part.observed(settings, "gateway", settings.gateway_metrics) as telemetry,
-        Gateway(
-            registry=settings.registry,
-            listen=settings.gateway_listen,
-            grpc_listen=settings.gateway_grpc_listen,
-            database_url=settings.database_url,
-            telemetry=telemetry,
-            auth=settings.gateway_auth,
-            max_body=settings.gateway_max_body,
-            max_timeout=settings.gateway_max_timeout,
-            idempotency_life=settings.gateway_idempotency_life,
-            breaker=breaker,
-        ) as found,
-    ):
-        await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
+    async with part.observed(settings, "gateway", settings.gateway_metrics) as telemetry:
+        with failures.settings_checked("WEFT_GATEWAY_*"):
+            gateway = _gateway(settings, telemetry, breaker, tokens, signer)
+        async with gateway as found:
+            await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
+
+
+def _gateway(
+    settings: Settings,
+    telemetry: Telemetry,
+    breaker: BreakerSettings,
+    tokens: TokenSettings | None,
+    signer: Signer | None,
+) -> Gateway:
+    from weft.gateway import Gateway
+
+    return Gateway(
+        registry=settings.registry,
+        listen=settings.gateway_listen,
+        grpc_listen=settings.gateway_grpc_listen,
+        database_url=settings.database_url,
+        telemetry=telemetry,
+        auth=settings.gateway_auth,
+        tokens=tokens,
+        signer=signer,
+        max_body=settings.gateway_max_body,
+        max_timeout=settings.gateway_max_timeout,
+        idempotency_life=settings.gateway_idempotency_life,
+        breaker=breaker,
+    )
 
 
 async def _serving(found: Gateway, metrics: str, supervised: str | None) -> None:

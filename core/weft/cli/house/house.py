@@ -67,6 +67,7 @@ class House:
             self.settings = dataclasses.replace(
                 self.settings, redis_url=servers.redis_url, database_url=servers.database_url
             )
+            self._sign()
             await stack.enter_async_context(self._parts())
             self._stack = stack.pop_all()
         return self
@@ -75,6 +76,18 @@ class House:
         self._report("stopping; Ctrl-C again ends at once")
         await self._stack.aclose()
         self.servers = dict.fromkeys(self.servers, "stopped")
+
+    def _sign(self) -> None:
+        """Has the gateway sign identities and agents believe no others, by a key kept in the data folder."""
+        from weft.cli import identities
+
+        signer = identities.signer(self.settings, make=True)
+        trusted = filter(None, [self.settings.identity_trust, signer.public])
+        self.settings = dataclasses.replace(
+            self.settings,
+            identity_key=str(identities.key_file(self.settings)),
+            identity_trust=",".join(trusted),
+        )
 
     async def ready(self) -> None:
         """Returns when every part is.
@@ -133,10 +146,13 @@ class House:
             await asyncio.gather(*self._keeping, return_exceptions=True)
 
     def _child(self, name: str, *arguments: str, grace: timedelta) -> Child:
+        settings = self.settings
+        if name != "gateway":  # only the gateway speaks for callers
+            settings = dataclasses.replace(settings, identity_key="")
         return Child(
             name,
             (sys.executable, "-m", "weft.cli", *arguments),
-            environment={**self._environ, **config.environment(self.settings)},
+            environment={**self._environ, **config.environment(settings)},
             log=self.log(name),
             patience=grace,
             report=self._report,

@@ -57,7 +57,7 @@ class Calls:
         """Admits a request and reads its body; from then on this task serves `exchange.call`.
 
         Raises:
-            rpc.Error: the caller is not let in, the body is too large, a header is malformed.
+            rpc.Error: the caller is not let in or lacks a scope of the method, the body is too large, a header is malformed.
         """
         if method.client_streaming:
             raise NotServedHere(f"{method.full_name} takes a stream of requests; call it by gRPC.")
@@ -69,7 +69,7 @@ class Calls:
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
         call.deadline = deadline or rpc.Deadline.after(method.skill.default_timeout)
-        call.trust(await self._admission.admit(headers))
+        call.trust(await self._admission.admit(headers, method.path, method.skill.required_scopes))
         serve_as(call)
         if self._telemetry is not None:
             attributes = {

@@ -44,12 +44,14 @@ class Target:
         unary: whether both sides send one message.
         repeatable: whether its calls have no effect; an idempotency key means nothing then.
         timeout: seconds for callers that name no deadline; None: as long as the stream lasts.
+        scopes: what its callers need.
     """
 
     agent: str
     unary: bool
     repeatable: bool = False
     timeout: float | None = DEFAULT_TIMEOUT
+    scopes: tuple[str, ...] = ()
 
 
 class GrpcDoor(grpc.GenericRpcHandler):
@@ -257,7 +259,7 @@ class _Passing:
                     credentials.append((key.encode(), _as_bytes(value)))
             elif not key.startswith("weft-"):
                 sent.append((key, value))
-        trusted = await self._admission.admit(credentials)
+        trusted = await self._admission.admit(credentials, self._path, self._target.scopes)
         left = context.time_remaining()
         seconds = self._target.timeout if left is None else min(left, self.longest)
         deadline = rpc.Deadline.after_seconds(math.inf if seconds is None else seconds)
