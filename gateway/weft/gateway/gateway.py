@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from weft import rpc
+from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.grpc import GrpcDoor, Target
 from weft.gateway.doors.pages import Pages
@@ -20,6 +21,7 @@ from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.key_store import KeyStore
 from weft.gateway.http.app import App
+from weft.gateway.http.cors import Cors
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
 from weft.gateway.mesh_view import Contracts, MeshView
@@ -45,6 +47,7 @@ class Gateway:
             unless both listeners are on the loopback interface. A key that is given is always verified.
         max_body: largest request, bytes.
         max_timeout: longest deadline a caller may ask for.
+        cors: which pages of other origins may call from a browser; by default none.
         breaker: when circuits open and close.
         telemetry: where calls are counted and traced.
     """
@@ -59,6 +62,7 @@ class Gateway:
         auth: Literal["auto", "off", "keys"] = "auto",
         max_body: int = 4 * 1024 * 1024,
         max_timeout: timedelta = timedelta(minutes=10),
+        cors: Cors | None = None,
         breaker: BreakerSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -72,6 +76,7 @@ class Gateway:
         self._required = required
         self._max_body = max_body
         self._max_timeout = max_timeout
+        self._cors = cors
         self._breaker = breaker
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
@@ -112,7 +117,9 @@ class Gateway:
             max_body=self._max_body,
             max_timeout=self._max_timeout,
         )
-        self._app = App(calls, Pages(self._view.ready.is_set), telemetry=self._telemetry)
+        agents = AgentPages(lambda: self._view.agents, calls.identify)
+        pages = Pages(self._view.ready.is_set, agents)
+        self._app = App(calls, pages, cors=self._cors, telemetry=self._telemetry)
         self._door = GrpcDoor(
             self._upstream,
             admission,

@@ -43,6 +43,7 @@ def gateway(*, settings: Settings, supervised: str | None) -> None:
 async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft.gateway import Gateway
     from weft.gateway.guards import BreakerSettings
+    from weft.gateway.http.cors import Cors
 
     with failures.settings_checked("WEFT_GATEWAY_BREAKER_*"):
         breaker = BreakerSettings(
@@ -50,6 +51,11 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             failure_rate=settings.gateway_breaker_ratio,
             minimum_calls=settings.gateway_breaker_volume,
             open_for=settings.gateway_breaker_open,
+        )
+    with failures.settings_checked("WEFT_GATEWAY_CORS_*"):
+        cors = Cors(
+            settings.gateway_cors_origins.split(","),
+            credentials=settings.gateway_cors_credentials == "on",
         )
     async with (
         part.observed(settings, "gateway", settings.gateway_metrics) as telemetry,
@@ -62,6 +68,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             auth=settings.gateway_auth,
             max_body=settings.gateway_max_body,
             max_timeout=settings.gateway_max_timeout,
+            cors=cors,
             breaker=breaker,
         ) as found,
     ):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from weft import rpc
 from weft.gateway import failures
+from weft.gateway.metadata import Beside
 from weft.rpc.call import Call
 
 Headers = list[tuple[bytes, bytes]]
@@ -34,9 +35,14 @@ class Exchange:
         query: query of the request target, not decoded.
         headers: lower-case names and values.
         call: the call it stands for, once it was admitted.
+        beside: metadata of that call, at the doors that carry it.
+        extend: adds to the headers of the answer.
     """
 
-    __slots__ = ("call", "headers", "method", "path", "query", "receive", "send", "started")
+    __slots__ = (
+        *("beside", "call", "extend", "headers", "method", "path", "query", "receive", "send"),
+        "started",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -46,6 +52,8 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.call: Call | None = None
+        self.beside: Beside | None = None
+        self.extend: Callable[[Headers], None] | None = None
         self.started = False
 
     def header(self, name: bytes) -> bytes:
@@ -70,6 +78,8 @@ class Exchange:
         self.started = True
         if self.call is not None:
             headers.append((b"traceparent", self.call.traceparent.encode()))
+        if self.extend is not None:
+            self.extend(headers)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool) -> None:
@@ -88,6 +98,11 @@ class Exchange:
             sent += headers
         await self.begin(status, sent)
         await self.send({"type": "http.response.body", "body": body})
+
+    async def allow(self, methods: Iterable[str]) -> None:
+        """Answers OPTIONS: by which methods the path is served."""
+        await self.begin(204, [(b"allow", ", ".join(methods).encode())])
+        await self.write(b"", more=False)
 
     async def fail(self, error: rpc.Error, render: Callable[[rpc.Error], bytes]) -> None:
         """Sends an error."""
