@@ -135,6 +135,14 @@ async def test_an_error_cuts_a_raw_stream(wire, mirror):
     assert (empty.body, empty.whole) == (b"", True)
 
 
+async def test_raw_bodies_in_the_document(http, mirror):
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    turn = paths["/v1/mirror/{name}"]["put"]
+    assert list(turn["requestBody"]["content"]) == ["*/*"]
+    assert list(turn["responses"]["200"]["content"]) == ["*/*"]
+    assert list(paths["/v1/mirror:pour"]["get"]["responses"]["200"]["content"]) == ["*/*"]
+
+
 # Partial answers
 
 REFLECT = "/v1/mirror:reflect"
