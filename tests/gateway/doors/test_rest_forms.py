@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -224,6 +225,18 @@ async def test_head_is_get_without_its_body(wire, mirror, path):
 )
 async def test_a_rest_route_takes_json(wire, kind):
     assert (await wire.ask("POST", "/v1/echo:say", {"content-type": kind}, b"a=b")).status == 415
+
+
+async def test_a_compressed_body(wire):
+    packed = gzip.compress(b'{"text":"hi"}')
+    gzipped = JSON | {"content-encoding": "gzip"}
+    answer = await wire.ask("POST", "/v1/echo:say", gzipped, packed)
+    assert json.loads(answer.body)["text"] == "hi"
+    assert (await wire.ask("POST", "/v1/echo:say", gzipped, packed[:-1])).status == 400
+    bomb = gzip.compress(b" " * 5_000_000)
+    assert (await wire.ask("POST", "/v1/echo:say", gzipped, bomb)).status == 413
+    other = JSON | {"content-encoding": "br"}
+    assert (await wire.ask("POST", "/v1/echo:say", other, packed)).status == 415
 
 
 # Agents

@@ -13,12 +13,13 @@ from urllib.parse import unquote_plus
 
 from weft import rpc
 from weft.gateway import failures
+from weft.gateway.doors import compression
 from weft.gateway.doors.accept import preferred
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.lines import ARRAY, LINES, Layout, send_lines
 from weft.gateway.doors.raw import send_bodies, send_body
 from weft.gateway.doors.sse import send_events
-from weft.gateway.http.exchange import JSON, Exchange
+from weft.gateway.http.exchange import JSON, Exchange, UnsupportedMediaType
 from weft.gateway.transcoding.binding import Binding
 from weft.gateway.transcoding.catalog import Endpoint, Method
 from weft.gateway.transcoding.masks import Mask
@@ -66,6 +67,8 @@ async def serve(calls: Calls, exchange: Exchange, match: Match[Endpoint]) -> rpc
     """
     method, binding = match.target.method, match.target.binding
     body = await calls.enter(exchange, method, NAME)
+    if encoding := exchange.header(b"content-encoding"):
+        body = _unpacked(body, encoding, calls.max_body)
     if not binding.raw_request:
         exchange.require_json(body)
     query, render = _rendering(exchange, method, binding)
@@ -107,6 +110,13 @@ async def _stream(
         if kind == _EVENTS:
             return await send_events(exchange, messages, render, failures.aip193)
         return await send_lines(exchange, messages, render, kind, _LAYOUTS[kind])
+
+
+def _unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
+    try:
+        return compression.unpack(body, encoding, limit)
+    except compression.EncodingUnknown as unknown:
+        raise UnsupportedMediaType(unknown.message) from None
 
 
 def _stream_type(exchange: Exchange) -> bytes:
