@@ -44,6 +44,12 @@ def test_what_is_unpacked_is_never_larger_than_allowed(data):
         assert len(compression.unpack(data, b"gzip", LIMIT)) <= LIMIT
 
 
+@pytest.mark.parametrize("size", [0, 1, 1_500, 16_384, 16_385, 300_000])
+async def test_what_is_packed_is_unpacked(size):
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    assert gzip.decompress(await compression.pack(data)) == data
+
+
 @given(st.integers(LIMIT - 2, LIMIT + 2))
 def test_the_limit_is_exact(size):
     packed = gzip.compress(b"x" * size)

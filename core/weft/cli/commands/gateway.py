@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @part.supervisor_option
 def gateway(*, settings: Settings, supervised: str | None) -> None:
-    """Run the gateway alone: REST, Connect, SSE and gRPC in front of a registry's agents."""
+    """Run the gateway alone: REST, Connect, gRPC-Web and gRPC in front of a registry's agents."""
     if not settings.database_url:
         raise failures.WrongSetting(
             "The gateway keeps API keys in PostgreSQL: give --database-url or WEFT_DATABASE_URL. "
