@@ -53,6 +53,7 @@ class Server:
         max_concurrency: calls worked on at a time by each load meter that `add` is not given.
         max_message_bytes: largest message taken in.
         trace_roots: whether a call that brings no trace may begin one.
+        reflects: whether it serves reflection of its own services; not where a fallback serves it.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Server:
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         trace_roots: bool = True,
+        reflects: bool = True,
     ) -> None:
         self.address = address
+        self._reflects = reflects
         self.load = LoadMeter(max_concurrency)
         self.stopping = asyncio.Event()
         self._telemetry = telemetry
@@ -128,9 +131,10 @@ class Server:
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
-        reflection.enable_server_reflection(
-            [*self._services, _HEALTH, reflection.SERVICE_NAME], self._server
-        )
+        if self._reflects:
+            reflection.enable_server_reflection(
+                [*self._services, _HEALTH, reflection.SERVICE_NAME], self._server
+            )
         host, _, _ = self.address.rpartition(":")
         try:
             port = self._server.add_insecure_port(self.address)

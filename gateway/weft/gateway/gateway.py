@@ -16,6 +16,7 @@ from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.grpc import GrpcDoor, Target
 from weft.gateway.doors.pages import Pages
+from weft.gateway.doors.reflection import Reflection
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.key_check import KeyCheck
@@ -83,6 +84,7 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
         self._app: App
         self._door: GrpcDoor
+        self._reflection: Reflection
         self._upstream: Upstream
         self.url = ""
         self.grpc_address = ""
@@ -126,6 +128,7 @@ class Gateway:
             telemetry=self._telemetry,
             longest=self._max_timeout.total_seconds(),
         )
+        self._reflection = Reflection(admission)
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
         await self._listen_grpc()
@@ -137,8 +140,12 @@ class Gateway:
 
     async def _listen_grpc(self) -> None:
         server = rpc.Server(
-            self._grpc_listen, telemetry=self._telemetry, max_message_bytes=self._max_body
+            self._grpc_listen,
+            telemetry=self._telemetry,
+            max_message_bytes=self._max_body,
+            reflects=False,
         )
+        server.add_fallback(self._reflection)
         server.add_fallback(self._door)
         await server.start()
         self._stack.push_async_callback(server.stop, _DRAIN)
@@ -173,6 +180,7 @@ class Gateway:
                 extra={"agent": problem.agent, "of": problem.subject},
             )
         self._app.use(catalog)
+        self._reflection.use(catalog)
         self._upstream.keep_only(contracts)
         self._door.serve(
             {

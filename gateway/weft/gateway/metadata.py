@@ -73,7 +73,11 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
             continue
         size += len(name) + len(value) + _ENTRY
         key = name.decode()
-        found.append((key, _binary(key, value) if name.endswith(b"-bin") else value.decode()))
+        if name.endswith(b"-bin"):
+            # Values of one name may be joined on the way (PROTOCOL-HTTP2.md).
+            found += ((key, _binary(key, part.strip())) for part in value.split(b","))
+        else:
+            found.append((key, value.decode()))
     if size > MAX_BYTES:
         raise HeadersTooLarge(f"The request has more than {MAX_BYTES} bytes of metadata.")
     return tuple(found)

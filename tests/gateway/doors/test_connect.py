@@ -247,6 +247,7 @@ async def test_metadata_goes_in_and_comes_out(wire, mirror):
         "x-both": "1",
         "x-raw-bin": "AP8",
         "x-padded-bin": "AP8=",
+        "x-joined-bin": "AP8=, /g",
         "tracestate": "v=1",
         "cookie": "secret=1",
         "weft-identity-bin": "CgRyb290",
@@ -265,6 +266,7 @@ async def test_metadata_goes_in_and_comes_out(wire, mirror):
         "x-both": "1",
         "x-raw-bin": "00ff",
         "x-padded-bin": "00ff",
+        "x-joined-bin": "fe",  # the last of two
     }
     assert reached.keys() & {"cookie", "authorization", "grpc-secret"} == set()
     assert reached["weft-identity-bin"] != b"\x0a\x04root".hex()
