@@ -34,14 +34,32 @@ class VersionUnknown(rpc.InvalidArgument):
     reason = "CONNECT_VERSION_UNKNOWN"
 
 
-class Unary:
+class _Connect:
+    """What these doors have in common."""
+
+    name = NAME
+
+    async def fail(self, exchange: Exchange, error: rpc.Error) -> None:
+        """Answers with an error as Connect has it; OPTIONS asks for the methods that are allowed."""
+        if exchange.method == "OPTIONS" and isinstance(error, MethodNotAllowed):
+            await exchange.allow(error.allow)
+            return
+        headers = failures.http_headers(error)
+        if isinstance(error, compression.EncodingUnknown):
+            headers.append(_ACCEPTS)
+        await exchange.reply(
+            failures.http_status(error),
+            failures.connect(error),
+            headers=headers + _metadata(exchange.beside),
+        )
+
+
+class Unary(_Connect):
     """Serves POST /package.Service/Method.
 
     Args:
         content_type: of requests and answers: application/json or application/proto.
     """
-
-    name = NAME
 
     def __init__(self, content_type: bytes) -> None:
         self._content_type = content_type
@@ -65,15 +83,9 @@ class Unary:
         await _answer(calls, exchange, method, message, self._content_type, used)
         return None
 
-    async def fail(self, exchange: Exchange, error: rpc.Error) -> None:
-        """See Door."""
-        await fail(exchange, error)
 
-
-class Get:
+class Get(_Connect):
     """Serves GET /package.Service/Method, for methods without side effects."""
-
-    name = NAME
 
     async def serve(self, calls: Calls, exchange: Exchange, method: Method) -> rpc.Error | None:
         """See Door."""
@@ -90,15 +102,9 @@ class Get:
         await _answer(calls, exchange, method, message, content_type, query.compression)
         return None
 
-    async def fail(self, exchange: Exchange, error: rpc.Error) -> None:
-        """See Door."""
-        await fail(exchange, error)
 
-
-class Events:
+class Events(_Connect):
     """Serves a server-streaming method to a plain JSON POST, with server-sent events."""
-
-    name = NAME
 
     async def serve(self, calls: Calls, exchange: Exchange, method: Method) -> rpc.Error | None:
         """See Door."""
@@ -108,22 +114,18 @@ class Events:
             raise rpc.InvalidArgument(
                 "a POST of the Connect protocol takes no query", field="query"
             )
-        request = method.request_codec.to_wire(body) if body else b""
+        used = exchange.header(b"content-encoding")
+        message = compression.unpack(body, used, calls.max_body) if used else body
+        request = method.request_codec.to_wire(message) if message else b""
         messages = calls.stream(exchange, method, request)
         async with contextlib.aclosing(messages):
             return await send_events(
                 exchange, messages, method.response_codec.to_json, failures.connect
             )
 
-    async def fail(self, exchange: Exchange, error: rpc.Error) -> None:
-        """See Door."""
-        await fail(exchange, error)
 
-
-class Unsupported:
+class Unsupported(_Connect):
     """Refuses content types by which a method of its kind cannot be called."""
-
-    name = NAME
 
     async def serve(self, calls: Calls, exchange: Exchange, method: Method) -> NoReturn:
         """See Door."""
@@ -135,25 +137,15 @@ class Unsupported:
             "application/grpc-web. gRPC itself is served on a port of its own."
         )
 
-    async def fail(self, exchange: Exchange, error: rpc.Error) -> None:
-        """See Door."""
-        await fail(exchange, error)
 
-
-class NotAllowed:
+class NotAllowed(_Connect):
     """Refuses the HTTP methods by which a method is not served."""
-
-    name = NAME
 
     async def serve(self, calls: Calls, exchange: Exchange, method: Method) -> NoReturn:
         """See Door."""
         del calls
         allow = ("GET", "HEAD", "OPTIONS", "POST") if by_get(method) else ("OPTIONS", "POST")
         raise MethodNotAllowed(exchange.method, exchange.path, allow)
-
-    async def fail(self, exchange: Exchange, error: rpc.Error) -> None:
-        """See Door."""
-        await fail(exchange, error)
 
 
 def by_get(method: Method) -> bool:
@@ -173,21 +165,6 @@ def check_version(given: bytes, known: bytes) -> None:
     """
     if given and given.strip() != known:
         raise VersionUnknown
-
-
-async def fail(exchange: Exchange, error: rpc.Error) -> None:
-    """Answers with an error as Connect has it; OPTIONS asks for the methods that are allowed."""
-    if exchange.method == "OPTIONS" and isinstance(error, MethodNotAllowed):
-        await exchange.allow(error.allow)
-        return
-    headers = failures.http_headers(error)
-    if isinstance(error, compression.EncodingUnknown):
-        headers.append(_ACCEPTS)
-    await exchange.reply(
-        failures.http_status(error),
-        failures.connect(error),
-        headers=headers + _metadata(exchange.beside),
-    )
 
 
 async def _answer(
