@@ -119,6 +119,14 @@ class Settings:
     gateway_idempotency_life: timedelta = _doc(
         "How long a call with an idempotency key is remembered.", timedelta(hours=24)
     )
+    gateway_cors_origins: str = _doc(
+        "Origins whose pages may call the gateway from a browser, joined by commas; *: any; empty: none.",
+        "",
+    )
+    gateway_cors_credentials: Literal["off", "on"] = _doc(
+        "Whether a browser may send cookies and client certificates along from those origins.",
+        "off",
+    )
     gateway_breaker_window: timedelta = _doc(
         "Span over which a circuit breaker counts errors.", timedelta(seconds=10)
     )

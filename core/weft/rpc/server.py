@@ -57,6 +57,7 @@ class Server:
         max_message_bytes: largest message taken in.
         trace_roots: whether a call that brings no trace may begin one.
         verifier: believes who calls, and has the scopes of skills kept; None: whoever calls is believed.
+        reflects: whether it serves reflection of its own services; not where a fallback serves it.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Server:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         trace_roots: bool = True,
         verifier: Verifier | None = None,
+        reflects: bool = True,
     ) -> None:
         self._verifier = verifier
         self.address = address
+        self._reflects = reflects
         self.load = LoadMeter(max_concurrency)
         self.stopping = asyncio.Event()
         self._telemetry = telemetry
@@ -135,9 +138,10 @@ class Server:
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
-        reflection.enable_server_reflection(
-            [*self._services, _HEALTH, reflection.SERVICE_NAME], self._server
-        )
+        if self._reflects:
+            reflection.enable_server_reflection(
+                [*self._services, _HEALTH, reflection.SERVICE_NAME], self._server
+            )
         host, _, _ = self.address.rpartition(":")
         try:
             port = self._server.add_insecure_port(self.address)

@@ -137,6 +137,11 @@ def aip193(error: rpc.Error) -> bytes:
 
 def connect(error: rpc.Error) -> bytes:
     """An error as the Connect protocol shows it (connectrpc.com/docs/protocol#error-end-stream)."""
+    return orjson.dumps(connect_object(error))
+
+
+def connect_object(error: rpc.Error) -> dict[str, Any]:
+    """The same, as a part of something larger."""
     status = rpc.status_proto(error)
     shown: dict[str, Any] = {"code": rpc.CONNECT_CODE[error.code], "message": error.message}
     shown["details"] = [
@@ -147,7 +152,7 @@ def connect(error: rpc.Error) -> bytes:
         }
         for packed, debug in zip(status.details, _details(status), strict=True)
     ]
-    return orjson.dumps(shown)
+    return shown
 
 
 def _details(status: status_pb2.Status) -> list[dict[str, Any]]:

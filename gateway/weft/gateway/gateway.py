@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import Literal, Self
 
 from weft import rpc
+from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.grpc import GrpcDoor, Target
 from weft.gateway.doors.pages import Pages
+from weft.gateway.doors.reflection import Reflection
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.idempotency import LIFE, IdempotentCalls
@@ -23,6 +25,7 @@ from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.key_store import KeyStore
 from weft.gateway.guards.tokens import TokenCheck, TokenSettings
 from weft.gateway.http.app import App
+from weft.gateway.http.cors import Cors
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
 from weft.gateway.mesh_view import Contracts, MeshView
@@ -53,6 +56,7 @@ class Gateway:
         max_body: largest request, bytes.
         max_timeout: longest deadline a caller may ask for.
         idempotency_life: for how long idempotency keys are remembered.
+        cors: which pages of other origins may call from a browser; by default none.
         breaker: when circuits open and close.
         telemetry: where calls are counted and traced.
 
@@ -73,6 +77,7 @@ class Gateway:
         max_body: int = 4 * 1024 * 1024,
         max_timeout: timedelta = timedelta(minutes=10),
         idempotency_life: timedelta = LIFE,
+        cors: Cors | None = None,
         breaker: BreakerSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -91,12 +96,14 @@ class Gateway:
         self._max_body = max_body
         self._max_timeout = max_timeout
         self._idempotency_life = idempotency_life
+        self._cors = cors
         self._breaker = breaker
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
         self._stack = contextlib.AsyncExitStack()
         self._app: App
         self._door: GrpcDoor
+        self._reflection: Reflection
         self._upstream: Upstream
         self.url = ""
         self.grpc_address = ""
@@ -136,7 +143,9 @@ class Gateway:
             max_body=self._max_body,
             max_timeout=self._max_timeout,
         )
-        self._app = App(calls, Pages(self._view.ready.is_set), telemetry=self._telemetry)
+        agents = AgentPages(lambda: self._view.agents, calls.identify)
+        pages = Pages(self._view.ready.is_set, agents)
+        self._app = App(calls, pages, cors=self._cors, telemetry=self._telemetry)
         self._door = GrpcDoor(
             self._upstream,
             admission,
@@ -144,6 +153,7 @@ class Gateway:
             telemetry=self._telemetry,
             longest=self._max_timeout.total_seconds(),
         )
+        self._reflection = Reflection(admission)
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
         await self._listen_grpc()
@@ -167,8 +177,12 @@ class Gateway:
 
     async def _listen_grpc(self) -> None:
         server = rpc.Server(
-            self._grpc_listen, telemetry=self._telemetry, max_message_bytes=self._max_body
+            self._grpc_listen,
+            telemetry=self._telemetry,
+            max_message_bytes=self._max_body,
+            reflects=False,
         )
+        server.add_fallback(self._reflection)
         server.add_fallback(self._door)
         await server.start()
         self._stack.push_async_callback(server.stop, _DRAIN)
@@ -203,6 +217,7 @@ class Gateway:
                 extra={"agent": problem.agent, "of": problem.subject},
             )
         self._app.use(catalog)
+        self._reflection.use(catalog)
         self._upstream.keep_only(contracts)
         self._door.serve(
             {

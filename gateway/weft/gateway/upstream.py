@@ -11,6 +11,7 @@ import grpc
 from weft import rpc
 from weft.gateway.failures import AgentUnavailable, from_agent
 from weft.gateway.guards import Breakers
+from weft.gateway.metadata import Beside
 from weft.rpc.channel import Channel
 from weft.rpc.methods import DEFAULT_TIMEOUT
 from weft.telemetry import Telemetry
@@ -58,18 +59,38 @@ class Upstream:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def unary(self, agent: str, path: str, request: bytes, deadline: rpc.Deadline) -> bytes:
+    async def unary(
+        self,
+        agent: str,
+        path: str,
+        request: bytes,
+        deadline: rpc.Deadline,
+        beside: Beside | None = None,
+    ) -> bytes:
         """Calls a unary method ("/package.Service/Method") once; gRPC's own retries apply beneath.
+
+        Args:
+            agent: whom to call.
+            path: the method.
+            request: the message.
+            deadline: when the caller stops waiting.
+            beside: metadata to send; takes what the agent sends.
 
         Raises:
             rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
         """
         call = self.begin_unary(agent, path)
         permit = self.breakers.enter(agent, path, deadline)
+        sent = None if beside is None else beside.sent
+        begun = call(request, timeout=deadline.seconds(), metadata=sent)
         try:
-            response: bytes = await call(request, timeout=deadline.seconds())
+            response: bytes = await begun
+            if beside is not None:
+                beside.leading = tuple(await begun.initial_metadata() or ())
+                beside.trailing = tuple(await begun.trailing_metadata() or ())
         except grpc.aio.AioRpcError as failed:
             permit.done(failed.code())
+            _hear(beside, failed)
             raise self.failure(failed, agent) from failed
         except BaseException:
             permit.cancelled()
@@ -86,22 +107,41 @@ class Upstream:
         return call
 
     async def stream(
-        self, agent: str, path: str, request: bytes, deadline: rpc.Deadline | None
+        self,
+        agent: str,
+        path: str,
+        request: bytes,
+        deadline: rpc.Deadline | None,
+        beside: Beside | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages.
+
+        Args:
+            agent: whom to call.
+            path: the method.
+            request: the message.
+            deadline: when the caller stops waiting; None: never.
+            beside: metadata to send; takes what the agent sends.
 
         Raises:
             rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
         """
         permit = self.breakers.enter(agent, path, deadline)
         call = self.channel(agent).unary_stream(path)(
-            request, timeout=None if deadline is None else deadline.seconds()
+            request,
+            timeout=None if deadline is None else deadline.seconds(),
+            metadata=None if beside is None else beside.sent,
         )
         try:
+            if beside is not None:
+                beside.leading = tuple(await call.initial_metadata() or ())
             async for message in call:
                 yield message
+            if beside is not None:
+                beside.trailing = tuple(await call.trailing_metadata() or ())
         except grpc.aio.AioRpcError as failed:
             permit.done(failed.code())
+            _hear(beside, failed)
             raise self.failure(failed, agent) from failed
         except BaseException:
             permit.cancelled()
@@ -125,3 +165,9 @@ class Upstream:
         self._channels.clear()
         self._unary.clear()
         await asyncio.gather(*self._closing)
+
+
+def _hear(beside: Beside | None, failed: grpc.aio.AioRpcError) -> None:
+    if beside is not None:
+        beside.leading = tuple(failed.initial_metadata() or ())
+        beside.trailing = tuple(failed.trailing_metadata() or ())

@@ -134,7 +134,7 @@ async def test_an_unknown_target_fails_at_once(http: AsyncClient, path: str) -> 
 async def test_a_wrong_method_says_which_are_allowed(http: AsyncClient) -> None:
     answer = await http.delete("/v1/echo:say")
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "OPTIONS, POST"
 
 
 async def test_client_streaming_is_refused_with_a_hint(http: AsyncClient) -> None:

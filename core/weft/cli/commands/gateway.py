@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weft.gateway import Gateway
     from weft.gateway.guards import BreakerSettings
     from weft.gateway.guards.tokens import TokenSettings
+    from weft.gateway.http.cors import Cors
     from weft.rpc.signing import Signer
     from weft.telemetry import Telemetry
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 )
 @part.supervisor_option
 def gateway(*, settings: Settings, supervised: str | None) -> None:
-    """Run the gateway alone: REST, Connect, SSE and gRPC in front of a registry's agents."""
+    """Run the gateway alone: REST, Connect, gRPC-Web and gRPC in front of a registry's agents."""
     if not settings.database_url:
         raise failures.WrongSetting(
             "The gateway keeps API keys in PostgreSQL: give --database-url or WEFT_DATABASE_URL. "
@@ -85,6 +86,7 @@ def _signer(settings: Settings) -> Signer | None:
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft.gateway.guards import BreakerSettings
+    from weft.gateway.http.cors import Cors
 
     tokens, signer = _tokens(settings), _signer(settings)
     with failures.settings_checked("WEFT_GATEWAY_BREAKER_*"):
@@ -94,9 +96,14 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             minimum_calls=settings.gateway_breaker_volume,
             open_for=settings.gateway_breaker_open,
         )
+    with failures.settings_checked("WEFT_GATEWAY_CORS_*"):
+        cors = Cors(
+            settings.gateway_cors_origins.split(","),
+            credentials=settings.gateway_cors_credentials == "on",
+        )
     async with part.observed(settings, "gateway", settings.gateway_metrics) as telemetry:
         with failures.settings_checked("WEFT_GATEWAY_*"):
-            gateway = _gateway(settings, telemetry, breaker, tokens, signer)
+            gateway = _gateway(settings, telemetry, breaker, cors, tokens, signer)
         async with gateway as found:
             await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
 
@@ -105,6 +112,7 @@ def _gateway(
     settings: Settings,
     telemetry: Telemetry,
     breaker: BreakerSettings,
+    cors: Cors,
     tokens: TokenSettings | None,
     signer: Signer | None,
 ) -> Gateway:
@@ -121,6 +129,7 @@ def _gateway(
         signer=signer,
         max_body=settings.gateway_max_body,
         max_timeout=settings.gateway_max_timeout,
+        cors=cors,
         idempotency_life=settings.gateway_idempotency_life,
         breaker=breaker,
     )

@@ -50,8 +50,16 @@ class Calls:
         self._admission = admission
         self._idempotent = idempotent
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
-        self._max_body = max_body
+        self.max_body = max_body
         self._max_timeout = max_timeout
+
+    async def identify(self, exchange: Exchange) -> None:
+        """Lets in a caller of a page that calls no agent.
+
+        Raises:
+            rpc.Error: the caller is not let in.
+        """
+        await self._admission.admit(exchange.headers)
 
     async def enter(self, exchange: Exchange, method: Method, door: str) -> bytes:
         """Admits a request and reads its body; from then on this task serves `exchange.call`.
@@ -79,7 +87,7 @@ class Calls:
                 "rpc.method": method.full_name,
             }
             begin_span(self._telemetry, call, attributes, may_begin_trace=True)
-        return await read_body(exchange.receive, headers, limit=self._max_body)
+        return await read_body(exchange.receive, headers, limit=self.max_body)
 
     async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
         """Calls a unary method; gives up when the caller hangs up, unless the call has an idempotency key.
@@ -93,7 +101,9 @@ class Calls:
         hang_up = _HangUp(exchange)
 
         def call() -> Awaitable[bytes]:
-            return self._upstream.unary(method.agent.name, method.path, request, deadline)
+            return self._upstream.unary(
+                method.agent.name, method.path, request, deadline, exchange.beside
+            )
 
         try:
             key = exchange.header(_IDEMPOTENCY_KEY)
@@ -125,7 +135,7 @@ class Calls:
             raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
         hang_up = _HangUp(exchange)
         messages = self._upstream.stream(
-            method.agent.name, method.path, request, exchange.call.deadline
+            method.agent.name, method.path, request, exchange.call.deadline, exchange.beside
         )
         try:
             async with contextlib.aclosing(messages):

@@ -10,10 +10,10 @@ from time import perf_counter
 import grpc
 
 from weft import rpc
-from weft.gateway import failures
-from weft.gateway.doors import connect, rest
+from weft.gateway.doors import choice, rest
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.pages import Pages
+from weft.gateway.http.cors import Cors
 from weft.gateway.http.exchange import Exchange, Receive, Scope, Send
 from weft.gateway.transcoding.catalog import Catalog
 from weft.rpc.tracing import end_span
@@ -32,12 +32,21 @@ class App:
     Args:
         calls: the way to agents.
         pages: what is served beside agents.
+        cors: which pages of other origins may call.
         telemetry: where requests are counted.
     """
 
-    def __init__(self, calls: Calls, pages: Pages, *, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        pages: Pages,
+        *,
+        cors: Cors | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._calls = calls
         self._pages = pages
+        self._cors = cors or Cors()
         self._metrics = telemetry.metrics if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
@@ -53,34 +62,37 @@ class App:
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send)
+        if await self._cors.ends(exchange):
+            return
         page = self._pages.find(exchange)
         if page is not None:
             await page(exchange)
             return
-        method = self.catalog.methods.get(exchange.path) if exchange.method == "POST" else None
-        door, render, name = rest.NAME, failures.aip193, _UNKNOWN
+        method = self.catalog.methods.get(exchange.path)
+        door, fail, name = rest.NAME, rest.fail, _UNKNOWN
         began = perf_counter()
         code = C.OK
         try:
             if method is not None:
-                door, render, name = connect.NAME, failures.connect, method.full_name
-                told = await connect.serve(self._calls, exchange, method)
+                found = choice.choose(exchange, method)
+                door, fail, name = found.name, found.fail, method.full_name
+                told = await found.serve(self._calls, exchange, method)
             else:
-                match = self.catalog.router.match(exchange.method, exchange.path)
+                match = rest.resolve(self.catalog.router, exchange)
                 name = match.target.method.full_name
                 told = await rest.serve(self._calls, exchange, match)
             if told is not None:
                 code = told.code
         except rpc.Error as failed:
             code = failed.code
-            await exchange.fail(failed, render)
+            await fail(exchange, failed)
         except asyncio.CancelledError:
             code = C.CANCELLED  # the caller hung up: nobody is there to be told
         except Exception:
             code = C.INTERNAL
             log.exception("%s %s failed", exchange.method, exchange.path)
             if not exchange.started:
-                await exchange.fail(rpc.Internal(), render)
+                await fail(exchange, rpc.Internal())
         finally:
             self._end(exchange, door, name, code, perf_counter() - began)
 

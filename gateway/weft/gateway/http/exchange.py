@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from weft import rpc
 from weft.gateway import failures
+from weft.gateway.metadata import Beside
 from weft.rpc.call import Call
 
 Headers = list[tuple[bytes, bytes]]
@@ -34,18 +35,14 @@ class Exchange:
         query: query of the request target, not decoded.
         headers: lower-case names and values.
         call: the call it stands for, once it was admitted.
-        answer_headers: what a guard adds to the answer.
+        beside: metadata of that call, at the doors that carry it.
+        extend: adds to the headers of the answer.
+        answer_headers: what a guard adds to them.
     """
 
     __slots__ = (
-        "answer_headers",
-        "call",
-        "headers",
-        "method",
-        "path",
-        "query",
-        "receive",
-        "send",
+        *("answer_headers", "beside", "call", "extend", "headers", "method", "path", "query"),
+        *("receive", "send"),
         "started",
     )
 
@@ -58,6 +55,8 @@ class Exchange:
         self.send = send
         self.call: Call | None = None
         self.answer_headers: Headers = []
+        self.beside: Beside | None = None
+        self.extend: Callable[[Headers], None] | None = None
         self.started = False
 
     def header(self, name: bytes) -> bytes:
@@ -83,6 +82,8 @@ class Exchange:
         if self.call is not None:
             headers.append((b"traceparent", self.call.traceparent.encode()))
         headers += self.answer_headers
+        if self.extend is not None:
+            self.extend(headers)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool) -> None:
@@ -101,6 +102,11 @@ class Exchange:
             sent += headers
         await self.begin(status, sent)
         await self.send({"type": "http.response.body", "body": body})
+
+    async def allow(self, methods: Iterable[str]) -> None:
+        """Answers OPTIONS: by which methods the path is served."""
+        await self.begin(204, [(b"allow", ", ".join(methods).encode())])
+        await self.write(b"", more=False)
 
     async def fail(self, error: rpc.Error, render: Callable[[rpc.Error], bytes]) -> None:
         """Sends an error."""

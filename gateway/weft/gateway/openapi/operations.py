@@ -17,6 +17,7 @@ from weft.gateway.transcoding.fields import is_map, is_plain_message
 from weft.gateway.transcoding.values import has_text_form
 
 Path = tuple[FieldDescriptor, ...]
+_RAW: Json = {"type": "string", "format": "binary"}  # google.api.HttpBody
 _DEEPEST_PARAMETER = (
     3  # names in a query parameter; deeper ones work, but a list of them helps nobody
 )
@@ -40,6 +41,16 @@ def rest_operation(
     field = binding.response_field
     schema = components.field(field) if field else components.of(method.output)
     operation["responses"] = _responses(method, schema, "Error")
+    content: Json = operation["responses"]["200"]["content"]
+    if binding.raw_reply:
+        content.clear()
+        content["*/*"] = {"schema": dict(_RAW)}
+    elif method.server_streaming:
+        error = {"$ref": "#/components/schemas/Error"}
+        content["application/x-ndjson"] = {"schema": schema}
+        content["application/json"] = {
+            "schema": {"type": "array", "items": {"anyOf": [schema, error]}}
+        }
     return operation
 
 
@@ -160,6 +171,8 @@ def _value_at(example: Any, path: Path) -> Any:
 
 def _request_body(method: Method, binding: Binding, components: Components) -> Json:
     field = binding.body_field
+    if binding.raw_request:
+        return {"required": False, "content": {"*/*": {"schema": dict(_RAW)}}}
     if field is not None:
         examples = [each[field.json_name] for each in _examples(method) if field.json_name in each]
         return _body(components.field(field), examples)
@@ -202,7 +215,8 @@ def _responses(method: Method, schema: Json, error: str) -> Json:
         kind = "text/event-stream"
         text = (
             "A stream of events. Each message is the `data` of one event; `event: end` closes the "
-            "stream, `event: error` carries what went wrong on the way."
+            "stream, `event: error` carries what went wrong on the way. A REST route also streams a message "
+            "a line, or one array, as `Accept` says."
         )
     return {
         "200": {"description": text, "content": {kind: {"schema": schema}}},
