@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Literal, Self
 from weft import rpc
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.grpc import GrpcDoor, Target
+from weft.gateway.doors.mcp import McpDoor, Origins
 from weft.gateway.doors.pages import Pages
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
 from weft.gateway.guards.admission import Admission
@@ -45,6 +46,8 @@ class Gateway:
             unless both listeners are on the loopback interface. A key that is given is always verified.
         max_body: largest request, bytes.
         max_timeout: longest deadline a caller may ask for.
+        mcp_origins: origins of web pages that may speak MCP, such as "https://app.example.com"; pages of
+            this machine may when `listen` is on the loopback interface.
         breaker: when circuits open and close.
         telemetry: where calls are counted and traced.
     """
@@ -59,6 +62,7 @@ class Gateway:
         auth: Literal["auto", "off", "keys"] = "auto",
         max_body: int = 4 * 1024 * 1024,
         max_timeout: timedelta = timedelta(minutes=10),
+        mcp_origins: Sequence[str] = (),
         breaker: BreakerSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -72,6 +76,7 @@ class Gateway:
         self._required = required
         self._max_body = max_body
         self._max_timeout = max_timeout
+        self._mcp_origins = mcp_origins
         self._breaker = breaker
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
@@ -112,7 +117,9 @@ class Gateway:
             max_body=self._max_body,
             max_timeout=self._max_timeout,
         )
-        self._app = App(calls, Pages(self._view.ready.is_set), telemetry=self._telemetry)
+        origins = Origins(local=_is_loopback(self._listen), allowed=self._mcp_origins)
+        mcp = McpDoor(calls, origins)
+        self._app = App(calls, Pages(self._view.ready.is_set), mcp, telemetry=self._telemetry)
         self._door = GrpcDoor(
             self._upstream,
             admission,
@@ -126,6 +133,7 @@ class Gateway:
         http = HttpServer(self._app, HttpSettings(host=host.strip("[]"), port=int(port)))
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
+        self._stack.callback(mcp.close)
         self.url = f"http://{http.address}"
 
     async def _listen_grpc(self) -> None:

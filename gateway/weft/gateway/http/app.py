@@ -11,7 +11,7 @@ import grpc
 
 from weft import rpc
 from weft.gateway import failures
-from weft.gateway.doors import connect, rest
+from weft.gateway.doors import connect, mcp, rest
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.pages import Pages
 from weft.gateway.http.exchange import Exchange, Receive, Scope, Send
@@ -32,12 +32,21 @@ class App:
     Args:
         calls: the way to agents.
         pages: what is served beside agents.
+        mcp_door: serves MCP hosts.
         telemetry: where requests are counted.
     """
 
-    def __init__(self, calls: Calls, pages: Pages, *, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        pages: Pages,
+        mcp_door: mcp.McpDoor,
+        *,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._calls = calls
         self._pages = pages
+        self._mcp = mcp_door
         self._metrics = telemetry.metrics if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
@@ -47,6 +56,7 @@ class App:
         self.catalog = catalog
         self._records.clear()
         self._pages.use(catalog)
+        self._mcp.use(catalog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -62,7 +72,11 @@ class App:
         began = perf_counter()
         code = C.OK
         try:
-            if method is not None:
+            if exchange.path == mcp.PATH:
+                door, render = mcp.NAME, mcp.failure
+                told = await self._mcp.serve(exchange)
+                name = self._mcp.name_of(exchange)
+            elif method is not None:
                 door, render, name = connect.NAME, failures.connect, method.full_name
                 told = await connect.serve(self._calls, exchange, method)
             else:
