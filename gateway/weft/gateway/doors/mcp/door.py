@@ -30,7 +30,7 @@ from weft.gateway.doors.mcp.origins import Origins
 from weft.gateway.doors.mcp.protocol import Outcome, ProtocolError
 from weft.gateway.doors.mcp.sessions import Session, Sessions
 from weft.gateway.doors.mcp.shelf import PROMPTS, RESOURCES, TOOLS, Shelf
-from weft.gateway.doors.mcp.visibility import granted
+from weft.gateway.doors.mcp.visibility import Scopes
 from weft.gateway.http.exchange import JSON, Exchange
 from weft.gateway.transcoding.catalog import Catalog
 
@@ -120,34 +120,35 @@ class McpDoor:
                 "accept application/json and text/event-stream",
                 status=406,
             )
-        body = await self._calls.visit(exchange)
+        scopes = await self._calls.visit(exchange)
+        body = await self._calls.read(exchange)
         exchange.require_json(body)
         message = parse(body)
         if message is None:  # an answer to a request: none was sent
             await exchange.reply(202, b"")
             return None
         async with events(exchange) as stream:
-            takes_events = stream if _EVENTS in accepted else None
+            request = self._request(
+                exchange, message, scopes, stream if _EVENTS in accepted else None
+            )
             try:
                 if protocol.META_VERSION in message.meta or (
                     exchange.header(VERSION).strip() == protocol.MODERN.encode()
                 ):
-                    return await self._modern(exchange, message, takes_events)
+                    return await self._modern(request, message)
+                return await self._legacy(request, message)
             except ProtocolError as refused:
                 return await _refuse(exchange, refused, message.id, refused.status)
-            return await self._legacy(exchange, message, takes_events)
 
     # The revision without sessions
 
-    async def _modern(
-        self, exchange: Exchange, message: Message, stream: Events | None
-    ) -> rpc.Error | None:
+    async def _modern(self, request: Request, message: Message) -> rpc.Error | None:
+        exchange = request.exchange
         check_version(exchange, message)
         headers.check_standard(exchange, message.method, message.params)
         if not message.id:
             await exchange.reply(202, b"")
             return None
-        request = self._request(exchange, message, stream, None)
         if message.method == "subscriptions/listen":
             await listen(request, message.id, self._changes)
             return None
@@ -160,13 +161,12 @@ class McpDoor:
 
     # The revisions with sessions
 
-    async def _legacy(
-        self, exchange: Exchange, message: Message, stream: Events | None
-    ) -> rpc.Error | None:
+    async def _legacy(self, request: Request, message: Message) -> rpc.Error | None:
+        exchange = request.exchange
         if message.method == "initialize" and message.id:
             await self._initialize(exchange, message)
             return None
-        session = self._session(exchange)
+        session = request.session = self._session(exchange)
         if not message.id:
             if message.method == "notifications/cancelled":
                 session.cancel(orjson.dumps(message.params.get("requestId")))
@@ -176,7 +176,6 @@ class McpDoor:
             handler = methods.LEGACY.get(message.method)
             if handler is None:
                 raise unknown_method(message.method)
-            request = self._request(exchange, message, stream, session)
             outcome = await _run(handler, request, session, message.id)
         except ProtocolError as refused:
             # Of the same shape as any other answer: clients of these revisions read no other.
@@ -237,13 +236,8 @@ class McpDoor:
                     session.stream = None
 
     def _request(
-        self,
-        exchange: Exchange,
-        message: Message,
-        stream: Events | None,
-        session: Session | None,
+        self, exchange: Exchange, message: Message, scopes: Scopes | None, stream: Events | None
     ) -> Request:
-        assert exchange.call is not None
         traceparent = message.meta.get("traceparent")
         if isinstance(traceparent, str) and not exchange.header(b"traceparent"):
             exchange.headers.append((b"traceparent", traceparent.encode()))
@@ -253,8 +247,8 @@ class McpDoor:
             calls=self._calls,
             params=message.params,
             meta=message.meta,
-            scopes=granted(exchange.call, open_to_all=self._calls.open_to_all),
-            session=session,
+            scopes=scopes,
+            session=None,
             events=stream,
         )
 

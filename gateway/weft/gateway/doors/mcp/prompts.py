@@ -40,7 +40,7 @@ class Prompt:
         self._fields = {
             field.json_name: field
             for field in tool.method.input.fields
-            if field.message_type is None and not field.is_repeated
+            if field.message_type is None and not field.is_repeated and not _hints(field).secret
         }
 
     def entry(self) -> Entry:
@@ -49,7 +49,7 @@ class Prompt:
         arguments = [
             {
                 "name": name,
-                "description": _hint(field) or f"Replaces {name} of the example.",
+                "description": _hints(field).description or f"Replaces {name} of the example.",
                 "required": False,
             }
             for name, field in self._fields.items()
@@ -140,5 +140,5 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _hint(field: FieldDescriptor) -> str:
-    return str(field.GetOptions().Extensions[options_pb2.hints].description)
+def _hints(field: FieldDescriptor) -> options_pb2.FieldHints:
+    return field.GetOptions().Extensions[options_pb2.hints]

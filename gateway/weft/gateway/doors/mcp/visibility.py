@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from weft.gateway.transcoding.catalog import Method
-from weft.rpc.call import Call
 
 Scopes = frozenset[str]
 Ways = tuple[Scopes, ...]
 """Sets of scopes, each of which is enough to see something."""
-
-
-def granted(call: Call, *, open_to_all: bool) -> Scopes | None:
-    """The scopes of a caller; None: nobody is asked for scopes."""
-    if open_to_all:
-        return None
-    identity = call.identity
-    return frozenset(identity.scopes) if identity is not None else frozenset()
 
 
 def way_of(method: Method) -> Scopes:
