@@ -41,25 +41,25 @@ _PAUSE = 0.05
 @cache
 def generated() -> tuple[Any, Any]:
     """The modules of conformance.proto: messages and services."""
-    folder = tempfile.mkdtemp(prefix="weft-conformance-")
     googleapis = Path(next(iter(google.rpc.__path__))).parents[1]
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "grpc_tools.protoc"),
-            *(f"-I{HERE}", f"-I{PROTO}", f"-I{googleapis}"),
-            f"-I{resources.files(grpc_tools) / '_proto'}",
-            *(f"--python_out={folder}", f"--grpc_python_out={folder}", "conformance.proto"),
-        ],
-        check=True,
-    )
-    sys.path.insert(0, folder)
-    try:
-        return (
-            importlib.import_module("conformance_pb2"),
-            importlib.import_module("conformance_pb2_grpc"),
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "grpc_tools.protoc"),
+                *(f"-I{HERE}", f"-I{PROTO}", f"-I{googleapis}"),
+                f"-I{resources.files(grpc_tools) / '_proto'}",
+                *(f"--python_out={folder}", f"--grpc_python_out={folder}", "conformance.proto"),
+            ],
+            check=True,
         )
-    finally:
-        sys.path.remove(folder)
+        sys.path.insert(0, folder)
+        try:
+            return (
+                importlib.import_module("conformance_pb2"),
+                importlib.import_module("conformance_pb2_grpc"),
+            )
+        finally:
+            sys.path.remove(folder)
 
 
 def conformance_agent(registry: str) -> object:  # noqa: C901 it is one class
