@@ -14,7 +14,7 @@ from weft import rpc
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.mcp import headers, methods, protocol
 from weft.gateway.doors.mcp.changes import Changes
-from weft.gateway.doors.mcp.events import Events, events, pass_on
+from weft.gateway.doors.mcp.events import Events, pass_on
 from weft.gateway.doors.mcp.listening import listen
 from weft.gateway.doors.mcp.listing import PAGE
 from weft.gateway.doors.mcp.messages import (
@@ -127,18 +127,18 @@ class McpDoor:
         if message is None:  # an answer to a request: none was sent
             await exchange.reply(202, b"")
             return None
-        async with events(exchange) as stream:
-            request = self._request(
-                exchange, message, scopes, stream if _EVENTS in accepted else None
-            )
-            try:
-                if protocol.META_VERSION in message.meta or (
-                    exchange.header(VERSION).strip() == protocol.MODERN.encode()
-                ):
-                    return await self._modern(request, message)
-                return await self._legacy(request, message)
-            except ProtocolError as refused:
-                return await _refuse(exchange, refused, message.id, refused.status)
+        stream = Events(exchange)
+        request = self._request(exchange, message, scopes, stream if _EVENTS in accepted else None)
+        try:
+            if protocol.META_VERSION in message.meta or (
+                exchange.header(VERSION).strip() == protocol.MODERN.encode()
+            ):
+                return await self._modern(request, message)
+            return await self._legacy(request, message)
+        except ProtocolError as refused:
+            return await _refuse(exchange, refused, message.id, refused.status)
+        finally:
+            await stream.stop()
 
     # The revision without sessions
 
@@ -226,12 +226,13 @@ class McpDoor:
         lists = frozenset({TOOLS, PROMPTS, RESOURCES})
         with self._changes.listening(lists, lambda: frozenset(session.watched)) as listener:
             session.stream = listener
+            stream = Events(exchange)
             try:
-                async with events(exchange) as stream:
-                    await stream.begin()
-                    if await pass_on(exchange, stream, listener, None):
-                        await stream.end()
+                await stream.begin()
+                if await pass_on(exchange, stream, listener, None):
+                    await stream.end()
             finally:
+                await stream.stop()
                 if session.stream is listener:
                     session.stream = None
 

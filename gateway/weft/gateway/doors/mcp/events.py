@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-
 from weft.gateway.doors.mcp import protocol
 from weft.gateway.doors.mcp.changes import Listener
 from weft.gateway.http.exchange import Exchange, Headers
@@ -67,16 +65,6 @@ class Events:
             if self._quiet:
                 await self._exchange.write(_SIGN_OF_LIFE, more=True)
             self._quiet = True
-
-
-@contextlib.asynccontextmanager
-async def events(exchange: Exchange) -> AsyncIterator[Events]:
-    """A stream for as long as the block runs."""
-    stream = Events(exchange)
-    try:
-        yield stream
-    finally:
-        await stream.stop()
 
 
 async def pass_on(
