@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+
 from weft.gateway.doors.mcp import protocol
 from weft.gateway.doors.mcp.changes import Listener
 from weft.gateway.http.exchange import Exchange, Headers
