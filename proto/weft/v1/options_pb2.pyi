@@ -115,6 +115,7 @@ class SkillOptions(_message.Message):
     TOOL_NAME_FIELD_NUMBER: _builtins.int
     RESOURCE_URI_FIELD_NUMBER: _builtins.int
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """What the skill does, in one or two sentences. At most 1,000 characters."""
     fallback_text: _builtins.str
@@ -134,6 +135,10 @@ class SkillOptions(_message.Message):
     """
     resource_type: _builtins.str
     """Media type of that resource, for lists. Empty: "application/json"."""
+    prompt: _builtins.bool
+    """Whether what the skill returns is a prompt for MCP hosts: each content a message of the user, the fields of the
+    request its arguments.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find the skill by, lower case. At most 20."""
@@ -169,10 +174,11 @@ class SkillOptions(_message.Message):
         tool_name: _builtins.str = ...,
         resource_uri: _builtins.str = ...,
         resource_type: _builtins.str = ...,
+        prompt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "needs_approval", b"needs_approval", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "needs_approval", b"needs_approval", "prompt", b"prompt", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -142,6 +142,17 @@ def conformance_agent(registry: str) -> object:  # noqa: C901 it is one class
         async def PromptWithArguments(self, request: Any, context: Any) -> Empty:
             return Empty()
 
+        async def PromptWithResource(self, request: Any, context: Any) -> AsyncIterator[HttpBody]:
+            if not request.resource_uri:
+                raise rpc.InvalidArgument("is missing", field="resource_uri")
+            told = f'{{"uri":"{request.resource_uri}"}}'
+            yield HttpBody(content_type="application/json", data=told.encode())
+            yield text("Please process the embedded resource above.")
+
+        async def PromptWithImage(self, request: Any, context: Any) -> AsyncIterator[HttpBody]:
+            yield HttpBody(content_type="image/png", data=PNG)
+            yield text("Please analyze the image above.")
+
         async def Guarded(self, request: Any, context: Any) -> Empty:
             self.guarded += 1
             return Empty()

@@ -99,6 +99,23 @@ async def test_resources_of_an_agent(http: httpx.AsyncClient) -> None:
         assert (error["code"], error["data"]) == (-32602, {"uri": uri})
 
 
+async def test_an_agent_makes_prompts(http: httpx.AsyncClient) -> None:
+    listed = {each["name"]: each for each in (await ask(http, "prompts/list"))["prompts"]}
+    name = "test_prompt_with_embedded_resource"
+    assert listed[name]["arguments"] == [
+        {"name": "resourceUri", "description": "The skill's resourceUri.", "required": True}
+    ]
+    params = {"name": name, "arguments": {"resourceUri": "test://x"}}
+    first, second = (await ask(http, "prompts/get", params))["messages"]
+    assert first["content"]["resource"]["text"] == '{"uri":"test://x"}'
+    assert second == {
+        "role": "user",
+        "content": {"type": "text", "text": "Please process the embedded resource above."},
+    }
+    error = await refused(http, "prompts/get", {"name": name})
+    assert (error["code"], error["data"]["status"]) == (-32602, "INVALID_ARGUMENT")
+
+
 @pytest.mark.parametrize(
     ("arguments", "headers", "accepted"),
     [

@@ -67,6 +67,7 @@ class Skill:
     tool_name: str = ""
     resource_uri: str = ""
     resource_type: str = ""
+    prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +297,7 @@ def _skill(options: options_pb2.SkillOptions) -> tuple[Skill, list[str]]:
         tool_name=options.tool_name,
         resource_uri=options.resource_uri,
         resource_type=options.resource_type,
+        prompt=options.prompt,
     )
     return skill, faults
 

@@ -58,51 +58,34 @@ async def call_tool(
     """Calls the skill behind a tool.
 
     What the skill refuses, and what is wrong with the arguments, is a result too: a model can mend it.
-
-    Raises:
-        rpc.Unauthenticated: the caller is not let in.
     """
     try:
         request = await _enter(calls, exchange, tool, arguments)
         if not tool.method.server_streaming:
             return tool.content.one(await calls.unary(exchange, tool.method, request))
         return tool.content.many(await _collect(calls, exchange, tool, request, asked))
-    except _NotLetIn as refused:
-        raise refused.error from None
     except rpc.Error as error:
         return failed(error)
 
 
-async def read(
-    calls: Calls, exchange: Exchange, tool: Tool, arguments: dict[str, str], uri: str
-) -> Outcome:
-    """Calls the skill behind a resource.
+async def answers(
+    calls: Calls, exchange: Exchange, tool: Tool, arguments: dict[str, str]
+) -> list[bytes]:
+    """Calls the skill behind a resource or a prompt, and returns the messages that it answers with.
 
     Raises:
         rpc.Error: as the agent answered.
     """
-    try:
-        request = await _enter(calls, exchange, tool, arguments)
-    except _NotLetIn as refused:
-        raise refused.error from None
-    return tool.content.resource(uri, await calls.unary(exchange, tool.method, request))
-
-
-class _NotLetIn(Exception):
-    """The door refused the caller: an agent may say the same words and mean something else."""
-
-    def __init__(self, error: rpc.Unauthenticated) -> None:
-        super().__init__(error.message)
-        self.error = error
+    request = await _enter(calls, exchange, tool, arguments)
+    if not tool.method.server_streaming:
+        return [await calls.unary(exchange, tool.method, request)]
+    return await _collect(calls, exchange, tool, request, Asked(None, "", "", None))
 
 
 async def _enter(calls: Calls, exchange: Exchange, tool: Tool, arguments: Json) -> bytes:
-    """Admits a call; its body is what every other door would have been sent."""
+    """Admits a call of a caller that was let in; its body is what every other door would have been sent."""
     exchange.receive = _again(tool.request(arguments), exchange.receive)
-    try:
-        body = await calls.enter(exchange, tool.method, NAME)
-    except rpc.Unauthenticated as refused:
-        raise _NotLetIn(refused) from refused
+    body = await calls.enter(exchange, tool.method, NAME)
     return tool.method.request_codec.to_wire(body) if body else b""
 
 

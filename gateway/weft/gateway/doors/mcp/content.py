@@ -51,16 +51,22 @@ class Content:
             rpc.Internal: the agent did not answer with what its contract says.
         """
         if self._raw:
-            return _blocks([_block(_http_body(reply), self._uri)])
+            return Outcome(body=orjson.dumps({"content": self.blocks([reply])}))
         json = self._codec.to_json(reply)
         return _told(json, json if self.structured else b"")
 
     def many(self, replies: list[bytes]) -> Outcome:
         """The result of a skill that answers with a stream."""
         if self._raw:
-            return _blocks([_block(_http_body(each), self._uri) for each in replies])
+            return Outcome(body=orjson.dumps({"content": self.blocks(replies)}))
         json = b'{"messages":[' + b",".join(map(self._codec.to_json, replies)) + b"]}"
         return _told(json, json if self.structured else b"")
+
+    def blocks(self, replies: list[bytes]) -> list[Json]:
+        """The answer as contents that stand for themselves."""
+        if self._raw:
+            return [_block(_http_body(each), self._uri) for each in replies]
+        return [{"type": "text", "text": self._codec.to_json(each).decode()} for each in replies]
 
     def brief(self, reply: bytes) -> str:
         """One message of a stream, in a line."""
@@ -101,10 +107,6 @@ def _told(json: bytes, structured: bytes) -> Outcome:
     if structured:
         body += b',"structuredContent":' + structured
     return Outcome(body=body + b"}")
-
-
-def _blocks(blocks: list[Json]) -> Outcome:
-    return Outcome(body=orjson.dumps({"content": blocks}))
 
 
 def _http_body(reply: bytes) -> HttpBody:

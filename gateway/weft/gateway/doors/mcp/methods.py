@@ -123,18 +123,12 @@ async def read_resource(request: Request) -> Outcome:
         raise _no_resource(request, uri)
     offer, arguments = found
     try:
-        read = await calling.read(request.calls, request.exchange, offer.tool, arguments, uri)
-    except rpc.Unauthenticated:
-        raise
+        replies = await calling.answers(request.calls, request.exchange, offer.tool, arguments)
+        read = offer.tool.content.resource(uri, replies[0])
     except rpc.NotFound:
         raise _no_resource(request, uri) from None
     except rpc.Error as error:
-        code = protocol.INTERNAL_ERROR
-        if isinstance(error, rpc.InvalidArgument):
-            code = protocol.INVALID_PARAMS
-        data = {"uri": uri, "status": error.code.name, "reason": error.reason}
-        status = failures.http_status(error)
-        raise ProtocolError(code, error.message, data=data, status=status) from error
+        raise _protocol_error(error) from error
     # An agent may answer each caller differently, and at once differently.
     return Outcome(body=read.body, fresh=b'"ttlMs":0,"cacheScope":"private"')
 
@@ -158,7 +152,16 @@ async def forget_resource(request: Request) -> Outcome:
 
 async def get_prompt(request: Request) -> Outcome:
     """A prompt with arguments filled in."""
-    return _prompt(request, request.text("name")).get(request.params.get("arguments"))
+    prompt = _prompt(request, request.text("name"))
+    arguments = prompt.arguments(request.params.get("arguments"))
+    if not prompt.made_by_agent:
+        return prompt.from_example(arguments)
+    tool = prompt.tool
+    try:
+        replies = await calling.answers(request.calls, request.exchange, tool, arguments)
+        return prompt.of(tool.content.blocks(replies))
+    except rpc.Error as error:
+        raise _protocol_error(error) from error
 
 
 async def complete_argument(request: Request) -> Outcome:
@@ -258,3 +261,12 @@ def _no_resource(request: Request, uri: str) -> ProtocolError:
         protocol.INVALID_PARAMS if request.session is None else protocol.LEGACY_RESOURCE_NOT_FOUND
     )
     return ProtocolError(code, "Resource not found", data={"uri": uri})
+
+
+def _protocol_error(error: rpc.Error) -> ProtocolError:
+    """An agent's error where a result has no place for one."""
+    data = {"status": error.code.name, "reason": error.reason}
+    if isinstance(error, rpc.InvalidArgument | rpc.NotFound):
+        return ProtocolError(protocol.INVALID_PARAMS, error.message, data=data)
+    status = failures.http_status(error)
+    return ProtocolError(protocol.INTERNAL_ERROR, error.message, data=data, status=status)

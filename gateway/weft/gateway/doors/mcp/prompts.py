@@ -1,7 +1,8 @@
-"""Prompts from the examples of skills, and completion of arguments.
+"""Prompts from skills, and completion of arguments.
 
-A prompt asks a model to use one tool as its first example does. The fields of that example are the prompt's
-arguments: what is given replaces what the example says.
+A prompt from a skill's examples asks a model to use the tool as the first example does; its arguments are the
+request's fields: what is given replaces what the example says. A skill whose option says that it makes a prompt is
+called with them instead, and what it answers is the prompt.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from weft.gateway.doors.mcp.listing import Entry
 from weft.gateway.doors.mcp.protocol import Outcome
 from weft.gateway.doors.mcp.resources import AGENT_TEMPLATE, Card, Offered
 from weft.gateway.doors.mcp.tools import Tool
+from weft.gateway.openapi.schemas import is_required
 from weft.gateway.transcoding.fields import by_any_name
 from weft.v1 import options_pb2
 
@@ -26,10 +28,15 @@ _MOST_VALUES = 100  # what a completion may hold
 
 
 class Prompt:
-    """A tool's examples as a prompt."""
+    """A skill as a prompt.
+
+    Attributes:
+        made_by_agent: whether the skill makes it; else its examples do.
+    """
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
+        self.made_by_agent = tool.method.skill.prompt
         fields = by_any_name(tool.method.input)
         examples = [_object(text) for text in tool.method.skill.examples]
         # Under the names that tools use, whichever way an example spells them.
@@ -49,8 +56,8 @@ class Prompt:
         arguments = [
             {
                 "name": name,
-                "description": _hints(field).description or f"Replaces {name} of the example.",
-                "required": False,
+                "description": _hints(field).description or self._default_hint(name),
+                "required": self.made_by_agent and is_required(field),
             }
             for name, field in self._fields.items()
         ]
@@ -62,28 +69,40 @@ class Prompt:
         }
         return Entry(key=tool.name, ways=tool.ways, body=lambda: orjson.dumps(shown))
 
-    def get(self, arguments: object) -> Outcome:
-        """The prompt with arguments filled in.
+    def arguments(self, given: object) -> dict[str, str]:
+        """What a caller gave, if it fits.
 
         Raises:
             ProtocolError: an argument is none of its own, or no text.
         """
-        given = arguments if arguments is not None else {}
+        if given is None:
+            return {}
         if not isinstance(given, dict) or not all(isinstance(v, str) for v in given.values()):
             raise protocol.invalid("arguments must be an object of strings")
         if unknown := given.keys() - self._fields.keys():
             raise protocol.invalid(f"unknown arguments: {', '.join(sorted(unknown))}")
+        return given
+
+    def from_example(self, arguments: dict[str, str]) -> Outcome:
+        """The prompt that the examples make."""
         filled = (self._examples[0] if self._examples else {}) | {
-            name: _typed(self._fields[name], value) for name, value in given.items()
+            name: _typed(self._fields[name], value) for name, value in arguments.items()
         }
         tool = self.tool
         text = (
             f"Use the tool `{tool.name}` ({tool.description}) with these arguments:\n\n"
             f"```json\n{orjson.dumps(filled, option=orjson.OPT_INDENT_2).decode()}\n```"
         )
-        message = {"role": "user", "content": {"type": "text", "text": text}}
-        shown = {"description": tool.description, "messages": [message]}
+        return self.of([{"type": "text", "text": text}])
+
+    def of(self, contents: Iterable[Json]) -> Outcome:
+        """The prompt of these contents."""
+        messages = [{"role": "user", "content": each} for each in contents]
+        shown = {"description": self.tool.description, "messages": messages}
         return Outcome(body=orjson.dumps(shown))
+
+    def _default_hint(self, name: str) -> str:
+        return f"The skill's {name}." if self.made_by_agent else f"Replaces {name} of the example."
 
     def values(self, argument: str) -> list[str] | None:
         """What an argument may be, as far as is known; None: it has no such argument."""

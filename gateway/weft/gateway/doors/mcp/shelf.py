@@ -45,7 +45,9 @@ class Shelf:
     def prompts(self) -> Mapping[str, Prompt]:
         """Prompts by name."""
         return {
-            name: Prompt(tool) for name, tool in self.tools.items() if tool.method.skill.examples
+            name: Prompt(tool)
+            for name, tool in self.tools.items()
+            if tool.method.skill.examples or tool.method.skill.prompt
         }
 
     @cached_property
