@@ -63,6 +63,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             max_body=settings.gateway_max_body,
             max_timeout=settings.gateway_max_timeout,
             breaker=breaker,
+            mcp_origins=list(filter(None, settings.gateway_mcp_origins.split(","))),
         ) as found,
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))

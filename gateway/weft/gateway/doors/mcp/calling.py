@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from weft import rpc
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.mcp import protocol
-from weft.gateway.doors.mcp.content import failed
+from weft.gateway.doors.mcp.content import Content, failed
 from weft.gateway.doors.mcp.events import Events
 from weft.gateway.doors.mcp.protocol import LOG_LEVELS, Json, Outcome
 from weft.gateway.doors.mcp.tools import Tool
@@ -38,17 +38,18 @@ class Asked:
         self._events = events
         self._count = 0
 
-    async def tell(self, brief: Callable[[], str]) -> None:
+    async def tell(self, content: Content, message: bytes) -> None:
         """A message of a stream has come: progress for who gave a token, a log message for who wants those."""
-        if self._events is None:
+        if self._events is None or (self._token is None and not self._logs):
             return
         self._count += 1
+        brief = content.brief(message)
         if self._token is not None:
             params: Json = {"progressToken": self._token, "progress": self._count}
-            params["message"] = brief()
+            params["message"] = brief
             await self._events.send(protocol.notification("notifications/progress", params))
         if self._logs:
-            params = {"level": "info", "logger": self._logger, "data": brief()}
+            params = {"level": "info", "logger": self._logger, "data": brief}
             await self._events.send(protocol.notification("notifications/message", params))
 
 
@@ -104,7 +105,7 @@ async def _collect(
                     reason="RESULT_TOO_LARGE",
                 )
             found.append(message)
-            await asked.tell(lambda message=message: tool.content.brief(message))  # type: ignore[misc]
+            await asked.tell(tool.content, message)
     return found
 
 
