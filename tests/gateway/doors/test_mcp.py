@@ -21,6 +21,8 @@ from tests.gateway.doors.mcp_client import (
     refused,
 )
 
+from weft.gateway.doors.mcp import events as mcp_events
+
 SAY = "echo_say"
 
 
@@ -289,6 +291,19 @@ async def test_log_messages_are_sent_to_who_asks_for_them(http: AsyncClient) -> 
     asked[META + "logLevel"] = "error"
     body, headers = modern("tools/call", params)
     assert len(messages(await http.post("/mcp", json=body, headers=headers))) == 1
+
+
+async def test_a_call_that_takes_long_shows_signs_of_life(
+    http: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_events, "_QUIET", 0.05)
+    for arguments in ({"text": "late", "delay": "0.2s"}, {"delay": "0.2s", "failWith": 5}):
+        body, headers = modern("tools/call", {"name": SAY, "arguments": arguments})
+        answer = await http.post("/mcp", json=body, headers=headers)
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.text.startswith(": keep-alive\n\n: keep-alive\n\n")
+        (message,) = messages(answer)
+        assert message["result"].get("isError", False) is ("failWith" in arguments)
 
 
 async def test_a_deadline_holds(http: AsyncClient) -> None:

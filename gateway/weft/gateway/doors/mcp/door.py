@@ -181,8 +181,8 @@ class McpDoor:
             # Of the same shape as any other answer: clients of these revisions read no other.
             return await _refuse(exchange, refused, message.id, 200)
         if outcome is None:
-            # Nobody waits for an answer; the stream is ended so that nobody waits for the connection either.
-            await Events(exchange).end()
+            # Nobody waits for an answer; a stream that ends keeps nobody waiting for the connection either.
+            await (request.events or Events(exchange)).end()
             return rpc.Cancelled("The caller called it back.")
         await _answer(exchange, protocol.result(message.id, outcome, modern=False))
         return outcome.error

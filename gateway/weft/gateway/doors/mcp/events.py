@@ -27,16 +27,12 @@ class Events:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._quiet = True
+        self._waiting: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether something was sent."""
-        return self._exchange.started
 
     async def send(self, message: bytes, *, last: bool = False) -> None:
         """Sends a message."""
-        if not self.begun:
+        if not self._exchange.started:
             await self.begin()
         self._quiet = False
         data = b"event: message\ndata: " + message + b"\n\n"
@@ -45,22 +41,36 @@ class Events:
     async def begin(self) -> None:
         """Sends the head."""
         await self._exchange.begin(200, list(_HEADERS))
-        self._beat = asyncio.create_task(self._keep_alive())
+        self._start()
+
+    def expect(self) -> None:
+        """Begins by itself when nothing was answered for a while: then there are signs of life at least."""
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.call_later(_QUIET, self._start)
 
     async def end(self) -> None:
         """Ends the stream without another message."""
-        if not self.begun:
+        if not self._exchange.started:
             await self.begin()
         await self._exchange.write(b"", more=False)
 
     async def stop(self) -> None:
         """Lets go of what it holds; the stream is ended, or nobody reads it."""
+        if self._waiting is not None:
+            self._waiting.cancel()
         if self._beat is not None:
             self._beat.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._beat
 
+    def _start(self) -> None:
+        if self._beat is None:
+            self._beat = asyncio.create_task(self._keep_alive())
+
     async def _keep_alive(self) -> None:
+        if not self._exchange.started:
+            await self._exchange.begin(200, list(_HEADERS))
+            await self._exchange.write(_SIGN_OF_LIFE, more=True)
         while True:
             await asyncio.sleep(_QUIET)
             if self._quiet:

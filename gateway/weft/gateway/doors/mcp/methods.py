@@ -108,6 +108,8 @@ async def call_tool(request: Request) -> Outcome:
         raise protocol.invalid("arguments must be an object")
     if tool.mirrored and request.session is None:
         headers.check_arguments(request.exchange, tool.mirrored, arguments)
+    if request.events is not None:
+        request.events.expect()
     asked = calling.Asked(_token(request), request.log_level, tool.name, request.events)
     return await calling.call_tool(request.calls, request.exchange, tool, arguments, asked)
 

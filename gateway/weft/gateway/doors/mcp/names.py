@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from weft.gateway.transcoding.catalog import Method
 
 # Narrower than MCP's own rule (which allows a dot): functions of the large model APIs are named so.
-_VALID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+VALID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST = 64
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 
@@ -26,7 +26,7 @@ def tool_names(methods: Iterable[Method]) -> dict[str, Method]:
     given = {
         method: method.skill.tool_name
         for method in methods
-        if _VALID.fullmatch(method.skill.tool_name)
+        if VALID.fullmatch(method.skill.tool_name)
     }
     names = dict(given)
     taken = set(given.values())

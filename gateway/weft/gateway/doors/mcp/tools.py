@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +10,7 @@ import orjson
 
 from weft.gateway.doors.mcp.content import Content
 from weft.gateway.doors.mcp.listing import Entry
-from weft.gateway.doors.mcp.names import words
+from weft.gateway.doors.mcp.names import VALID, words
 from weft.gateway.doors.mcp.protocol import OWN_META
 from weft.gateway.doors.mcp.schemas import (
     WRAPPED,
@@ -22,6 +23,8 @@ from weft.gateway.doors.mcp.visibility import way_of
 from weft.gateway.transcoding.catalog import Idempotency, Method
 
 Json = dict[str, Any]
+
+log = logging.getLogger("weft.gateway")
 
 
 class Tool:
@@ -39,6 +42,9 @@ class Tool:
         self.content = Content(method)
         self.mirrored = mirrored(method.input)
         self._wrapped = not is_object(method.input)
+        asked = method.skill.tool_name
+        if asked and not VALID.fullmatch(asked):
+            log.warning("tool_name %r is no name for a tool", asked, extra={"of": method.full_name})
 
     @property
     def title(self) -> str:
