@@ -18,13 +18,14 @@ from weft.gateway.doors.mcp import McpDoor, Origins
 from weft.gateway.doors.pages import Pages
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
 from weft.gateway.guards.admission import Admission
+from weft.gateway.guards.idempotency import LIFE, IdempotentCalls
 from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.key_store import KeyStore
 from weft.gateway.http.app import App
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
 from weft.gateway.mesh_view import Contracts, MeshView
-from weft.gateway.transcoding.catalog import Catalog, Contract
+from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
 from weft.telemetry import Telemetry
@@ -46,6 +47,7 @@ class Gateway:
             unless both listeners are on the loopback interface. A key that is given is always verified.
         max_body: largest request, bytes.
         max_timeout: longest deadline a caller may ask for.
+        idempotency_life: for how long idempotency keys are remembered.
         mcp_origins: origins of web pages that may speak MCP, such as "https://app.example.com"; pages of
             this machine may when `listen` is on the loopback interface.
         breaker: when circuits open and close.
@@ -62,6 +64,7 @@ class Gateway:
         auth: Literal["auto", "off", "keys"] = "auto",
         max_body: int = 4 * 1024 * 1024,
         max_timeout: timedelta = timedelta(minutes=10),
+        idempotency_life: timedelta = LIFE,
         mcp_origins: Sequence[str] = (),
         breaker: BreakerSettings | None = None,
         telemetry: Telemetry | None = None,
@@ -76,6 +79,7 @@ class Gateway:
         self._required = required
         self._max_body = max_body
         self._max_timeout = max_timeout
+        self._idempotency_life = idempotency_life
         self._mcp_origins = mcp_origins
         self._breaker = breaker
         self._telemetry = telemetry
@@ -110,9 +114,14 @@ class Gateway:
             breakers, telemetry=self._telemetry, in_service=self._view.in_service
         )
         self._stack.push_async_callback(self._upstream.close)
+        idempotent = IdempotentCalls(database, life=self._idempotency_life)
+        self._stack.push_async_callback(idempotent.settle)
+        forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
+        self._stack.push_async_callback(_cancel, forgetting)
         calls = Calls(
             self._upstream,
             admission,
+            idempotent,
             telemetry=self._telemetry,
             max_body=self._max_body,
             max_timeout=self._max_timeout,
@@ -123,6 +132,7 @@ class Gateway:
         self._door = GrpcDoor(
             self._upstream,
             admission,
+            idempotent,
             telemetry=self._telemetry,
             longest=self._max_timeout.total_seconds(),
         )
@@ -180,6 +190,7 @@ class Gateway:
                 path: Target(
                     agent=method.agent.name,
                     unary=not (method.client_streaming or method.server_streaming),
+                    repeatable=method.idempotency is Idempotency.NO_SIDE_EFFECTS,
                     timeout=None
                     if method.client_streaming or method.server_streaming
                     else method.skill.default_timeout.total_seconds(),

@@ -62,6 +62,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             auth=settings.gateway_auth,
             max_body=settings.gateway_max_body,
             max_timeout=settings.gateway_max_timeout,
+            idempotency_life=settings.gateway_idempotency_life,
             breaker=breaker,
             mcp_origins=list(filter(None, settings.gateway_mcp_origins.split(","))),
         ) as found,
