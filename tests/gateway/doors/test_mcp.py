@@ -322,6 +322,22 @@ async def test_the_trace_of_a_request_goes_on(http: AsyncClient) -> None:
     assert answer.headers["traceparent"].split("-")[1] == trace_id
 
 
+async def test_a_call_with_an_idempotency_key_is_made_once(http: AsyncClient) -> None:
+    arguments = {"say": {"text": "once"}}
+    key = {"idempotency-key": "11f7a1de-79c4-4c1f-a2f0-7b6a0d3e2c10"}
+    answers = []
+    for _ in range(2):
+        body, headers = modern("tools/call", {"name": "echo_say_once", "arguments": arguments})
+        answers.append(await http.post("/mcp", json=body, headers=headers | key))
+    assert "idempotency-replayed" not in answers[0].headers
+    assert answers[1].headers["idempotency-replayed"] == "true"
+    first, second = (answer.json()["result"]["structuredContent"] for answer in answers)
+    assert first == second
+    body, headers = modern("tools/call", {"name": "echo_say_once", "arguments": {}})
+    other = await http.post("/mcp", json=body, headers=headers | key)
+    assert other.json()["result"]["isError"] is True
+
+
 async def test_agents_are_resources(http: AsyncClient) -> None:
     listed = await ask(http, "resources/list")
     assert [each["uri"] for each in listed["resources"]] == ["weft://agents/echo"]
