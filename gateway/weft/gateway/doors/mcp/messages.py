@@ -39,18 +39,21 @@ def parse(body: bytes) -> Message | None:
     request_id = message.get("id")
     if "id" in message and (not isinstance(request_id, str | int) or isinstance(request_id, bool)):
         raise ProtocolError(protocol.INVALID_REQUEST, "id must be a string or an integer")
+    shown = orjson.dumps(request_id) if "id" in message else b""
     method = message.get("method")
     if not isinstance(method, str):
         if "result" in message or "error" in message:
             return None
-        raise ProtocolError(protocol.INVALID_REQUEST, "method must be a string")
+        raise ProtocolError(protocol.INVALID_REQUEST, "method must be a string", request_id=shown)
     params = message.get("params")
     if params is None:
         params = {}
     meta = params.get("_meta", {}) if isinstance(params, dict) else None
     if not isinstance(meta, dict):
-        raise ProtocolError(protocol.INVALID_REQUEST, "params and _meta must be objects")
-    return Message(("id" in message and orjson.dumps(request_id)) or b"", method, params, meta)
+        raise ProtocolError(
+            protocol.INVALID_REQUEST, "params and _meta must be objects", request_id=shown
+        )
+    return Message(shown, method, params, meta)
 
 
 def check_version(exchange: Exchange, message: Message) -> None:

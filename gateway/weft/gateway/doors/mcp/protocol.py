@@ -58,6 +58,7 @@ class ProtocolError(Exception):
         data: what else the caller is told.
         status: HTTP status; by default the one that goes with the code.
         allow: methods to name in the header Allow.
+        request_id: of the request, as JSON, where only who refuses it knows it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ProtocolError(Exception):
         data: Any = None,
         status: int | None = None,
         allow: str = "",
+        request_id: bytes = b"",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -75,13 +77,15 @@ class ProtocolError(Exception):
         self.data = data
         self.status = status or _HTTP_STATUS.get(code, 400)
         self.allow = allow
+        self.request_id = request_id
 
     def render(self, request_id: bytes) -> bytes:
         """The JSON-RPC message; empty id: the request's could not be read."""
         error: Json = {"code": self.code, "message": self.message}
         if self.data is not None:
             error["data"] = self.data
-        head = b'{"jsonrpc":"2.0",' + (b'"id":' + request_id + b"," if request_id else b"")
+        shown = request_id or self.request_id
+        head = b'{"jsonrpc":"2.0",' + (b'"id":' + shown + b"," if shown else b"")
         return head + b'"error":' + orjson.dumps(error) + b"}"
 
 
