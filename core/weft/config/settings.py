@@ -133,6 +133,10 @@ class Settings:
     gateway_breaker_volume: int = _doc("Fewest calls in the window to judge by.", 20)
     gateway_breaker_ratio: float = _doc("Share of failed calls that opens a breaker.", 0.5)
     gateway_breaker_open: timedelta = _doc("How long a breaker stays open.", timedelta(seconds=5))
+    gateway_mcp_origins: str = _doc(
+        "Origins whose pages may speak MCP, and whose names may stand in Host, joined by commas.",
+        "",
+    )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(

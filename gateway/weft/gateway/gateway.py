@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from types import TracebackType
@@ -15,6 +15,7 @@ from weft import rpc
 from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.grpc import GrpcDoor, Target
+from weft.gateway.doors.mcp import McpDoor, Origins
 from weft.gateway.doors.pages import Pages
 from weft.gateway.doors.reflection import Reflection
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
@@ -57,6 +58,8 @@ class Gateway:
         max_timeout: longest deadline a caller may ask for.
         idempotency_life: for how long idempotency keys are remembered.
         cors: which pages of other origins may call from a browser; by default none.
+        mcp_origins: origins of web pages that may speak MCP, such as "https://app.example.com"; pages of
+            this machine may when `listen` is on the loopback interface.
         breaker: when circuits open and close.
         telemetry: where calls are counted and traced.
 
@@ -78,6 +81,7 @@ class Gateway:
         max_timeout: timedelta = timedelta(minutes=10),
         idempotency_life: timedelta = LIFE,
         cors: Cors | None = None,
+        mcp_origins: Sequence[str] = (),
         breaker: BreakerSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -97,6 +101,7 @@ class Gateway:
         self._max_timeout = max_timeout
         self._idempotency_life = idempotency_life
         self._cors = cors
+        self._mcp_origins = mcp_origins
         self._breaker = breaker
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
@@ -145,7 +150,9 @@ class Gateway:
         )
         agents = AgentPages(lambda: self._view.agents, calls.identify)
         pages = Pages(self._view.ready.is_set, agents)
-        self._app = App(calls, pages, cors=self._cors, telemetry=self._telemetry)
+        origins = Origins(local=_is_loopback(self._listen), allowed=self._mcp_origins)
+        mcp = McpDoor(calls, origins)
+        self._app = App(calls, pages, mcp, cors=self._cors, telemetry=self._telemetry)
         self._door = GrpcDoor(
             self._upstream,
             admission,
@@ -161,6 +168,7 @@ class Gateway:
         http = HttpServer(self._app, HttpSettings(host=host.strip("[]"), port=int(port)))
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
+        self._stack.callback(mcp.close)
         self.url = f"http://{http.address}"
 
     def _admission(self, database: Database) -> Admission:

@@ -112,6 +112,10 @@ class SkillOptions(_message.Message):
     FALLBACK_TEXT_FIELD_NUMBER: _builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    RESOURCE_URI_FIELD_NUMBER: _builtins.int
+    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """What the skill does, in one or two sentences. At most 1,000 characters."""
     fallback_text: _builtins.str
@@ -120,6 +124,21 @@ class SkillOptions(_message.Message):
     """Whether a person must approve each call before it runs."""
     delivery: Global___Delivery.ValueType
     """How the skill may be reached."""
+    tool_name: _builtins.str
+    """Name of the skill as an MCP tool: A-Z, a-z, 0-9, underscore and hyphen, 1 to 64 characters. Empty: one made of
+    the names of the agent and the method, such as "support-research_get_article".
+    """
+    resource_uri: _builtins.str
+    """URI under which MCP hosts read what the skill returns, such as "weft://support/articles/{article_id}". A variable
+    in braces stands for one segment of the path and is the request's string field of that name. Empty: none.
+    For unary methods with no side effects.
+    """
+    resource_type: _builtins.str
+    """Media type of that resource, for lists. Empty: "application/json"."""
+    prompt: _builtins.bool
+    """Whether what the skill returns is a prompt for MCP hosts: each content a message of the user, the fields of the
+    request its arguments.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find the skill by, lower case. At most 20."""
@@ -152,10 +171,14 @@ class SkillOptions(_message.Message):
         fallback_text: _builtins.str = ...,
         needs_approval: _builtins.bool = ...,
         delivery: Global___Delivery.ValueType = ...,
+        tool_name: _builtins.str = ...,
+        resource_uri: _builtins.str = ...,
+        resource_type: _builtins.str = ...,
+        prompt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "needs_approval", b"needs_approval", "required_scopes", b"required_scopes", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "needs_approval", b"needs_approval", "prompt", b"prompt", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,19 +192,25 @@ class FieldHints(_message.Message):
 
     SECRET_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MCP_HEADER_FIELD_NUMBER: _builtins.int
     secret: _builtins.bool
     """The value is never logged, traced or shown."""
     description: _builtins.str
     """What the field means, for a form or a model. At most 500 characters."""
+    mcp_header: _builtins.str
+    """Name under which MCP clients repeat the value in the header Mcp-Param-NAME, for proxies that route by it. For
+    string, bool and 32-bit integer fields of a request, never for secrets. Empty: none.
+    """
     def __init__(
         self,
         *,
         secret: _builtins.bool = ...,
         description: _builtins.str = ...,
+        mcp_header: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "mcp_header", b"mcp_header", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

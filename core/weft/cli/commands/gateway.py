@@ -132,6 +132,7 @@ def _gateway(
         cors=cors,
         idempotency_life=settings.gateway_idempotency_life,
         breaker=breaker,
+        mcp_origins=_names(settings.gateway_mcp_origins),
     )
 
 

@@ -89,6 +89,31 @@ class Calls:
             begin_span(self._telemetry, call, attributes, may_begin_trace=True)
         return await read_body(exchange.receive, headers, limit=self.max_body)
 
+    async def visit(self, exchange: Exchange) -> frozenset[str] | None:
+        """Admits a request that may be for something else than an agent; `exchange.call` says who asks.
+
+        What turns out to be a call of an agent goes through `enter` as well.
+
+        Returns:
+            The scopes of the caller; None: it counts as having all.
+
+        Raises:
+            rpc.Error: the caller is not let in.
+        """
+        call = exchange.call = Call.at_door(exchange.path, (), rpc.Deadline.after_seconds(0))
+        call.trust(await self._admission.admit(exchange.headers))
+        if not self._admission.required:
+            return None
+        return frozenset(call.identity.scopes) if call.identity is not None else frozenset()
+
+    async def read(self, exchange: Exchange) -> bytes:
+        """Reads the body of a request that was admitted.
+
+        Raises:
+            rpc.Error: it is too large.
+        """
+        return await read_body(exchange.receive, exchange.headers, limit=self._max_body)
+
     async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
         """Calls a unary method; gives up when the caller hangs up, unless the call has an idempotency key.
 

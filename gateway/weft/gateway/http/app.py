@@ -10,7 +10,7 @@ from time import perf_counter
 import grpc
 
 from weft import rpc
-from weft.gateway.doors import choice, rest
+from weft.gateway.doors import choice, mcp, rest
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.pages import Pages
 from weft.gateway.http.cors import Cors
@@ -32,6 +32,7 @@ class App:
     Args:
         calls: the way to agents.
         pages: what is served beside agents.
+        mcp_door: serves MCP hosts.
         cors: which pages of other origins may call.
         telemetry: where requests are counted.
     """
@@ -40,6 +41,7 @@ class App:
         self,
         calls: Calls,
         pages: Pages,
+        mcp_door: mcp.McpDoor,
         *,
         cors: Cors | None = None,
         telemetry: Telemetry | None = None,
@@ -47,6 +49,7 @@ class App:
         self._calls = calls
         self._pages = pages
         self._cors = cors or Cors()
+        self._mcp = mcp_door
         self._metrics = telemetry.metrics if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
@@ -56,6 +59,7 @@ class App:
         self.catalog = catalog
         self._records.clear()
         self._pages.use(catalog)
+        self._mcp.use(catalog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -73,7 +77,11 @@ class App:
         began = perf_counter()
         code = C.OK
         try:
-            if method is not None:
+            if exchange.path == mcp.PATH:
+                door, fail = mcp.NAME, mcp.fail
+                told = await self._mcp.serve(exchange)
+                name = self._mcp.name_of(exchange)
+            elif method is not None:
                 found = choice.choose(exchange, method)
                 door, fail, name = found.name, found.fail, method.full_name
                 told = await found.serve(self._calls, exchange, method)

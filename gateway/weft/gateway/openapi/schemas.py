@@ -80,10 +80,14 @@ class Components:
     """The schemas of all messages and enums that a document speaks of, by full name.
 
     Where agents have different versions of one type, the later ones get a name with a suffix.
+
+    Args:
+        place: where the document keeps them, as references name it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "#/components/schemas/") -> None:
         self.schemas: dict[str, Json] = {}
+        self._place = place
         self._prints: dict[str, str] = {}
         self._names: dict[Descriptor | EnumDescriptor, str] = {}
 
@@ -95,7 +99,7 @@ class Components:
         if kind.full_name == "google.protobuf.NullValue":
             return {"type": "null"}
         name = self._names.get(kind) or self._add(kind)
-        return {"$ref": f"#/components/schemas/{name}"}
+        return {"$ref": f"{self._place}{name}"}
 
     def field(self, field: FieldDescriptor) -> Json:
         """The schema of a field, with what its options say about it."""

@@ -64,6 +64,10 @@ class Skill:
     cache_ttl: timedelta = timedelta(0)
     fallback_text: str = ""
     needs_approval: bool = False
+    tool_name: str = ""
+    resource_uri: str = ""
+    resource_type: str = ""
+    prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +294,10 @@ def _skill(options: options_pb2.SkillOptions) -> tuple[Skill, list[str]]:
         cache_ttl=options.cache_ttl.ToTimedelta(),
         fallback_text=options.fallback_text,
         needs_approval=options.needs_approval,
+        tool_name=options.tool_name,
+        resource_uri=options.resource_uri,
+        resource_type=options.resource_type,
+        prompt=options.prompt,
     )
     return skill, faults
 
