@@ -148,7 +148,7 @@ class Gateway:
             max_body=self._max_body,
             max_timeout=self._max_timeout,
         )
-        agents = AgentPages(lambda: self._view.agents, calls.identify)
+        agents = AgentPages(lambda: self._view.agents, calls.visit)
         pages = Pages(self._view.ready.is_set, agents)
         origins = Origins(local=_is_loopback(self._listen), allowed=self._mcp_origins)
         mcp = McpDoor(calls, origins)

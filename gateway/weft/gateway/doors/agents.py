@@ -33,7 +33,7 @@ class AgentPages:
     def __init__(
         self,
         agents: Callable[[], Mapping[str, agent_pb2.Agent]],
-        admit: Callable[[Exchange], Awaitable[None]],
+        admit: Callable[[Exchange], Awaitable[object]],
     ) -> None:
         self._agents = agents
         self._admit = admit

@@ -53,14 +53,6 @@ class Calls:
         self.max_body = max_body
         self._max_timeout = max_timeout
 
-    async def identify(self, exchange: Exchange) -> None:
-        """Lets in a caller of a page that calls no agent.
-
-        Raises:
-            rpc.Error: the caller is not let in.
-        """
-        await self._admission.admit(exchange.headers)
-
     async def enter(self, exchange: Exchange, method: Method, door: str) -> bytes:
         """Admits a request and reads its body; from then on this task serves `exchange.call`.
 
@@ -101,10 +93,9 @@ class Calls:
             rpc.Error: the caller is not let in.
         """
         call = exchange.call = Call.at_door(exchange.path, (), rpc.Deadline.after_seconds(0))
-        call.trust(await self._admission.admit(exchange.headers))
-        if not self._admission.required:
-            return None
-        return frozenset(call.identity.scopes) if call.identity is not None else frozenset()
+        caller = await self._admission.caller(exchange.headers)
+        call.trust(caller.entry)
+        return None if caller.everything else caller.scopes
 
     async def read(self, exchange: Exchange) -> bytes:
         """Reads the body of a request that was admitted.
@@ -112,7 +103,7 @@ class Calls:
         Raises:
             rpc.Error: it is too large.
         """
-        return await read_body(exchange.receive, exchange.headers, limit=self._max_body)
+        return await read_body(exchange.receive, exchange.headers, limit=self.max_body)
 
     async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
         """Calls a unary method; gives up when the caller hangs up, unless the call has an idempotency key.

@@ -62,7 +62,7 @@ class Reflection(grpc.GenericRpcHandler):
         self, requests: AsyncIterator[Request], context: Context
     ) -> AsyncIterator[Response]:
         try:
-            await self._admission.admit(
+            await self._admission.caller(
                 (key.encode(), value.encode() if isinstance(value, str) else value)
                 for key, value in context.invocation_metadata() or ()
                 if key in _CREDENTIALS

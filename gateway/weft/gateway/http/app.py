@@ -71,7 +71,10 @@ class App:
         page = self._pages.find(exchange)
         if page is not None:
             await page(exchange)
-            return
+        else:
+            await self._serve(exchange)
+
+    async def _serve(self, exchange: Exchange) -> None:
         method = self.catalog.methods.get(exchange.path)
         door, fail, name = rest.NAME, rest.fail, _UNKNOWN
         began = perf_counter()
