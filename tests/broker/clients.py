@@ -39,7 +39,9 @@ class Client:
 
     async def call(self, method: str, request: Any, within: float = 10) -> Any:
         try:
-            return await getattr(self.stub, method)(request, timeout=within)
+            # On a busy machine the first try to connect may fail.
+            calling = getattr(self.stub, method)
+            return await calling(request, timeout=within, wait_for_ready=True)
         except grpc.aio.AioRpcError as failed:
             raise error_from_call(failed) from None
 
@@ -61,7 +63,7 @@ class Client:
         self, queue: str = "inbox", *, credit: int = 100, **opening: Any
     ) -> AsyncIterator[Consumer]:
         opening = {"consumer": "test", "declare": True, **opening}
-        stream = self.stub.Consume()
+        stream = self.stub.Consume(wait_for_ready=True)
         await stream.write(pb.ConsumeRequest(open=pb.ConsumeOpen(queue=queue, **opening)))
         consumer = Consumer(stream)
         consumer.opened = (await consumer.frame()).opened

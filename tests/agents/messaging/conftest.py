@@ -26,6 +26,7 @@ async def broker(redis_url: str) -> AsyncIterator[Broker]:
 @pytest_asyncio.fixture
 async def admin(broker: Broker) -> AsyncIterator[broker_pb2_grpc.BrokerServiceAsyncStub]:
     async with rpc.Channel(broker.address) as channel:
+        await channel.channel_ready()  # on a busy machine a first try may fail
         stub = broker_pb2_grpc.BrokerServiceStub(channel)
         policy = message_pb2.QueuePolicy(max_attempts=3)
         policy.visibility_timeout.FromTimedelta(SHORT)

@@ -30,23 +30,6 @@ def message(text: str, queue: str = "inbox", **more: str) -> message_pb2.Message
     return message_pb2.Message(recipient=queue, payload=text.encode(), **more)
 
 
-@pytest_asyncio.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with Broker(redis_url=redis_url, address="127.0.0.1:0", beat=BEAT, grace=SHORT) as found:
-        yield found
-
-
-@pytest_asyncio.fixture
-async def admin(broker: Broker) -> AsyncIterator[broker_pb2_grpc.BrokerServiceAsyncStub]:
-    async with rpc.Channel(broker.address) as channel:
-        stub = broker_pb2_grpc.BrokerServiceStub(channel)
-        policy = message_pb2.QueuePolicy(max_attempts=3)
-        policy.visibility_timeout.FromTimedelta(SHORT)
-        policy.backoff.FromTimedelta(timedelta(milliseconds=10))
-        await stub.SetQueue(broker_pb2.SetQueueRequest(queue="inbox", policy=policy))
-        yield stub
-
-
 async def status(
     admin: broker_pb2_grpc.BrokerServiceAsyncStub, queue: str = "inbox"
 ) -> broker_pb2.QueueStatus:

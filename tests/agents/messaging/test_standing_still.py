@@ -71,6 +71,12 @@ def message(payload: str) -> message_pb2.Message:
     return message_pb2.Message(recipient="inbox", payload=payload.encode())
 
 
+async def _waits(admin: Admin) -> bool:
+    """Whether the broker knows how much a consumer takes."""
+    found = await admin.Describe(broker_pb2.DescribeRequest(queue="inbox"))
+    return any(one.credit == 5 for one in found.status.consumers)
+
+
 async def _pending(admin: Admin, count: int) -> bool:
     found = await admin.Describe(broker_pb2.DescribeRequest(queue="inbox"))
     return found.status.pending == count
@@ -95,6 +101,7 @@ async def test_what_lay_in_the_socket_of_a_stopped_process_is_not_handled_there(
     ):
         assert await stopped.line() == "ready"
         for number in range(2):
+            await wait_until(lambda: _waits(admin))
             stopped.stop()
             await asyncio.gather(*(publisher.publish(message(f"{number}-{n}")) for n in range(5)))
             await wait_until(lambda: _pending(admin, 5))  # they are in its socket
