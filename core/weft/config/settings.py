@@ -116,6 +116,9 @@ class Settings:
     gateway_max_timeout: timedelta = _doc(
         "Longest deadline a caller may ask.", timedelta(minutes=10)
     )
+    gateway_idempotency_life: timedelta = _doc(
+        "How long a call with an idempotency key is remembered.", timedelta(hours=24)
+    )
     gateway_breaker_window: timedelta = _doc(
         "Span over which a circuit breaker counts errors.", timedelta(seconds=10)
     )

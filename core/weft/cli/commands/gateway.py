@@ -121,6 +121,7 @@ def _gateway(
         signer=signer,
         max_body=settings.gateway_max_body,
         max_timeout=settings.gateway_max_timeout,
+        idempotency_life=settings.gateway_idempotency_life,
         breaker=breaker,
     )
 

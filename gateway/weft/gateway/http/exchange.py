@@ -34,9 +34,20 @@ class Exchange:
         query: query of the request target, not decoded.
         headers: lower-case names and values.
         call: the call it stands for, once it was admitted.
+        answer_headers: what a guard adds to the answer.
     """
 
-    __slots__ = ("call", "headers", "method", "path", "query", "receive", "send", "started")
+    __slots__ = (
+        "answer_headers",
+        "call",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "receive",
+        "send",
+        "started",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -46,6 +57,7 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.call: Call | None = None
+        self.answer_headers: Headers = []
         self.started = False
 
     def header(self, name: bytes) -> bytes:
@@ -70,6 +82,7 @@ class Exchange:
         self.started = True
         if self.call is not None:
             headers.append((b"traceparent", self.call.traceparent.encode()))
+        headers += self.answer_headers
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool) -> None:
