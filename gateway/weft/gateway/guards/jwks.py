@@ -161,10 +161,10 @@ class KeySet:
         return self._fetching
 
     async def _fetch(self) -> None:
-        if self._client is None:  # before the time runs: it loads certificates
-            # A proxy of the environment is for the outside; redirects could lead to the inside.
-            self._client = httpx.AsyncClient(trust_env=not self._local, follow_redirects=False)
         try:
+            if self._client is None:  # before the time runs: it loads certificates
+                # A proxy of the environment is for the outside; redirects could lead to the inside.
+                self._client = httpx.AsyncClient(trust_env=not self._local, follow_redirects=False)
             async with asyncio.timeout(self._patience):
                 self._keys = _parsed(await self._read(self._client), self._max_keys)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as failed:
