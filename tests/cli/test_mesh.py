@@ -157,8 +157,8 @@ def test_agents_believe_the_gateway_and_who_holds_its_key(weft, house, tools):
         process = Path("/proc") / str(house.child(*words)) / "environ"
         environment = process.read_text().split("\0")
         assert f"WEFT_IDENTITY_KEY={given}" in environment
-    agents = {agent["name"]: agent["instances"] for agent in weft("agents", "--json").json}
-    address = agents["support-escalation"][0]["address"]
+    agents = {one["name"]: one for one in weft("agents", "--json").json}
+    address = agents["support-escalation"]["instances"][0]["address"]
     eve = Identity(subject="person:eve", all_scopes=True)
 
     async def called_by(identity: Identity | None) -> str:

@@ -116,7 +116,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(one=FIELDS, two=FIELDS)
 def test_a_signature_is_good_for_one_identity_only(one, two):
     verifier = Verifier(SIGNER.public)

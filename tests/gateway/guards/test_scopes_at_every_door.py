@@ -340,6 +340,11 @@ async def test_who_calls_and_for_which_tenant_reaches_the_agent(
             assert told.json() == {"caller": caller, "tenant": tenant}
             _, told = await mesh.say("grpc", "Look", headers)
             assert (told.caller, told.tenant) == (caller, tenant)
+            # What is stored for one tenant's ann is not told to another's.
+            for _ in range(2):
+                _, told = await mesh.say("rest", "Look", {**headers, "idempotency-key": "k" * 20})
+                assert told.json()["tenant"] == tenant
+        assert mesh.calls["Look"] == 3 * 3
 
 
 async def test_where_everybody_is_let_in_no_scope_is_asked_for(

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft import rpc
@@ -177,7 +177,7 @@ async def test_an_unknown_key_id_is_told(issuer, check):
     assert await refusal(check, issuer.token(head={"kid": "gone"})) == "TOKEN_KEY_UNKNOWN"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(text=st.text(max_size=200) | st.from_regex(r"ey[A-Za-z0-9_-]{0,40}\.[\w-]{0,40}\.[\w-]*"))
 def test_whatever_comes_is_refused_as_what_it_is(text):
     async def ask():
@@ -213,7 +213,7 @@ class OneKey:
         return self.key
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     claims=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4),
     head=st.dictionaries(st.sampled_from(HEADS), JSON, max_size=2),

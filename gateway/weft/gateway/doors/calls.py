@@ -162,9 +162,12 @@ class Calls:
 
 
 def subject_of(call: Call) -> str:
-    """Who calls, as what belongs to a caller is stored."""
+    """Who calls, as what belongs to a caller is stored: the same subject of two tenants is two callers."""
     identity = call.identity
-    return identity.subject if identity is not None else ""
+    if identity is None:
+        return ""
+    # The length keeps a tenant and a subject from being read as others.
+    return f"{len(identity.tenant)}:{identity.tenant}/{identity.subject}"
 
 
 class _HangUp:

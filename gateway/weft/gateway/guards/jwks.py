@@ -162,8 +162,11 @@ class KeySet:
 
     async def _fetch(self) -> None:
         try:
+            if self._client is None:  # before the time runs: it loads certificates
+                # A proxy of the environment is for the outside; redirects could lead to the inside.
+                self._client = httpx.AsyncClient(trust_env=not self._local, follow_redirects=False)
             async with asyncio.timeout(self._patience):
-                self._keys = _parsed(await self._read(), self._max_keys)
+                self._keys = _parsed(await self._read(self._client), self._max_keys)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as failed:
             pause = min(self._cooldown, _FIRST_PAUSE * 2**self._failures)
             self._failures = min(self._failures + 1, 16)
@@ -176,12 +179,9 @@ class KeySet:
             self._fetching = None
         self._not_before = self._clock() + pause
 
-    async def _read(self) -> bytes:
-        if self._client is None:
-            # A proxy of the environment is for the outside; redirects could lead to the inside.
-            self._client = httpx.AsyncClient(trust_env=not self._local, follow_redirects=False)
+    async def _read(self, client: httpx.AsyncClient) -> bytes:
         headers = {"accept": "application/json", "accept-encoding": "identity"}
-        async with self._client.stream("GET", self._url, headers=headers) as answer:
+        async with client.stream("GET", self._url, headers=headers) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise ValueError(f"HTTP status {answer.status_code}")
             body = bytearray()
