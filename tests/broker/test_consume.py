@@ -299,6 +299,29 @@ async def test_a_broken_stream_is_resumed_with_what_was_in_hand(client: Client) 
     assert (status.depth, status.acked) == (0, 2)
 
 
+async def test_what_a_former_stream_of_a_session_was_sent_and_nobody_got_comes_again_at_once(
+    client: Client,
+) -> None:
+    await client.publish("one", "two")
+    async with client.consume(session="s") as lost:
+        kept, _ = await lost.take(2)
+    async with client.consume(session="s", resume=[kept.lease_id]) as again:
+        [delivery] = await again.take(1)
+        assert (delivery.message.payload, delivery.attempt) == (b"two", 1)
+        await again.ack(kept, delivery)
+    assert (await client.status()).depth == 0
+
+
+@pytest.mark.parametrize("session", ["", "other"])
+async def test_what_another_session_has_is_its_own(client: Client, session: str) -> None:
+    await client.publish("one")
+    async with client.consume(session="s" if session else "") as consumer:
+        delivery = await consumer.next()
+        async with client.consume(session=session) as other:
+            await other.nothing()
+        await consumer.ack(delivery)
+
+
 async def test_another_broker_resumes_what_was_in_hand(
     client: Client, connect: Connect, redis_url: str
 ) -> None:
@@ -398,6 +421,10 @@ async def test_a_broker_that_stops_tells_its_consumers_and_loses_nothing(
     [
         ([pb.ConsumeRequest(credit=1)], "open"),
         ([pb.ConsumeRequest(open=pb.ConsumeOpen(queue="No Name"))], "open.queue"),
+        (
+            [pb.ConsumeRequest(open=pb.ConsumeOpen(queue="inbox", session="x" * 101))],
+            "open.session",
+        ),
         (
             [pb.ConsumeRequest(open=pb.ConsumeOpen(queue="inbox", consumer="x" * 201))],
             "open.consumer",

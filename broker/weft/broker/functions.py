@@ -83,7 +83,7 @@ class Settled:
     late: Sequence[bytes] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class Ack:
     """A handled message. `key`: its ordering key; `reply`: serialized weft.v1.Reply to keep for `identity`."""
 

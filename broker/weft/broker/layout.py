@@ -90,21 +90,22 @@ class Entry:
     @classmethod
     def unpack(cls, stored: bytes) -> Entry:
         """Reads what `pack` wrote."""
-        (_, priority, attempt, published, not_before, expires, key, identity, flags) = (
+        _, priority, attempt, published, not_before, expires, key, identity, flags = (
             _HEAD.unpack_from(stored)
         )
         begin = HEAD_BYTES + key
         end = begin + identity
+        # By position: this is done for each message, and names cost half as much again.
         return cls(
-            message=stored[end:],
-            identity=stored[begin:end],
-            key=stored[HEAD_BYTES:begin],
-            priority=priority,
-            attempt=attempt,
-            published=published,
-            not_before=not_before,
-            expires=expires,
-            flags=flags,
+            stored[end:],
+            stored[begin:end],
+            stored[HEAD_BYTES:begin],
+            priority,
+            attempt,
+            published,
+            not_before,
+            expires,
+            flags,
         )
 
 

@@ -89,6 +89,9 @@ class Settings:
         "Whether a browser may send cookies and client certificates along from those origins.",
         "off",
     )
+    gateway_idempotency_life: timedelta = _doc(
+        "How long a call with an idempotency key is remembered.", timedelta(hours=24)
+    )
     gateway_breaker_window: timedelta = _doc(
         "Span over which a circuit breaker counts errors.", timedelta(seconds=10)
     )

@@ -16,6 +16,8 @@ from weft import rpc
 
 Headers = list[tuple[bytes, bytes]]
 
+# What gRPC says where no connection could be made.
+_NO_CONNECTION = "failed to connect to all addresses"
 _TYPE_PREFIX = "type.googleapis.com/"
 
 
@@ -26,9 +28,14 @@ class AgentUnknown(rpc.NotFound):
 
 
 class AgentUnavailable(rpc.Unavailable):
-    """No instance of the agent can be reached now; try again."""
+    """No instance of the agent can be reached now; try again.
+
+    Attributes:
+        unsent: whether it is sure that no agent saw the call.
+    """
 
     reason = "AGENT_UNAVAILABLE"
+    unsent = False
 
 
 class NotServedHere(rpc.Unimplemented):
@@ -46,11 +53,13 @@ def from_agent(failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
     if error.reason != type(error).reason or error.metadata or error.details:
         return error
     if isinstance(error, rpc.Unavailable):
-        return AgentUnavailable(
+        unavailable = AgentUnavailable(
             f"No instance of {agent} can be reached now; try again.",
             metadata={"agent": agent},
             retry_after=timedelta(seconds=1),
         )
+        unavailable.unsent = _NO_CONNECTION in (failed.details() or "")
+        return unavailable
     if isinstance(error, rpc.DeadlineExceeded):
         return rpc.DeadlineExceeded(f"{agent} did not answer in time.", metadata={"agent": agent})
     return error

@@ -19,6 +19,7 @@ from weft.gateway.doors.pages import Pages
 from weft.gateway.doors.reflection import Reflection
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
 from weft.gateway.guards.admission import Admission
+from weft.gateway.guards.idempotency import LIFE, IdempotentCalls
 from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.key_store import KeyStore
 from weft.gateway.http.app import App
@@ -26,7 +27,7 @@ from weft.gateway.http.cors import Cors
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
 from weft.gateway.mesh_view import Contracts, MeshView
-from weft.gateway.transcoding.catalog import Catalog, Contract
+from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
 from weft.telemetry import Telemetry
@@ -49,6 +50,7 @@ class Gateway:
         max_body: largest request, bytes.
         max_timeout: longest deadline a caller may ask for.
         cors: which pages of other origins may call from a browser; by default none.
+        idempotency_life: for how long idempotency keys are remembered.
         breaker: when circuits open and close.
         telemetry: where calls are counted and traced.
     """
@@ -64,6 +66,7 @@ class Gateway:
         max_body: int = 4 * 1024 * 1024,
         max_timeout: timedelta = timedelta(minutes=10),
         cors: Cors | None = None,
+        idempotency_life: timedelta = LIFE,
         breaker: BreakerSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -78,6 +81,7 @@ class Gateway:
         self._max_body = max_body
         self._max_timeout = max_timeout
         self._cors = cors
+        self._idempotency_life = idempotency_life
         self._breaker = breaker
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
@@ -112,9 +116,14 @@ class Gateway:
             breakers, telemetry=self._telemetry, in_service=self._view.in_service
         )
         self._stack.push_async_callback(self._upstream.close)
+        idempotent = IdempotentCalls(database, life=self._idempotency_life)
+        self._stack.push_async_callback(idempotent.settle)
+        forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
+        self._stack.push_async_callback(_cancel, forgetting)
         calls = Calls(
             self._upstream,
             admission,
+            idempotent,
             telemetry=self._telemetry,
             max_body=self._max_body,
             max_timeout=self._max_timeout,
@@ -125,6 +134,7 @@ class Gateway:
         self._door = GrpcDoor(
             self._upstream,
             admission,
+            idempotent,
             telemetry=self._telemetry,
             longest=self._max_timeout.total_seconds(),
         )
@@ -187,6 +197,7 @@ class Gateway:
                 path: Target(
                     agent=method.agent.name,
                     unary=not (method.client_streaming or method.server_streaming),
+                    repeatable=method.idempotency is Idempotency.NO_SIDE_EFFECTS,
                     timeout=None
                     if method.client_streaming or method.server_streaming
                     else method.skill.default_timeout.total_seconds(),

@@ -272,12 +272,18 @@ class ConsumeOpen(_message.Message):
     CONSUMER_FIELD_NUMBER: _builtins.int
     DECLARE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Queue to consume."""
     consumer: _builtins.str
     """Who consumes, for people. At most 200 characters."""
     declare: _builtins.bool
     """Makes the queue if there is none."""
+    session: _builtins.str
+    """The same for all streams of one consumer, which follow each other, and nobody else's: something random. What a former
+    one was sent and this one does not resume never arrived, and is delivered again at once, not when its lease runs out.
+    At most 100 characters; empty: it waits for that.
+    """
     @_builtins.property
     def resume(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Leases from a former stream that broke, still in hand: they are extended and belong to this stream now."""
@@ -289,10 +295,11 @@ class ConsumeOpen(_message.Message):
         consumer: _builtins.str = ...,
         declare: _builtins.bool = ...,
         resume: _abc.Iterable[_builtins.str] | None = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "declare", b"declare", "queue", b"queue", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "declare", b"declare", "queue", b"queue", "resume", b"resume", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
+import grpc
 import pytest
 
 from weft import rpc
@@ -360,3 +361,46 @@ async def test_a_name_that_no_queue_can_have_ends_the_consumer(broker: Broker) -
     async with Consumer(broker.address, "NOT A NAME", handle) as consumer:
         with pytest.raises(rpc.InvalidArgument):
             await consumer.wait()
+
+
+class Breaking(grpc.GenericRpcHandler):
+    """Ends calls as gRPC says it of a connection that breaks, and answers what comes after `times` of them."""
+
+    def __init__(self, code: grpc.StatusCode, times: int) -> None:
+        self._code = code
+        self.left = times
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    async def _answer(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if self.left:
+            self.left -= 1
+            await context.abort(self._code, "Stream removed")
+        return broker_pb2.RequestResponse(id="q").SerializeToString()
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "UNKNOWN", "INTERNAL"])
+async def test_a_call_whose_connection_breaks_is_made_again(code: str) -> None:
+    server = grpc.aio.server()
+    breaking = Breaking(grpc.StatusCode[code], times=2)
+    server.add_generic_rpc_handlers((breaking,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    calls = Calls(f"127.0.0.1:{port}")
+    try:
+        answer = await calls("Request", broker_pb2.RequestRequest())
+    finally:
+        await calls.close()
+        await server.stop(None)
+    assert answer.id == "q"
+    assert breaking.left == 0
+
+
+async def test_what_the_broker_refuses_is_asked_once(broker: Broker) -> None:
+    calls = Calls(broker.address)
+    try:
+        with pytest.raises(rpc.NotFound):
+            await calls("Describe", broker_pb2.DescribeRequest(queue="nobody"))
+    finally:
+        await calls.close()

@@ -16,7 +16,7 @@ from weft.broker import Broker
 from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
 
-LEASE = timedelta(seconds=1)
+LEASE = timedelta(seconds=2)
 
 Admin: TypeAlias = "broker_pb2_grpc.BrokerServiceAsyncStub"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from weft import rpc
@@ -54,6 +56,7 @@ class Taker:
 
     room: int = 10
     consumer: str = "taker"
+    session: str = ""
     taken: list[Message] = field(default_factory=list)
 
     def deliver(self, messages: Any) -> None:
@@ -197,3 +200,35 @@ async def test_a_consumer_may_leave_after_the_end(place: Place) -> None:
     await place.post.close()
     place.post.leave(taker)
     assert place.post.receivers == []
+
+
+async def test_what_is_resumed_in_its_last_moment_does_not_run_out_meanwhile(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be put back for another consumer, and be in the hand of the one who was told that it has it."""
+    first, again = Taker(), Taker(room=0)
+    place.post.join(first)
+    await place.publish("one")
+    await wait_until(lambda: first.taken)
+    lease = first.taken[0][0]
+    place.post.leave(first)
+    claim, asked, go_on = place.functions.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow_claim(*args: Any) -> list[bytes | None]:
+        asked.set()
+        await go_on.wait()
+        return await claim(*args)
+
+    monkeypatch.setattr(place.functions, "claim", slow_claim)
+    leases = place.post.settlements.leases
+    lease.deadline = monotonic() + 0.05
+    leases._arm()
+    resuming = asyncio.create_task(place.post.resume([lease.lease_id], again))
+    await asked.wait()
+    over = monotonic() + 0.1
+    await wait_until(lambda: monotonic() > over)
+    go_on.set()
+    assert await resuming == []
+    await place.post.settlements.settle()
+    assert [one.holder for one in leases.all()] == [again]
+    assert await place.in_hand() == 1

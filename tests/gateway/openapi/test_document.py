@@ -171,7 +171,7 @@ def test_what_the_path_fills_is_not_in_the_body_nor_in_the_query():
     assert content["examples"] == {"example1": {"value": {"bigNumber": "5", "part": {"name": "p"}}}}
     partly = described(http_pb2.HttpRule(patch="/t/{name}", body="part"), "/t/{name}", "patch")
     names = [p["name"] for p in partly["parameters"]]
-    assert names == ["name", "bigNumber", "labels", "at", "secret"]
+    assert names == ["name", "bigNumber", "labels", "at", "secret", "Idempotency-Key"]
     part = partly["requestBody"]["content"][CONTENT]
     assert part["examples"] == {"example1": {"value": {"name": "p"}}}
     nested = described(http_pb2.HttpRule(get="/t/{part.name}"), "/t/{part.name}", "get")

@@ -12,6 +12,7 @@ import grpc
 from weft import rpc
 from weft.agents.messaging.addresses import Addresses
 from weft.rpc import error_from_call
+from weft.rpc.errors import DETAILS_KEY
 from weft.v1 import broker_pb2_grpc
 
 _WAIT = timedelta(seconds=30)
@@ -50,7 +51,7 @@ class Calls:
                 try:
                     answer = await getattr(stub, name)(request)
                 except grpc.aio.AioRpcError as failed:
-                    if failed.code() is not grpc.StatusCode.UNAVAILABLE:
+                    if not _lost(failed):
                         raise error_from_call(failed) from None
                     # Of many that wait on one broker, only the first moves on.
                     pause = self._addresses.failed(address)
@@ -60,3 +61,15 @@ class Calls:
                 else:
                     self._addresses.worked()
                     return answer
+
+
+def _lost(failed: grpc.aio.AioRpcError) -> bool:
+    """Whether it was the connection that failed, not the broker that refused.
+
+    Of a connection that breaks under an answer gRPC may say UNKNOWN ("Stream removed") or INTERNAL; what a broker says
+    has details.
+    """
+    code = failed.code()
+    if code in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}:
+        return all(key != DETAILS_KEY for key, _ in failed.trailing_metadata() or ())
+    return code is grpc.StatusCode.UNAVAILABLE

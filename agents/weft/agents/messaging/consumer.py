@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -68,6 +69,7 @@ class Consumer:
         self._on_batch = on_batch
         self._concurrency = concurrency
         self._prefetch = prefetch
+        self._session = uuid.uuid4().hex
         self._name = name
         self._in_hand: dict[str, asyncio.Task[None] | None] = {}
         self._waiting: deque[MessageDelivery] = deque()  # prefetched
@@ -186,7 +188,11 @@ class Consumer:
         await call.write(
             broker_pb2.ConsumeRequest(
                 open=broker_pb2.ConsumeOpen(
-                    queue=self.queue, consumer=self._name, declare=True, resume=held
+                    queue=self.queue,
+                    consumer=self._name,
+                    declare=True,
+                    resume=held,
+                    session=self._session,
                 )
             )
         )

@@ -136,11 +136,14 @@ class Archiver:
         for index, shard in enumerate(waiting):
             found = await notes.read(self._redis, shard, _NOTES)
             for note in found:
+                finished = _time(note.finish_ms)
                 for entry_id, stored in await notes.entries(self._redis, note):
                     entry = Entry.unpack(stored)
+                    raw = entry.message
                     if entry.flags & PAYLOAD_ELSEWHERE:
                         elsewhere.append(entry)
-                    rows.append(_row(note, entry_id, entry, await self._whole(entry)))
+                        raw = await self._whole(entry)
+                    rows.append(_row(note, finished, entry_id, entry, raw))
                     size += len(stored)
             done.append((shard, found))
             if len(found) == _NOTES:
@@ -155,10 +158,9 @@ class Archiver:
         return more
 
     async def _whole(self, entry: Entry) -> bytes:
-        if entry.flags & PAYLOAD_ELSEWHERE:
-            with contextlib.suppress(rpc.DataLoss):
-                return await self._payloads.load(entry)
-        return entry.message
+        with contextlib.suppress(rpc.DataLoss):
+            return await self._payloads.load(entry)
+        return b""
 
     async def _keep(self, rows: Sequence[Sequence[object]]) -> None:
         try:
@@ -170,9 +172,10 @@ class Archiver:
         """Bodies first: a note whose bodies are gone is no harm, a body without a note stays for ever."""
         gone: dict[str, list[bytes]] = {}
         for note in found:
+            key = layout.queue_key(note.queue)
+            streams = {b"%d" % one: f"{key}:{one}" for one in layout.PRIORITIES}
             for lease in note.leases:
-                stream = f"{layout.queue_key(note.queue)}:{lease[:1].decode()}"
-                gone.setdefault(stream, []).append(lease[2:])
+                gone.setdefault(streams[lease[:1]], []).append(lease[2:])
         await asyncio.gather(
             *(self._redis.send(shard, "XDEL", stream, *ids) for stream, ids in gone.items())
         )
@@ -207,20 +210,23 @@ class Archiver:
             await asyncio.sleep(self._cleaned)
 
 
-def _row(note: Note, entry_id: str, entry: Entry, raw: bytes) -> Sequence[object]:
+def _row(
+    note: Note, finished: datetime, entry_id: str, entry: Entry, raw: bytes
+) -> Sequence[object]:
     message = Message.FromString(raw)
+    sender, _, message_id = entry.identity.decode().partition("\0")
     return (
         note.queue,
         entry_id,
-        message.id,
-        message.sender,
-        message.key,
+        message_id,
+        sender,
+        entry.key.decode(),
         message.topic,
         _text(message.method),
         _text(message.correlation_id),
         _text(message.conversation),
         _time(entry.published),
-        _time(note.finish_ms),
+        finished,
         note.outcome,
         entry.attempt,
         note.consumer,

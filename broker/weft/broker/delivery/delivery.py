@@ -33,7 +33,7 @@ log = logging.getLogger("weft.broker")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _BEAT = timedelta(seconds=1)
-_MOST_NAME = 200
+_MOST_NAME, _MOST_SESSION = 200, 100
 _MOST_RESUMED = 100_000
 _AGAIN = 0.5  # seconds after a recovery that failed
 _CLOSE = 5.0  # seconds for the last settlements
@@ -107,7 +107,9 @@ class Delivery:
         if first is None or not first.HasField("open"):
             raise rpc.InvalidArgument("the first frame has it", field="open")
         post = await self._opened(first.open)
-        session = Session(post, first.open.consumer, context.write, self.instances.fresh)
+        session = Session(
+            post, first.open.consumer, first.open.session, context.write, self.instances.fresh
+        )
         lost = await post.resume([one.encode() for one in first.open.resume], session)
         opened = pb.ConsumeOpened(lost=[one.decode() for one in lost])
         opened.visibility_timeout.FromTimedelta(post.queue.policy.visibility_timeout)
@@ -196,6 +198,10 @@ class Delivery:
         if len(opening.consumer) > _MOST_NAME:
             raise rpc.InvalidArgument(
                 f"must be at most {_MOST_NAME} characters", field="open.consumer"
+            )
+        if len(opening.session) > _MOST_SESSION:
+            raise rpc.InvalidArgument(
+                f"must be at most {_MOST_SESSION} characters", field="open.session"
             )
         if len(opening.resume) > _MOST_RESUMED:
             raise rpc.InvalidArgument(

@@ -31,6 +31,7 @@ class InternalConsumer:
 
     def __init__(self, post: Post, handler: Handler, credit: int) -> None:
         self.consumer = "broker"
+        self.session = ""
         self._post = post
         self._settlements = post.settlements
         self._leases = post.settlements.leases

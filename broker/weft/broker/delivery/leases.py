@@ -19,6 +19,10 @@ class Holder(Protocol):
     def consumer(self) -> str:
         """Name, for people."""
 
+    @property
+    def session(self) -> str:
+        """What its streams have in common; empty: nothing."""
+
 
 @dataclass(slots=True, eq=False)
 class Lease:
@@ -28,6 +32,7 @@ class Lease:
         holder: None after its stream broke, until somebody resumes it.
         deadline: when it runs out; 0: it is not held any more.
         sent: whether the holder may have seen it; if not, it was no attempt.
+        session: of who holds it or held it last.
     """
 
     lease_id: bytes
@@ -38,6 +43,12 @@ class Lease:
     identity: bytes
     size: int
     sent: bool = False
+    session: str = ""
+
+    def give(self, holder: Holder) -> None:
+        """Changes hands."""
+        self.holder = holder
+        self.session = holder.session
 
 
 class Leases:

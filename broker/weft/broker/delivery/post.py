@@ -309,7 +309,7 @@ class Post:
         """Gives a consumer as many as it has room for; how many."""
         some = messages[: receiver.room]
         for lease, _, _ in some:
-            lease.holder = receiver
+            lease.give(receiver)
         if some:
             receiver.deliver(some)
         return len(some)

@@ -64,11 +64,16 @@ class Recovery:
         """
         lost: list[bytes] = []
         asked: list[bytes] = []
+        self._leases.catch_up()
         for lease_id in dict.fromkeys(lease_ids):
             if lease_id in self._settlements.under_way or not _valid(lease_id):
                 lost.append(lease_id)
-            else:
-                asked.append(lease_id)
+                continue
+            asked.append(lease_id)
+            if (lease := self._leases.get(lease_id)) is not None:
+                self._leases.extend(
+                    lease
+                )  # or it might run out while Redis is asked, and be resumed and put back
         for begin in range(0, len(asked), _CLAIMED):
             some = asked[begin : begin + _CLAIMED]
             for lease_id, entry, size in await self._claim(some):
@@ -79,11 +84,23 @@ class Recovery:
                     lost.append(lease_id)
                     self._leases.end(lease_id)
                 elif lease is not None:
-                    lease.holder = holder
+                    lease.give(holder)
                     self._leases.extend(lease)
                 else:
-                    self._leases.grant([_lease(lease_id, entry, size, holder)])
+                    lease = _lease(lease_id, entry, size)
+                    lease.give(holder)
+                    self._leases.grant([lease])
+        self._put_back_unseen(holder)
         return lost
+
+    def _put_back_unseen(self, holder: Holder) -> None:
+        """What was sent to a former stream of this session, and its consumer does not know of, never arrived."""
+        if not holder.session:
+            return
+        for lease in self._leases.all():
+            if lease.session == holder.session and lease.holder is not holder:
+                self._leases.end(lease.lease_id)
+                self._settlements.unused(lease)
 
     async def recover(self) -> None:
         """Puts back what was read and never arrived, forgets what Redis forgot. No read may be under way.
@@ -107,7 +124,7 @@ class Recovery:
         for lease_id, entry, size in await self._claim(stray):
             if entry is not None:
                 attempt = entry.attempt + (lease_id in seen)
-                self._settlements.retry(_lease(lease_id, entry, size, None), attempt=attempt)
+                self._settlements.retry(_lease(lease_id, entry, size), attempt=attempt)
         self._nearly -= seen
 
     def _forget(self, lease_ids: Sequence[bytes]) -> None:
@@ -155,8 +172,8 @@ class Recovery:
             begin = "(" + rows[-1][0].decode()
 
 
-def _lease(lease_id: bytes, entry: Entry, size: int, holder: Holder | None) -> Lease:
-    return Lease(lease_id, holder, 0.0, entry.attempt, entry.key, entry.identity, size, sent=True)
+def _lease(lease_id: bytes, entry: Entry, size: int) -> Lease:
+    return Lease(lease_id, None, 0.0, entry.attempt, entry.key, entry.identity, size, sent=True)
 
 
 def _valid(lease_id: bytes) -> bool:

@@ -33,6 +33,7 @@ class Session:
     Args:
         post: the queue it consumes.
         consumer: its name, for people.
+        session: what its streams have in common; empty: nothing.
         write: sends it a serialized frame; returns when the transport has taken it.
         fresh: whether what waits to be sent may still be delivered.
     """
@@ -41,10 +42,12 @@ class Session:
         self,
         post: Post,
         consumer: str,
+        session: str,
         write: Callable[[bytes], Awaitable[None]],
         fresh: Callable[[], bool],
     ) -> None:
         self.consumer = consumer
+        self.session = session
         self.credit = 0
         self._post = post
         self._settlements = post.settlements

@@ -46,7 +46,7 @@ class Settlements:
         self, leases: Sequence[Lease], told: Told | None = None, first: int = 0, *, consumer: str
     ) -> None:
         """Handled; the settlements are numbered from `first` on."""
-        acks = [Ack(lease_id=one.lease_id, size=one.size, key=one.key) for one in leases]
+        acks = [Ack(one.lease_id, one.size, one.key) for one in leases]
         self._ack(acks, Slip(leases, told, first), consumer)
 
     def complete(

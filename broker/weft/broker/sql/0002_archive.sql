@@ -1,11 +1,11 @@
 -- Messages that are finished. entry_id: of their last attempt, unique in the queue. outcome: weft.v1.Outcome. History and
--- Replay go by time, and so does the key.
+-- Replay go by time, and so does the key; in the order of bytes, as the broker sorts what it adds from Redis.
 CREATE TABLE messages (
-  queue text NOT NULL,
-  entry_id text NOT NULL,
-  message_id text NOT NULL,
+  queue text COLLATE "C" NOT NULL,
+  entry_id text COLLATE "C" NOT NULL,
+  message_id text COLLATE "C" NOT NULL,
   sender text NOT NULL,
-  msg_key text NOT NULL,
+  msg_key text COLLATE "C" NOT NULL,
   topic text NOT NULL,
   method text NOT NULL,
   correlation_id text NOT NULL,

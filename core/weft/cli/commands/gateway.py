@@ -69,6 +69,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             max_body=settings.gateway_max_body,
             max_timeout=settings.gateway_max_timeout,
             cors=cors,
+            idempotency_life=settings.gateway_idempotency_life,
             breaker=breaker,
         ) as found,
     ):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from datetime import timedelta
 
 from weft import rpc
 from weft.gateway.failures import NotServedHere
 from weft.gateway.guards import caller_deadline, read_body
 from weft.gateway.guards.admission import Admission
+from weft.gateway.guards.idempotency import KEY, IdempotentCalls, parse_key
 from weft.gateway.http.exchange import Exchange
-from weft.gateway.transcoding.catalog import Method
+from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.tracing import begin_span
@@ -20,6 +21,7 @@ from weft.telemetry import Telemetry
 
 # A caller that hung up is looked for only in calls that take longer than this, seconds.
 _HANG_UP_CHECK = 0.25
+_IDEMPOTENCY_KEY = KEY.encode()
 
 
 class Calls:
@@ -28,6 +30,7 @@ class Calls:
     Args:
         upstream: the way to agents.
         admission: finds out who calls.
+        idempotent: makes calls with an idempotency key once.
         telemetry: where calls are traced.
         max_body: largest body, bytes.
         max_timeout: longest deadline a caller may ask for.
@@ -37,6 +40,7 @@ class Calls:
         self,
         upstream: Upstream,
         admission: Admission,
+        idempotent: IdempotentCalls,
         *,
         telemetry: Telemetry | None,
         max_body: int,
@@ -44,6 +48,7 @@ class Calls:
     ) -> None:
         self._upstream = upstream
         self._admission = admission
+        self._idempotent = idempotent
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self.max_body = max_body
         self._max_timeout = max_timeout
@@ -85,18 +90,36 @@ class Calls:
         return await read_body(exchange.receive, headers, limit=self.max_body)
 
     async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
-        """Calls a unary method; gives up when the caller hangs up.
+        """Calls a unary method; gives up when the caller hangs up, unless the call has an idempotency key.
 
         Raises:
             rpc.Error: as the agent answered, or what kept it from being reached.
         """
         assert exchange.call is not None
         assert exchange.call.deadline is not None
+        deadline = exchange.call.deadline
         hang_up = _HangUp(exchange)
-        try:
-            return await self._upstream.unary(
-                method.agent.name, method.path, request, exchange.call.deadline, exchange.beside
+
+        def call() -> Awaitable[bytes]:
+            return self._upstream.unary(
+                method.agent.name, method.path, request, deadline, exchange.beside
             )
+
+        try:
+            key = exchange.header(_IDEMPOTENCY_KEY)
+            if not key or method.idempotency is Idempotency.NO_SIDE_EFFECTS:
+                return await call()
+            answered = await self._idempotent.once(
+                subject_of(exchange.call),
+                parse_key(key.decode("latin-1")),
+                method=method.path,
+                request=request,
+                deadline=deadline,
+                make=call,
+            )
+            if answered.replayed:
+                exchange.answer_headers.append((b"idempotency-replayed", b"true"))
+            return answered.response
         finally:
             hang_up.forget()
 
@@ -105,6 +128,11 @@ class Calls:
     ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages; gives up when the caller hangs up."""
         assert exchange.call is not None
+        if (
+            exchange.header(_IDEMPOTENCY_KEY)
+            and method.idempotency is not Idempotency.NO_SIDE_EFFECTS
+        ):
+            raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
         hang_up = _HangUp(exchange)
         messages = self._upstream.stream(
             method.agent.name, method.path, request, exchange.call.deadline, exchange.beside
@@ -115,6 +143,12 @@ class Calls:
                     yield message
         finally:
             hang_up.forget()
+
+
+def subject_of(call: Call) -> str:
+    """Who calls, as what belongs to a caller is stored."""
+    identity = call.identity
+    return identity.subject if identity is not None else ""
 
 
 class _HangUp:

@@ -13,8 +13,10 @@ from typing import Any
 import grpc
 
 from weft import rpc
+from weft.gateway.doors.calls import subject_of
 from weft.gateway.failures import AgentUnknown
 from weft.gateway.guards.admission import Admission
+from weft.gateway.guards.idempotency import KEY, IdempotentCalls, parse_key
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.errors import abort
@@ -30,6 +32,7 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 # Credentials are for the gateway alone; the rest is set anew on the way out.
 _CREDENTIALS = frozenset({"authorization", "x-api-key"})
 _NOT_FORWARDED = _CREDENTIALS | {"user-agent", TRACEPARENT_KEY, rpc.DETAILS_KEY}
+_REPLAYED = ("idempotency-replayed", "true")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +42,13 @@ class Target:
     Attributes:
         agent: name of the agent.
         unary: whether both sides send one message.
+        repeatable: whether its calls have no effect; an idempotency key means nothing then.
         timeout: seconds for callers that name no deadline; None: as long as the stream lasts.
     """
 
     agent: str
     unary: bool
+    repeatable: bool = False
     timeout: float | None = DEFAULT_TIMEOUT
 
 
@@ -53,6 +58,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
     Args:
         upstream: the way to agents.
         admission: finds out who calls.
+        idempotent: makes calls with an idempotency key once.
         telemetry: where calls are counted and traced.
         longest: most seconds a caller may ask for.
     """
@@ -61,12 +67,14 @@ class GrpcDoor(grpc.GenericRpcHandler):
         self,
         upstream: Upstream,
         admission: Admission,
+        idempotent: IdempotentCalls,
         *,
         telemetry: Telemetry | None = None,
         longest: float = math.inf,
     ) -> None:
         self._upstream = upstream
         self._admission = admission
+        self._idempotent = idempotent
         self._telemetry = telemetry
         self._longest = longest
         self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -83,7 +91,9 @@ class GrpcDoor(grpc.GenericRpcHandler):
         return found or grpc.stream_stream_rpc_method_handler(_unknown)
 
     def _handler(self, path: str, target: Target) -> grpc.RpcMethodHandler[Any, Any]:
-        passing = _Passing(path, target, self._upstream, self._admission, self._telemetry)
+        passing = _Passing(
+            path, target, self._upstream, self._admission, self._idempotent, self._telemetry
+        )
         passing.longest = self._longest
         if target.unary:
             return grpc.unary_unary_rpc_method_handler(passing.unary)
@@ -98,6 +108,7 @@ class _Passing:
         "_attributes",
         "_breakers",
         "_call",
+        "_idempotent",
         "_path",
         "_record",
         "_target",
@@ -112,6 +123,7 @@ class _Passing:
         target: Target,
         upstream: Upstream,
         admission: Admission,
+        idempotent: IdempotentCalls,
         telemetry: Telemetry | None,
     ) -> None:
         self._path = path
@@ -119,6 +131,7 @@ class _Passing:
         self._attributes = {"rpc.system.name": "grpc", "rpc.method": path.lstrip("/")}
         self._upstream = upstream
         self._admission = admission
+        self._idempotent = idempotent
         self._breakers = upstream.breakers
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._record = telemetry.metrics.door_call("grpc", path.lstrip("/")) if telemetry else None
@@ -132,22 +145,16 @@ class _Passing:
         code = C.OK
         try:
             call, sent = await self._enter(context)
-            deadline = call.deadline
-            assert deadline is not None
-            permit = self._breakers.enter(self._target.agent, self._path, deadline)
-            passed = self._call(request, metadata=sent)
-            try:
-                response: bytes = await passed
-            except grpc.aio.AioRpcError as failed:
-                permit.done(failed.code())
-                raise self._upstream.failure(failed, self._target.agent) from failed
-            except BaseException:
-                permit.cancelled()
-                raise
-            permit.done(C.OK)
-            if leading := await passed.initial_metadata():
-                await context.send_initial_metadata(tuple(leading))
-            _end_with(context, call, await passed.trailing_metadata())
+            if (key := self._key(sent)) is None:
+                response, passed = await self._pass(request, call, sent)
+            else:
+                response, passed = await self._once(key, request, call, sent)
+            if passed is None:
+                context.set_trailing_metadata((_REPLAYED,))
+            else:
+                if leading := await passed.initial_metadata():
+                    await context.send_initial_metadata(tuple(leading))
+                _end_with(context, call, await passed.trailing_metadata())
         except rpc.Error as error:
             code = error.code
             await abort(context, error)
@@ -159,6 +166,49 @@ class _Passing:
         finally:
             self._end(call, code, started)
 
+    def _key(self, sent: Metadata) -> str | None:
+        if self._target.repeatable:
+            return None
+        return next((parse_key(str(value)) for name, value in sent if name == KEY), None)
+
+    async def _once(
+        self, key: str, request: bytes, call: Call, sent: Metadata
+    ) -> tuple[bytes, Any]:
+        """The response, and the call that was made; None: an earlier one is answered again."""
+        passed = None
+
+        async def make() -> bytes:
+            nonlocal passed
+            response, passed = await self._pass(request, call, sent)
+            return response
+
+        assert call.deadline is not None
+        answered = await self._idempotent.once(
+            subject_of(call),
+            key,
+            method=self._path,
+            request=request,
+            deadline=call.deadline,
+            make=make,
+        )
+        return answered.response, passed
+
+    async def _pass(self, request: bytes, call: Call, sent: Metadata) -> tuple[bytes, Any]:
+        """The response, and the call that was made."""
+        assert call.deadline is not None
+        permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
+        passed = self._call(request, metadata=sent)
+        try:
+            response: bytes = await passed
+        except grpc.aio.AioRpcError as failed:
+            permit.done(failed.code())
+            raise self._upstream.failure(failed, self._target.agent) from failed
+        except BaseException:
+            permit.cancelled()
+            raise
+        permit.done(C.OK)
+        return response, passed
+
     async def stream(
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
@@ -167,6 +217,8 @@ class _Passing:
         code = C.OK
         try:
             call, sent = await self._enter(context)
+            if self._key(sent) is not None:
+                raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
             permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
             passed = self._call(requests, metadata=sent)
             try:

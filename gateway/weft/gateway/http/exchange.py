@@ -37,10 +37,20 @@ class Exchange:
         call: the call it stands for, once it was admitted.
         beside: metadata of that call, at the doors that carry it.
         extend: adds to the headers of the answer.
+        answer_headers: what a guard adds to the answer.
     """
 
     __slots__ = (
-        *("beside", "call", "extend", "headers", "method", "path", "query", "receive", "send"),
+        "answer_headers",
+        "beside",
+        "call",
+        "extend",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "receive",
+        "send",
         "started",
     )
 
@@ -54,6 +64,7 @@ class Exchange:
         self.call: Call | None = None
         self.beside: Beside | None = None
         self.extend: Callable[[Headers], None] | None = None
+        self.answer_headers: Headers = []
         self.started = False
 
     def header(self, name: bytes) -> bytes:
@@ -78,6 +89,7 @@ class Exchange:
         self.started = True
         if self.call is not None:
             headers.append((b"traceparent", self.call.traceparent.encode()))
+        headers += self.answer_headers
         if self.extend is not None:
             self.extend(headers)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})

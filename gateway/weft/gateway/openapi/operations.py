@@ -12,7 +12,7 @@ from weft import rpc
 from weft.gateway.openapi.paths import OpenApiPath, PathParameter
 from weft.gateway.openapi.schemas import Components, Json, is_required
 from weft.gateway.transcoding.binding import Binding
-from weft.gateway.transcoding.catalog import Method
+from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.gateway.transcoding.fields import is_map, is_plain_message
 from weft.gateway.transcoding.values import has_text_form
 
@@ -32,6 +32,7 @@ def rest_operation(
     parameters = [
         *(_path_parameter(each, binding, components, example) for each in route.parameters),
         *(_query_parameter(path, components, example) for path in _query_paths(method, binding)),
+        *_headers(method),
     ]
     if parameters:
         operation["parameters"] = parameters
@@ -57,6 +58,8 @@ def connect_operation(method: Method, components: Components) -> Json:
     """POST /package.Service/Method."""
     operation = _operation(method, "_Connect")
     operation["x-weft-connect"] = True
+    if headers := [*_headers(method)]:
+        operation["parameters"] = headers
     operation["requestBody"] = _body(components.of(method.input), _examples(method))
     operation["responses"] = _responses(method, components.of(method.output), "ConnectError")
     return operation
@@ -81,6 +84,16 @@ def _operation(method: Method, suffix: str) -> Json:
         scopes = list(skill.required_scopes)
         operation["security"] = [{"bearer": scopes}, {"apiKey": scopes}]
     return operation
+
+
+def _headers(method: Method) -> Iterator[Json]:
+    if method.idempotency is not Idempotency.NO_SIDE_EFFECTS and not method.server_streaming:
+        yield {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "A call with the same key is made once, and answered the same from then on.",
+            "schema": {"type": "string", "pattern": "^[!#-~]{1,255}$"},
+        }
 
 
 def _words(name: str) -> str:
