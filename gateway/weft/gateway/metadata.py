@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ def _shown(metadata: Metadata) -> Headers:
     return found
 
 
+@functools.lru_cache(1024)  # callers send the same few names over and over
 def _is_metadata(name: bytes) -> bool:
     return (
         name not in _NOT_METADATA

@@ -4,15 +4,21 @@ import { compressionGzip, createConnectTransport, createGrpcWebTransport } from 
 import { run } from "./cases.js";
 
 const baseUrl = process.argv[2];
-const results = {};
+const transports = {};
 for (const useBinaryFormat of [true, false]) {
   const form = useBinaryFormat ? "binary" : "JSON";
   const common = { baseUrl, httpVersion: "1.1", useBinaryFormat };
   const packed = { ...common, sendCompression: compressionGzip, compressMinBytes: 100 };
-  results[`Connect, ${form}`] = await run(createConnectTransport(common));
-  results[`Connect, ${form}, GET`] = await run(createConnectTransport({ ...common, useHttpGet: true }));
-  results[`Connect, ${form}, gzip`] = await run(createConnectTransport(packed));
-  results[`gRPC-Web, ${form}`] = await run(createGrpcWebTransport(common));
-  results[`gRPC-Web, ${form}, gzip`] = await run(createGrpcWebTransport(packed));
+  transports[`Connect, ${form}`] = createConnectTransport(common);
+  transports[`Connect, ${form}, GET`] = createConnectTransport({ ...common, useHttpGet: true });
+  transports[`Connect, ${form}, gzip`] = createConnectTransport(packed);
+  transports[`gRPC-Web, ${form}`] = createGrpcWebTransport(common);
+  transports[`gRPC-Web, ${form}, gzip`] = createGrpcWebTransport(packed);
 }
-console.log(JSON.stringify(results));
+const results = Object.fromEntries(
+  await Promise.all(
+    Object.entries(transports).map(async ([name, transport]) => [name, await run(transport)]),
+  ),
+);
+// Connections that are kept for a next call would keep the process.
+process.stdout.write(JSON.stringify(results), () => process.exit(0));

@@ -34,6 +34,9 @@ PROTOS = (
 CASES = 13
 
 pytestmark = pytest.mark.timeout(180)  # the first time, npm fetches what the programs need
+needs_browser = pytest.mark.skipif(
+    not THERE, reason="needs Debian's packages chromium and chromium-driver"
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ async def test_in_node(programs: Path, mesh: Any) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not THERE, reason="needs Debian's packages chromium and chromium-driver")
+@needs_browser
 async def test_in_a_browser(
     programs: Path, fresh_xds: None, database_url: str, tmp_path: Path
 ) -> None:
@@ -107,11 +110,11 @@ async def test_in_a_browser(
     assert any(url.endswith("/Repeat") for url in asked)
 
 
+@pytest.mark.browser
+@needs_browser
 async def test_a_page_that_is_not_listed_is_kept_out(
     programs: Path, fresh_xds: None, database_url: str, tmp_path: Path
 ) -> None:
-    if not THERE:
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
     with pages(programs) as origin:
         async with running(database_url) as mesh, chromium(tmp_path) as browser:
             await routed(mesh.http)
