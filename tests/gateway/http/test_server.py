@@ -102,3 +102,15 @@ async def test_a_fault_of_the_application_is_a_500_and_the_server_lives(open_ser
     await wait_until(lambda: app.left == 1)
     assert (await (await connect()).get()).status == 200
     caplog.clear()
+
+
+async def test_a_small_answer_comes_in_one_piece(open_server):
+    _, server, _ = await open_server()
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(50):
+        writer.write(b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")
+        # What one write sends, one read gets.
+        assert (await reader.read(65536)).endswith(b"\r\n\r\n/hello ")
+    writer.close()
+    await writer.wait_closed()
