@@ -3,8 +3,9 @@
 Requests over 16 connections that stay open, each server in a process of its own, in interleaved rounds; what is counted
 is the CPU time of the server's process.
 
-mcp_vs_sdk   CPU of the gateway per MCP tools/call of an agent's skill / CPU of the MCP SDK's own low-level server
-             whose tool makes the same call of the same agent with a generated stub
+mcp_vs_sdk                 CPU of the gateway per MCP tools/call of an agent's skill / CPU of the MCP SDK's own
+                           low-level server whose tool calls the same agent with a generated stub on a bare channel
+mcp_vs_sdk_without_agent   the same / CPU of that server when its tool answers itself and calls nobody
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import measure
 import uvicorn
 import uvloop
@@ -26,7 +28,7 @@ from google.protobuf import json_format
 from mcp import types
 from mcp.server import Server
 
-from weft import embedded, rpc
+from weft import embedded
 from weft.agents import Host
 from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
@@ -78,15 +80,16 @@ async def serve_sdk(agent: str = "") -> None:
     async with contextlib.AsyncExitStack() as stack:
         stub: Any = None
         if agent:
-            channel = await stack.enter_async_context(rpc.Channel(agent))
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(agent))
             stub = echo_pb2_grpc.EchoServiceStub(channel)
 
         async def call_tool(_: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
             request = json_format.ParseDict(params.arguments or {}, echo_pb2.SayRequest())
             answer = await stub.Say(request) if stub else echo_pb2.SayResponse(text=request.text)
+            said = json_format.MessageToDict(answer)
             return types.CallToolResult(
-                content=[types.TextContent(type="text", text=json_format.MessageToJson(answer))],
-                structured_content=json_format.MessageToDict(answer),
+                content=[types.TextContent(type="text", text=json.dumps(said))],
+                structured_content=said,
             )
 
         async def list_tools(_: Any, __: Any) -> types.ListToolsResult:

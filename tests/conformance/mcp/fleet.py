@@ -24,10 +24,16 @@ from google.protobuf.empty_pb2 import Empty
 
 from weft import rpc
 from weft.agents import Host
-from weft.agents.echo import Echo
 from weft.gateway import Gateway
 from weft.registry import Registry
 from weft.rpc.testing import wait_until
+from weft.support.v1 import (
+    escalation_pb2_grpc,
+    quality_pb2_grpc,
+    research_pb2_grpc,
+    solution_pb2_grpc,
+    triage_pb2_grpc,
+)
 
 HERE = Path(__file__).parent
 PROTO = HERE.parents[2] / "proto"
@@ -68,11 +74,22 @@ def conformance_agent(registry: str) -> object:  # noqa: C901 it is one class
 
     class Conformance(pb2_grpc.ConformanceServiceServicer):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
-            self.other: Host | None = None
+            self.others: list[Host] = []
+            # Agents that do nothing, but their skills are tools and their examples prompts.
+            self.absent = [
+                quality_pb2_grpc.QualityServiceServicer(),
+                solution_pb2_grpc.SolutionServiceServicer(),
+                triage_pb2_grpc.TriageServiceServicer(),
+                escalation_pb2_grpc.EscalationServiceServicer(),
+                research_pb2_grpc.ResearchServiceServicer(),
+            ]
             self.guarded = 0
 
         async def SimpleText(self, request: Any, context: Any) -> HttpBody:
             return text("This is a simple text response for testing.")
+
+        async def Greet(self, request: Any, context: Any) -> HttpBody:
+            return text(f"Hello, {request.name}!")
 
         async def Image(self, request: Any, context: Any) -> HttpBody:
             return HttpBody(content_type="image/png", data=PNG)
@@ -109,13 +126,10 @@ def conformance_agent(registry: str) -> object:  # noqa: C901 it is one class
             return pb2.RouteResponse(route=route, number=2**60)
 
         async def ChangeTools(self, request: Any, context: Any) -> Empty:
-            if self.other is None:
-                other = self.other = Host(registry=registry, drain=timedelta(0))
-                other.add(Echo("other"))
-                await other.start()
-            else:
-                other, self.other = self.other, None
-                await other.stop()
+            other = Host(registry=registry, drain=timedelta(0))
+            other.add(self.absent.pop())
+            self.others.append(other)
+            await other.start()
             return Empty()
 
         ChangePrompts = ChangeTools
@@ -177,11 +191,11 @@ async def fleet(database_url: str, **settings: Any) -> AsyncIterator[tuple[Gatew
         host.add(agent)
         await host.start()
 
-        async def stop_other() -> None:
-            if agent.other is not None:
-                await agent.other.stop()
+        async def stop_others() -> None:
+            for other in agent.others:
+                await other.stop()
 
-        stack.push_async_callback(stop_other)
+        stack.push_async_callback(stop_others)
         gateway = await enter(
             Gateway(
                 registry=registry.address,

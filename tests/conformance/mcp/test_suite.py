@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
+import re
 import shutil
 import subprocess
 import tomllib
@@ -26,6 +27,9 @@ HERE = Path(__file__).parent
 SUITE = HERE / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
 ARCHITECTURE = {"x86_64": "x64", "aarch64": "arm64"}
 NODE = HERE / f"node_modules/node-linux-{ARCHITECTURE.get(platform.machine(), '')}/bin/node"
+
+
+_FOLDER = re.compile(r"server-(.+)-\d{4}-\d\d-\d\dT[\d-]+Z")
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +86,10 @@ def checks(folder: Path) -> tuple[Counter[str], set[str]]:
     statuses: Counter[str] = Counter()
     failed: set[str] = set()
     for file in sorted(folder.rglob("checks.json")):
-        scenario = file.parent.name
+        scenario = _FOLDER.fullmatch(file.parent.name)
+        assert scenario, file
         for check in json.loads(file.read_text()):
             statuses[check["status"]] += 1
             if check["status"] == "FAILURE":
-                failed.add(f"{scenario}:{check['id']}")
+                failed.add(f"{scenario[1]}:{check['id']}")
     return statuses, failed

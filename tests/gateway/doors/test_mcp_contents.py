@@ -200,6 +200,21 @@ def test_lists_come_in_pages(contract: Contract) -> None:
     assert found == names
 
 
+def test_what_is_no_resource_or_no_name_is_told(
+    contract: Contract, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = Shelf(Catalog([contract]))
+    uris = {offer.uri for offer in shelf.offers}
+    assert "test://static-text" in uris
+    assert not {"test://effect", "weft://agents/foreign", "test://{nothing}"} & uris
+    told = caplog.text
+    assert "NO_SIDE_EFFECTS" in told
+    assert "weft://agents/foreign" in told
+    assert "nothing cannot be filled in" in told
+    assert "'no name' is no name for a tool" in told
+    assert "conformance_effect" in shelf.tools
+
+
 def test_a_new_catalog_keeps_what_did_not_change(contract: Contract) -> None:
     catalog = Catalog([contract])
     first = Shelf(catalog)

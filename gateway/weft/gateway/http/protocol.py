@@ -134,6 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= self._settings.pipeline:
             self._fail(rpc.ResourceExhausted("Too many requests wait on this connection."))
         super().on_headers_complete()
+        self.cycle.transport = _JoiningTransport(self.transport, self.loop)
         # What the parser calls a header from here on is a trailer, and never joins the request's
         # headers, which decided its fate already (RFC 9110 6.5.1).
         self.headers = []
@@ -181,8 +182,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unspoken > self._max_head or len(self.headers or ()) > self._max_headers:
             self._refuse(self._head_too_large())
             return
-        if self._due() is _Due.BODY and self.cycle.transport is self.transport:
-            self.cycle.transport = _LingeringTransport(self.transport, self._end)
+        if self._due() is _Due.BODY and isinstance(self.cycle.transport, _JoiningTransport):
+            self.cycle.transport = _LingeringTransport(self.cycle.transport, self._end)
         self._watch()
 
     def _head_fits(self) -> bool:
@@ -279,6 +280,46 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()  # which sends what is still to be sent, for as long as
         seconds = self._settings.write_time.total_seconds()
         self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+
+class _JoiningTransport(asyncio.Transport):
+    """What a cycle writes to: the head of an answer waits for the body that follows at once.
+
+    uvicorn writes each by itself, and a write is a system call: the dearest part of a small answer.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: bytes | None = b""  # empty: nothing was written; None: the head is sent
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends `data`; the first piece with the next, or when this turn of the loop is over."""
+        held = self._held
+        if held is None:
+            self._transport.write(data)
+        elif held:
+            self._held = None
+            self._transport.write(held + data)
+        else:
+            self._held = bytes(data)
+            self._loop.call_soon(self._flush)
+
+    def is_closing(self) -> bool:
+        """Whether the connection is ending."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, None
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
 
 
 class _LingeringTransport(asyncio.Transport):

@@ -15,7 +15,7 @@ from weft.gateway.doors.mcp.listing import Entry, freshness
 from weft.gateway.doors.mcp.protocol import OWN_META, Outcome
 from weft.gateway.doors.mcp.tools import Tool
 from weft.gateway.doors.mcp.visibility import Scopes, Ways, sees, way_of
-from weft.gateway.transcoding.catalog import Agent, Method
+from weft.gateway.transcoding.catalog import Agent, Idempotency, Method
 
 Json = dict[str, Any]
 
@@ -144,8 +144,8 @@ def _fault(uri: str, method: Method) -> str:
     variables = _VARIABLE.findall(uri)
     if not _URI.fullmatch(_VARIABLE.sub("x", uri)) or uri.startswith(AGENTS):
         return f"resource_uri {uri!r} is no URI, or not one to give away"
-    if method.server_streaming:
-        return "a stream is no resource"
+    if method.server_streaming or method.idempotency is not Idempotency.NO_SIDE_EFFECTS:
+        return "only a unary method with NO_SIDE_EFFECTS is a resource"
     fields = method.input.fields_by_name
     unknown = [
         name
