@@ -66,7 +66,8 @@ class App:
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send)
-        if await self._cors.ends(exchange):
+        # The MCP door has a list of origins of its own.
+        if exchange.path != mcp.PATH and await self._cors.ends(exchange):
             return
         page = self._pages.find(exchange)
         if page is not None:
