@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -18,13 +17,12 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from tests.lifetime import ending_with_parent
 
 from weft.embedded import _binaries
 from weft.rpc.testing import wait_until
 
 PATIENCE = timedelta(seconds=15)
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 
 
 def free_port() -> int:
@@ -38,10 +36,6 @@ async def find_program() -> Path:
     async for program in _binaries.redis_servers(None):
         return program.path
     raise RuntimeError("no Redis-protocol server is installed")
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Server:
@@ -106,10 +100,9 @@ class Server:
             part for key, value in self.settings.items() for part in (f"--{key}", str(value))
         ]
         self._process = subprocess.Popen(
-            [self._program, *self._first_arguments(), *arguments],
+            ending_with_parent([self._program, *self._first_arguments(), *arguments]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 one thread starts servers
         )
 
     def _first_arguments(self) -> list[str]:

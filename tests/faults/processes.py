@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,16 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from tests.lifetime import ending_with_parent
+
 from weft.rpc.testing import wait_until
 
 ROOT = Path(__file__).parents[2]
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
-
-
-def end_with_parent() -> None:
-    """The kernel kills this process when the one that started it ends; so a test leaves nothing behind."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:
@@ -43,14 +37,12 @@ class Child:
         with self._log.open("ab") as log:
             self._begin = log.tell()
             self._process = subprocess.Popen(
-                self.command,
+                ending_with_parent(self.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 cwd=ROOT,
-                # Python ends itself with its parent, so that no fork disturbs gRPC's threads.
-                preexec_fn=None if self.command[0] == sys.executable else end_with_parent,  # noqa: PLW1509 see there
             )
         self.starts += 1
         self.stopped = False

@@ -29,7 +29,6 @@ from typing import Any, cast
 
 import uvloop
 from tests.faults.framing import framing
-from tests.faults.processes import end_with_parent
 
 _MOST_WAITING = 1 << 20  # bytes a direction keeps before its sender has to wait
 _TICK = 0.01
@@ -365,5 +364,4 @@ class Remote:
 
 
 if __name__ == "__main__":
-    end_with_parent()
     uvloop.run(Proxy().serve(sys.argv[1]))

@@ -11,7 +11,6 @@ from typing import Any
 import uvloop
 from tests.faults import consumer, producer
 from tests.faults.connecting import stopping
-from tests.faults.processes import end_with_parent
 
 from weft.telemetry import logs
 
@@ -50,7 +49,6 @@ async def sdk_consume(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent()
     logs.setup(sys.argv[1])
     roles = {
         "broker": broker,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -30,36 +28,13 @@ from weft.postgres import Database
 Start = Callable[..., Awaitable[Client]]
 
 
-# Ends with its parent, then becomes the program of its arguments.
-_LAUNCH = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
-
-
-class Restartable(Server):
-    """A server that may be started while gRPC's threads run.
-
-    A `preexec_fn` is Python in a child that was forked from all those threads, and now and then it crashes there.
-    """
-
-    def begin(self) -> None:
-        """Starts it."""
-        self.folder.mkdir(exist_ok=True)
-        settings = [
-            part for key, value in self.settings.items() for part in (f"--{key}", str(value))
-        ]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LAUNCH, self._program, *settings],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-        )
-
-
 @pytest.fixture
 def redis_server(redis_program: Path, server_folder: Path) -> Iterator[Callable[..., Server]]:
     """redis_server(appendfsync="everysec", ...) is a server of this test's own, not started yet."""
     made: list[Server] = []
 
     def make(**settings: Any) -> Server:
-        made.append(Restartable(redis_program, server_folder / f"{len(made)}", **settings))
+        made.append(Server(redis_program, server_folder / f"{len(made)}", **settings))
         return made[-1]
 
     yield make
