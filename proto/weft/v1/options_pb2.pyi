@@ -173,7 +173,7 @@ class SkillOptions(_message.Message):
     """
     units: _builtins.int
     """What a call costs, in units such as tokens, where the agent does not say so itself: by the trailing metadata
-    `weft-units` of a call.
+    `weft-units` of a call. 0: 1.
     """
     cache_shared: _builtins.bool
     """Whether what is answered from a cache is the same for all callers. Default: each identity has answers of its own."""
@@ -256,7 +256,7 @@ class SkillLimit(_message.Message):
     units: _builtins.float
     """Units per second."""
     burst: _builtins.int
-    """Calls, or units, that may come at once, of `rate` and `units`. 0: a tenth of a second's, at least 1."""
+    """Calls, or units, that may come at once, of `rate` and `units`. 0: what comes in 40 ms, at least 1."""
     def __init__(
         self,
         *,

@@ -21,7 +21,7 @@ _PERIODS: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600
 _RATE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)/([smhd])")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _WORDS = frozenset({"per", "rate", "units", "concurrent", "burst", "methods", "name"})
-_BURST = 0.1  # seconds' worth of calls that may come at once, where a rule does not say
+_BURST = 0.04  # seconds' worth of calls that may come at once, where a rule does not say
 _LEAST_RATE = 1e-6  # a second
 
 
@@ -51,7 +51,7 @@ class Rule:
     period: float = 1.0
     """Seconds."""
     burst: float = 0.0
-    """What may come at once; 0: a tenth of a second's worth, at least 1."""
+    """What may come at once; 0: 40 ms' worth, at least 1."""
     methods: str = "*"
     """The methods it is for: "package.Service/Method", with * for any characters."""
 
