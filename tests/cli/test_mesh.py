@@ -195,6 +195,21 @@ def test_keys_refuse_what_cannot_be(weft):
     assert "scopes[0]" in scope.err
 
 
+def test_a_breaker_is_held_and_let_go(weft):
+    agent, method = "support-research", "GetArticle"
+    assert "is held open" in weft("breakers", "hold", agent, method, "open").out
+    assert f"ResearchService/{method}  open   open by anonymous" in weft("breakers", "list").out
+    assert "on its own again" in weft("breakers", "hold", agent, method, "auto").out
+    shown = {
+        one["method"].rpartition("/")[2]: one for one in weft("breakers", "list", "--json").json
+    }
+    assert shown[method]["hold"] == "auto"
+    assert [change["held"] for change in shown[method]["history"]] == [True]
+    unknown = weft("breakers", "hold", agent, "Nothing", "open")
+    assert unknown.code == 1
+    assert "no such method" in unknown.err
+
+
 def test_an_unknown_trace_says_why(weft):
     told = weft("trace", "0" * 31 + "1")
     assert told.code == 1

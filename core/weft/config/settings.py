@@ -133,6 +133,21 @@ class Settings:
     gateway_breaker_volume: int = _doc("Fewest calls in the window to judge by.", 20)
     gateway_breaker_ratio: float = _doc("Share of failed calls that opens a breaker.", 0.5)
     gateway_breaker_open: timedelta = _doc("How long a breaker stays open.", timedelta(seconds=5))
+    gateway_limits: str = _doc(
+        "How often may be called: rules such as per=identity rate=100/s burst=20, joined by semicolons.",
+        "",
+    )
+    gateway_cache_bytes: int = _doc(
+        "How much the gateway keeps of answers, in bytes; 0: nothing.", 64 * 1024 * 1024
+    )
+    gateway_cache_stale: timedelta = _doc(
+        "How long beyond its time a kept answer stands in for an agent that cannot be reached.",
+        timedelta(hours=1),
+    )
+    gateway_retry_attempts: int = _doc("Most attempts of a call that may run twice.", 4)
+    gateway_retry_budget: float = _doc(
+        "Second attempts for each call of an agent, over 10 s, 0 to 1.", 0.1
+    )
     gateway_mcp_origins: str = _doc(
         "Origins whose pages may speak MCP, and whose names may stand in Host, joined by commas.",
         "",

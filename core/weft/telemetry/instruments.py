@@ -112,6 +112,36 @@ class Instruments:
             registry=self.registry,
         )
 
+        self.breaker_state = Gauge(
+            "weft_gateway_breaker_state",
+            "State of a circuit breaker since its first change: 0 closed, 1 half-open, 2 open.",
+            ["agent", "rpc_method"],
+            registry=self.registry,
+        )
+        self.limited = Counter(
+            "weft_gateway_limited",
+            "Calls refused by a limit.",
+            ["limit"],
+            registry=self.registry,
+        )
+        self.limits_unshared = Counter(
+            "weft_gateway_limits_unshared",
+            "Calls whose limits this gateway kept by itself, for Redis was away.",
+            registry=self.registry,
+        )
+        self.cache = Counter(
+            "weft_gateway_cache",
+            "Calls of methods with a cache: hit, miss, joined (one that was being made), stale.",
+            ["rpc_method", "outcome"],
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "weft_gateway_retries",
+            "Second attempts: retry, hedge; exhausted: the budget allowed none.",
+            ["agent", "event"],
+            registry=self.registry,
+        )
+
     def server_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
         """A function that records one served call of `method`: status, seconds."""
         return _by_code(self._server, method)

@@ -8,22 +8,30 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 from weft import rpc
 from weft.gateway.doors.agents import AgentPages
+from weft.gateway.doors.breakers import BreakerPages
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.grpc import GrpcDoor, Target
 from weft.gateway.doors.mcp import McpDoor, Origins
 from weft.gateway.doors.pages import Pages
 from weft.gateway.doors.reflection import Reflection
+from weft.gateway.guarded import Guarded
 from weft.gateway.guards import Breakers, BreakerSettings, Transition
 from weft.gateway.guards.admission import Admission
+from weft.gateway.guards.breaker_holds import BreakerHolds
+from weft.gateway.guards.cache import CacheSettings, ResponseCache
+from weft.gateway.guards.call_limits import CallLimits
 from weft.gateway.guards.idempotency import LIFE, IdempotentCalls
 from weft.gateway.guards.jwks import KeySet
 from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.key_store import KeyStore
+from weft.gateway.guards.limit_rules import Rule
+from weft.gateway.guards.retries import Retries, RetrySettings
+from weft.gateway.guards.shared_limits import SharedLimits
 from weft.gateway.guards.tokens import TokenCheck, TokenSettings
 from weft.gateway.http.app import App
 from weft.gateway.http.cors import Cors
@@ -39,6 +47,7 @@ from weft.telemetry import Telemetry
 log = logging.getLogger("weft.gateway")
 
 _DRAIN = timedelta(seconds=10)
+_STATES = MappingProxyType({"closed": 0, "half-open": 1, "open": 2})
 
 
 class Gateway:
@@ -61,6 +70,10 @@ class Gateway:
         mcp_origins: origins of web pages that may speak MCP, such as "https://app.example.com"; pages of
             this machine may when `listen` is on the loopback interface.
         breaker: when circuits open and close.
+        redis_url: Redis, by which gateways share limits; empty: each keeps them by itself.
+        limits: how often may be called, beside what skills say themselves.
+        cache: how much is kept of the answers of skills that say so.
+        retry: how often calls that may run twice are tried again.
         telemetry: where calls are counted and traced.
 
     Raises:
@@ -83,6 +96,10 @@ class Gateway:
         cors: Cors | None = None,
         mcp_origins: Sequence[str] = (),
         breaker: BreakerSettings | None = None,
+        redis_url: str = "",
+        limits: Sequence[Rule] = (),
+        cache: CacheSettings | None = None,
+        retry: RetrySettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         if auth == "auto":
@@ -103,9 +120,14 @@ class Gateway:
         self._cors = cors
         self._mcp_origins = mcp_origins
         self._breaker = breaker
+        self._redis_url = redis_url
+        self._limits = tuple(limits)
+        self._cache = cache
+        self._retry = retry
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
         self._stack = contextlib.AsyncExitStack()
+        self._guarded: Guarded
         self._app: App
         self._door: GrpcDoor
         self._reflection: Reflection
@@ -133,30 +155,36 @@ class Gateway:
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
         self._upstream = Upstream(
-            breakers, telemetry=self._telemetry, in_service=self._view.in_service
+            breakers,
+            retries=Retries(self._retry, on_event=self._retried),
+            telemetry=self._telemetry,
+            in_service=self._view.in_service,
         )
         self._stack.push_async_callback(self._upstream.close)
         idempotent = IdempotentCalls(database, life=self._idempotency_life)
         self._stack.push_async_callback(idempotent.settle)
         forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
         self._stack.push_async_callback(_cancel, forgetting)
+        guarded = self._guarded = await self._guards(idempotent)
+        holds = BreakerHolds(database, breakers.hold)
+        await holds.look()
+        holding = asyncio.create_task(holds.run(), name="held breakers")
+        self._stack.push_async_callback(_cancel, holding)
         calls = Calls(
-            self._upstream,
+            guarded,
             admission,
-            idempotent,
             telemetry=self._telemetry,
             max_body=self._max_body,
             max_timeout=self._max_timeout,
         )
         agents = AgentPages(lambda: self._view.agents, calls.visit)
-        pages = Pages(self._view.ready.is_set, agents)
+        pages = Pages(self._view.ready.is_set, agents, BreakerPages(breakers, holds, calls))
         origins = Origins(local=_is_loopback(self._listen), allowed=self._mcp_origins)
         mcp = McpDoor(calls, origins)
         self._app = App(calls, pages, mcp, cors=self._cors, telemetry=self._telemetry)
         self._door = GrpcDoor(
-            self._upstream,
+            guarded,
             admission,
-            idempotent,
             telemetry=self._telemetry,
             longest=self._max_timeout.total_seconds(),
         )
@@ -170,6 +198,18 @@ class Gateway:
         self._stack.push_async_callback(http.stop, _DRAIN)
         self._stack.callback(mcp.close)
         self.url = f"http://{http.address}"
+
+    async def _guards(self, idempotent: IdempotentCalls) -> Guarded:
+        shared = None
+        if self._redis_url:
+            shared = SharedLimits(self._redis_url, on_away=self._unshared)
+            self._stack.push_async_callback(shared.close)
+            renewing = asyncio.create_task(shared.run(), name="places of shared limits")
+            self._stack.push_async_callback(_cancel, renewing)
+        limits = CallLimits(self._limits, shared, on_refused=self._limited)
+        cache = ResponseCache(self._cache, on_use=self._cached)
+        self._stack.push_async_callback(cache.settle)
+        return Guarded(self._upstream, idempotent, limits, cache)
 
     def _admission(self, database: Database) -> Admission:
         tokens = None
@@ -226,10 +266,12 @@ class Gateway:
             )
         self._app.use(catalog)
         self._reflection.use(catalog)
+        self._guarded.use(catalog)
         self._upstream.keep_only(contracts)
         self._door.serve(
             {
                 path: Target(
+                    method=method,
                     agent=method.agent.name,
                     unary=not (method.client_streaming or method.server_streaming),
                     repeatable=method.idempotency is Idempotency.NO_SIDE_EFFECTS,
@@ -245,9 +287,26 @@ class Gateway:
 
     def _changed(self, transition: Transition) -> None:
         if self._telemetry is not None:
-            self._telemetry.metrics.breaker_transitions.labels(
-                transition.agent, transition.method.lstrip("/"), transition.state
-            ).inc()
+            method = transition.method.lstrip("/")
+            metrics = self._telemetry.metrics
+            metrics.breaker_transitions.labels(transition.agent, method, transition.state).inc()
+            metrics.breaker_state.labels(transition.agent, method).set(_STATES[transition.state])
+
+    def _limited(self, rule: str) -> None:
+        if self._telemetry is not None:
+            self._telemetry.metrics.limited.labels(rule).inc()
+
+    def _unshared(self) -> None:
+        if self._telemetry is not None:
+            self._telemetry.metrics.limits_unshared.inc()
+
+    def _cached(self, method: str, outcome: str) -> None:
+        if self._telemetry is not None:
+            self._telemetry.metrics.cache.labels(method, outcome).inc()
+
+    def _retried(self, agent: str, event: str) -> None:
+        if self._telemetry is not None:
+            self._telemetry.metrics.retries.labels(agent, event).inc()
 
 
 def _contracts(contracts: Contracts, sets: Mapping[str, bytes]) -> list[Contract]:

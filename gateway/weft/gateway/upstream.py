@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 
 from weft import rpc
 from weft.gateway.failures import AgentUnavailable, from_agent
-from weft.gateway.guards import Breakers
+from weft.gateway.guards import Breakers, Permit
+from weft.gateway.guards.retries import Retries
 from weft.gateway.metadata import Beside
 from weft.rpc.channel import Channel
 from weft.rpc.methods import DEFAULT_TIMEOUT
 from weft.telemetry import Telemetry
+
+# For calls that `Retries` makes. It also keeps gRPC from sending again what no agent saw (gRFC A6, transparent
+# retries): of these calls that is an UNAVAILABLE like any other.
+_NO_RETRIES = (("grpc.enable_retries", 0),)
 
 
 class Upstream:
@@ -24,36 +29,43 @@ class Upstream:
         breakers: one circuit per agent and method.
         telemetry: where calls are counted and traced.
         in_service: whether an agent has an instance that takes calls, as far as is known.
+        retries: makes calls that may run twice.
     """
 
     def __init__(
         self,
         breakers: Breakers,
         *,
+        retries: Retries | None = None,
         telemetry: Telemetry | None = None,
         in_service: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.breakers = breakers
         self._telemetry = telemetry
         self._in_service = in_service
-        self._channels: dict[str, Channel] = {}
-        self._unary: dict[tuple[str, str], Any] = {}
+        self._retries = retries or Retries()
+        self._channels: dict[tuple[str, bool], Channel] = {}
+        self._unary: dict[tuple[str, str, bool], Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def channel(self, agent: str) -> Channel:
-        """The channel to an agent."""
-        channel = self._channels.get(agent)
+    def channel(self, agent: str, *, retries: bool = True) -> Channel:
+        """The channel to an agent; `retries`: gRPC tries again by itself, as the registry's routes say."""
+        channel = self._channels.get((agent, retries))
         if channel is None:
             # Doors measure requests from end to end; what an agent took is measured by the agent.
-            channel = self._channels[agent] = Channel(
-                f"xds:///{agent}", telemetry=self._telemetry, measured=False
+            channel = self._channels[agent, retries] = Channel(
+                f"xds:///{agent}",
+                telemetry=self._telemetry,
+                measured=False,
+                options=() if retries else _NO_RETRIES,
             )
         return channel
 
     def keep_only(self, agents: Mapping[str, object]) -> None:
         """Closes the channels of agents that are gone."""
-        for agent in self._channels.keys() - agents.keys():
-            channel = self._channels.pop(agent)
+        self._retries.keep_only(agents)
+        for agent, retries in [key for key in self._channels if key[0] not in agents]:
+            channel = self._channels.pop((agent, retries))
             self._unary = {k: v for k, v in self._unary.items() if k[0] != agent}
             task = asyncio.create_task(channel.close(grace=DEFAULT_TIMEOUT))
             self._closing.add(task)
@@ -67,7 +79,7 @@ class Upstream:
         deadline: rpc.Deadline,
         beside: Beside | None = None,
     ) -> bytes:
-        """Calls a unary method ("/package.Service/Method") once; gRPC's own retries apply beneath.
+        """Calls a unary method ("/package.Service/Method") once.
 
         Args:
             agent: whom to call.
@@ -79,15 +91,55 @@ class Upstream:
         Raises:
             rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
         """
-        call = self.begin_unary(agent, path)
+        call = self._callable(agent, path, retries=True)
         permit = self.breakers.enter(agent, path, deadline)
-        sent = None if beside is None else beside.sent
-        begun = call(request, timeout=deadline.seconds(), metadata=sent)
+        return await self._judged(permit, agent, beside, _once(call, request, deadline, beside))
+
+    async def repeatable(
+        self,
+        agent: str,
+        path: str,
+        request: bytes,
+        deadline: rpc.Deadline,
+        beside: Beside | None = None,
+        *,
+        hedge_after: float = 0.0,
+    ) -> bytes:
+        """Calls a unary method that may run twice, and tries again as `Retries` says; gRPC does not.
+
+        The circuit breaker hears how it ended, as of any other call. Arguments and errors as `unary`.
+
+        Args:
+            agent: whom to call.
+            path: the method.
+            request: the message.
+            deadline: when the caller stops waiting.
+            beside: metadata to send; takes what the agent sends.
+            hedge_after: seconds after which a second attempt runs beside the first; 0: never.
+        """
+        call = self._callable(agent, path, retries=False)
+        permit = self.breakers.enter(agent, path, deadline)
+        running = self._retries.run(
+            agent,
+            lambda: _once(call, request, deadline, beside),
+            deadline,
+            hedge_after=hedge_after,
+            given_up=lambda: self.breakers.is_open(agent, path),
+        )
+        return await self._judged(permit, agent, beside, running)
+
+    async def _judged(
+        self,
+        permit: Permit,
+        agent: str,
+        beside: Beside | None,
+        running: Awaitable[tuple[bytes, Any]],
+    ) -> bytes:
         try:
-            response: bytes = await begun
+            response, answered = await running
             if beside is not None:
-                beside.leading = tuple(await begun.initial_metadata() or ())
-                beside.trailing = tuple(await begun.trailing_metadata() or ())
+                beside.leading = tuple(await answered.initial_metadata() or ())
+                beside.trailing = tuple(await answered.trailing_metadata() or ())
         except grpc.aio.AioRpcError as failed:
             permit.done(failed.code())
             _hear(beside, failed)
@@ -98,12 +150,12 @@ class Upstream:
         permit.done(grpc.StatusCode.OK)
         return response
 
-    def begin_unary(self, agent: str, path: str) -> Any:
+    def _callable(self, agent: str, path: str, *, retries: bool) -> Any:
         """The multi-callable of a unary method, in bytes."""
-        key = (agent, path)
+        key = (agent, path, retries)
         call = self._unary.get(key)
         if call is None:
-            call = self._unary[key] = self.channel(agent).unary_unary(path)
+            call = self._unary[key] = self.channel(agent, retries=retries).unary_unary(path)
         return call
 
     async def stream(
@@ -165,6 +217,17 @@ class Upstream:
         self._channels.clear()
         self._unary.clear()
         await asyncio.gather(*self._closing)
+
+
+async def _once(
+    call: Any, request: bytes, deadline: rpc.Deadline, beside: Beside | None
+) -> tuple[bytes, Any]:
+    """The response of one attempt, and the attempt."""
+    # The time left is asked for again at each.
+    begun = call(
+        request, timeout=deadline.seconds(), metadata=None if beside is None else beside.sent
+    )
+    return await begun, begun
 
 
 def _hear(beside: Beside | None, failed: grpc.aio.AioRpcError) -> None:

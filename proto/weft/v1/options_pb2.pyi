@@ -25,6 +25,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LimitScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_SCOPE_UNSPECIFIED: _LimitScope.ValueType  # 0
+    """Same as LIMIT_SCOPE_SKILL."""
+    LIMIT_SCOPE_SKILL: _LimitScope.ValueType  # 1
+    """All calls of the skill."""
+    LIMIT_SCOPE_IDENTITY: _LimitScope.ValueType  # 2
+    """Those of one identity."""
+    LIMIT_SCOPE_TENANT: _LimitScope.ValueType  # 3
+    """Those of one tenant; callers without one count together."""
+
+class LimitScope(_LimitScope, metaclass=_LimitScopeEnumTypeWrapper):
+    """Whose calls a limit counts together."""
+
+LIMIT_SCOPE_UNSPECIFIED: LimitScope.ValueType  # 0
+"""Same as LIMIT_SCOPE_SKILL."""
+LIMIT_SCOPE_SKILL: LimitScope.ValueType  # 1
+"""All calls of the skill."""
+LIMIT_SCOPE_IDENTITY: LimitScope.ValueType  # 2
+"""Those of one identity."""
+LIMIT_SCOPE_TENANT: LimitScope.ValueType  # 3
+"""Those of one tenant; callers without one count together."""
+Global___LimitScope: _TypeAlias = LimitScope  # noqa: Y015
+
 class _Delivery:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -116,6 +144,10 @@ class SkillOptions(_message.Message):
     RESOURCE_URI_FIELD_NUMBER: _builtins.int
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    CACHE_SHARED_FIELD_NUMBER: _builtins.int
+    HEDGE_AFTER_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """What the skill does, in one or two sentences. At most 1,000 characters."""
     fallback_text: _builtins.str
@@ -139,6 +171,12 @@ class SkillOptions(_message.Message):
     """Whether what the skill returns is a prompt for MCP hosts: each content a message of the user, the fields of the
     request its arguments.
     """
+    units: _builtins.int
+    """What a call costs, in units such as tokens, where the agent does not say so itself: by the trailing metadata
+    `weft-units` of a call. 0: 1.
+    """
+    cache_shared: _builtins.bool
+    """Whether what is answered from a cache is the same for all callers. Default: each identity has answers of its own."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find the skill by, lower case. At most 20."""
@@ -159,6 +197,16 @@ class SkillOptions(_message.Message):
     def cache_ttl(self) -> _duration_pb2.Duration:
         """How long an equal request may be answered from a cache. Unset or 0: never."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkillLimit]:
+        """How often it may be called through the gateway. Empty: as often as the gateway's own rules let."""
+
+    @_builtins.property
+    def hedge_after(self) -> _duration_pb2.Duration:
+        """After how long without an answer a call is made a second time, at another instance; the first answer counts. For
+        unary methods that may run twice. Unset or 0: never.
+        """
+
     def __init__(
         self,
         *,
@@ -175,14 +223,58 @@ class SkillOptions(_message.Message):
         resource_uri: _builtins.str = ...,
         resource_type: _builtins.str = ...,
         prompt: _builtins.bool = ...,
+        limits: _abc.Iterable[Global___SkillLimit] | None = ...,
+        units: _builtins.int = ...,
+        cache_shared: _builtins.bool = ...,
+        hedge_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "hedge_after", b"hedge_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "needs_approval", b"needs_approval", "prompt", b"prompt", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_shared", b"cache_shared", "cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "hedge_after", b"hedge_after", "limits", b"limits", "needs_approval", b"needs_approval", "prompt", b"prompt", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SkillOptions: _TypeAlias = SkillOptions  # noqa: Y015
+
+@_typing.final
+class SkillLimit(_message.Message):
+    """How often a skill may be called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    scope: Global___LimitScope.ValueType
+    """Whom the calls are counted for."""
+    rate: _builtins.float
+    """Calls per second."""
+    concurrent: _builtins.int
+    """Calls at the same time."""
+    units: _builtins.float
+    """Units per second."""
+    burst: _builtins.int
+    """Calls, or units, that may come at once, of `rate` and `units`. 0: what comes in 40 ms, at least 1."""
+    def __init__(
+        self,
+        *,
+        scope: Global___LimitScope.ValueType = ...,
+        rate: _builtins.float = ...,
+        concurrent: _builtins.int = ...,
+        units: _builtins.float = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrent", b"concurrent", "limit", b"limit", "rate", b"rate", "units", b"units"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "concurrent", b"concurrent", "limit", b"limit", "rate", b"rate", "scope", b"scope", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_limit: _TypeAlias = _typing.Literal["rate", "concurrent", "units"]  # noqa: Y015
+    _WhichOneofArgType_limit: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_limit) -> _WhichOneofReturnType_limit | None: ...
+
+Global___SkillLimit: _TypeAlias = SkillLimit  # noqa: Y015
 
 @_typing.final
 class FieldHints(_message.Message):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import importlib.util
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import grpc_tools
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from weft.gateway.guards.tokens import TokenSettings
@@ -126,6 +134,48 @@ async def issuer() -> AsyncIterator[Issuer]:
     yield made
     made.gate.set()
     server.close()
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, ModuleType]:
+    """The generated modules of shop.proto."""
+    out = tmp_path_factory.mktemp("shop")
+    google = importlib.metadata.distribution("googleapis-common-protos").locate_file("")
+    builtin = Path(grpc_tools.__file__).parent / "_proto"
+    options = importlib.util.find_spec("weft.v1.options_pb2")
+    assert options is not None
+    assert options.origin is not None
+    proto = Path(options.origin).parents[2]
+    includes = [f"-I{path}" for path in (Path(__file__).parent, proto, google, builtin)]
+    arguments = [*includes, f"--python_out={out}", f"--grpc_python_out={out}", "shop.proto"]
+    assert protoc.main(["protoc", *arguments]) == 0
+    modules = []
+    for name in ("shop_pb2", "shop_pb2_grpc"):
+        spec = importlib.util.spec_from_file_location(name, out / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        modules.append(module)
+    return modules[0], modules[1]
+
+
+@pytest.fixture(scope="session")
+def shop_set(shop: tuple[ModuleType, ModuleType]) -> bytes:
+    """Its descriptor set."""
+    found = descriptor_pb2.FileDescriptorSet()
+    seen: set[str] = set()
+
+    def add(file: Any) -> None:
+        if file.name not in seen:
+            seen.add(file.name)
+            for needed in file.dependencies:
+                add(needed)
+            file.CopyToProto(found.file.add())
+
+    add(shop[0].DESCRIPTOR)
+    return found.SerializeToString()
 
 
 @pytest.fixture(name="public_jwk")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @configured(
     "registry",
     "database_url",
+    "redis_url",
     listen="gateway_listen",
     grpc_listen="gateway_grpc_listen",
     metrics="gateway_metrics",
@@ -101,11 +102,30 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             settings.gateway_cors_origins.split(","),
             credentials=settings.gateway_cors_credentials == "on",
         )
+    guards = _guards(settings)
     async with part.observed(settings, "gateway", settings.gateway_metrics) as telemetry:
         with failures.settings_checked("WEFT_GATEWAY_*"):
-            gateway = _gateway(settings, telemetry, breaker, cors, tokens, signer)
+            gateway = _gateway(settings, telemetry, breaker, cors, tokens, signer, guards)
         async with gateway as found:
             await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
+
+
+def _guards(settings: Settings) -> dict[str, Any]:
+    from weft.gateway.guards import limit_rules
+    from weft.gateway.guards.cache import CacheSettings
+    from weft.gateway.guards.retries import RetrySettings
+
+    with failures.settings_checked("WEFT_GATEWAY_LIMITS"):
+        limits = limit_rules.parse(settings.gateway_limits)
+    with failures.settings_checked("WEFT_GATEWAY_CACHE_*"):
+        cache = CacheSettings(
+            max_bytes=settings.gateway_cache_bytes, stale=settings.gateway_cache_stale
+        )
+    with failures.settings_checked("WEFT_GATEWAY_RETRY_*"):
+        retry = RetrySettings(
+            attempts=settings.gateway_retry_attempts, budget=settings.gateway_retry_budget
+        )
+    return {"redis_url": settings.redis_url, "limits": limits, "cache": cache, "retry": retry}
 
 
 def _gateway(
@@ -115,6 +135,7 @@ def _gateway(
     cors: Cors,
     tokens: TokenSettings | None,
     signer: Signer | None,
+    guards: dict[str, Any],
 ) -> Gateway:
     from weft.gateway import Gateway
 
@@ -133,6 +154,7 @@ def _gateway(
         idempotency_life=settings.gateway_idempotency_life,
         breaker=breaker,
         mcp_origins=_names(settings.gateway_mcp_origins),
+        **guards,
     )
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 
 from weft import rpc
 from weft.gateway.failures import NotServedHere
+from weft.gateway.guarded import Guarded
 from weft.gateway.guards import caller_deadline, read_body
 from weft.gateway.guards.admission import Admission
-from weft.gateway.guards.idempotency import KEY, IdempotentCalls, parse_key
+from weft.gateway.guards.idempotency import KEY, parse_key
 from weft.gateway.http.exchange import Exchange
 from weft.gateway.transcoding.catalog import Idempotency, Method
-from weft.gateway.upstream import Upstream
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.tracing import begin_span
 from weft.telemetry import Telemetry
@@ -28,9 +28,8 @@ class Calls:
     """The way of a request from an HTTP door to an agent and back.
 
     Args:
-        upstream: the way to agents.
+        guarded: the way to agents, with all guards.
         admission: finds out who calls.
-        idempotent: makes calls with an idempotency key once.
         telemetry: where calls are traced.
         max_body: largest body, bytes.
         max_timeout: longest deadline a caller may ask for.
@@ -38,17 +37,15 @@ class Calls:
 
     def __init__(
         self,
-        upstream: Upstream,
+        guarded: Guarded,
         admission: Admission,
-        idempotent: IdempotentCalls,
         *,
         telemetry: Telemetry | None,
         max_body: int,
         max_timeout: timedelta,
     ) -> None:
-        self._upstream = upstream
+        self._guarded = guarded
         self._admission = admission
-        self._idempotent = idempotent
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self.max_body = max_body
         self._max_timeout = max_timeout
@@ -112,30 +109,19 @@ class Calls:
             rpc.Error: as the agent answered, or what kept it from being reached.
         """
         assert exchange.call is not None
-        assert exchange.call.deadline is not None
-        deadline = exchange.call.deadline
         hang_up = _HangUp(exchange)
-
-        def call() -> Awaitable[bytes]:
-            return self._upstream.unary(
-                method.agent.name, method.path, request, deadline, exchange.beside
-            )
-
         try:
             key = exchange.header(_IDEMPOTENCY_KEY)
-            if not key or method.idempotency is Idempotency.NO_SIDE_EFFECTS:
-                return await call()
-            answered = await self._idempotent.once(
-                subject_of(exchange.call),
-                parse_key(key.decode("latin-1")),
-                method=method.path,
-                request=request,
-                deadline=deadline,
-                make=call,
+            effects = key and method.idempotency is not Idempotency.NO_SIDE_EFFECTS
+            return await self._guarded.unary(
+                method,
+                exchange.call,
+                request,
+                headers=exchange.answer_headers,
+                beside=exchange.beside,
+                key=parse_key(key.decode("latin-1")) if effects else None,
+                control=exchange.header(b"cache-control") if method.skill.cache_ttl else b"",
             )
-            if answered.replayed:
-                exchange.answer_headers.append((b"idempotency-replayed", b"true"))
-            return answered.response
         finally:
             hang_up.forget()
 
@@ -150,8 +136,12 @@ class Calls:
         ):
             raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
         hang_up = _HangUp(exchange)
-        messages = self._upstream.stream(
-            method.agent.name, method.path, request, exchange.call.deadline, exchange.beside
+        messages = self._guarded.stream(
+            method,
+            exchange.call,
+            request,
+            headers=exchange.answer_headers,
+            beside=exchange.beside,
         )
         try:
             async with contextlib.aclosing(messages):

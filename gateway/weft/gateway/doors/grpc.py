@@ -6,18 +6,20 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import grpc
 
 from weft import rpc
-from weft.gateway.doors.calls import subject_of
 from weft.gateway.failures import AgentUnknown
+from weft.gateway.guarded import REPLAYED, Guarded, Headers, told_of
 from weft.gateway.guards.admission import Admission
-from weft.gateway.guards.idempotency import KEY, IdempotentCalls, parse_key
-from weft.gateway.upstream import Upstream
+from weft.gateway.guards.call_limits import units_in
+from weft.gateway.guards.idempotency import KEY, parse_key
+from weft.gateway.metadata import Beside
+from weft.gateway.transcoding.catalog import Method
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.errors import abort
 from weft.rpc.methods import DEFAULT_TIMEOUT
@@ -32,7 +34,9 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 # Credentials are for the gateway alone; the rest is set anew on the way out.
 _CREDENTIALS = frozenset({"authorization", "x-api-key"})
 _NOT_FORWARDED = _CREDENTIALS | {"user-agent", TRACEPARENT_KEY, rpc.DETAILS_KEY}
-_REPLAYED = ("idempotency-replayed", "true")
+_CACHE_CONTROL = "cache-control"
+# What guards say of an answer, as far as it means something beside HTTP.
+_TOLD = frozenset({REPLAYED, b"age", b"weft-stale"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,7 @@ class Target:
     """Where the calls of a method go.
 
     Attributes:
+        method: the method.
         agent: name of the agent.
         unary: whether both sides send one message.
         repeatable: whether its calls have no effect; an idempotency key means nothing then.
@@ -47,6 +52,7 @@ class Target:
         scopes: what its callers need.
     """
 
+    method: Method = field(repr=False)
     agent: str
     unary: bool
     repeatable: bool = False
@@ -58,25 +64,22 @@ class GrpcDoor(grpc.GenericRpcHandler):
     """Serves every method of every agent.
 
     Args:
-        upstream: the way to agents.
+        guarded: the way to agents, with all guards.
         admission: finds out who calls.
-        idempotent: makes calls with an idempotency key once.
         telemetry: where calls are counted and traced.
         longest: most seconds a caller may ask for.
     """
 
     def __init__(
         self,
-        upstream: Upstream,
+        guarded: Guarded,
         admission: Admission,
-        idempotent: IdempotentCalls,
         *,
         telemetry: Telemetry | None = None,
         longest: float = math.inf,
     ) -> None:
-        self._upstream = upstream
+        self._guarded = guarded
         self._admission = admission
-        self._idempotent = idempotent
         self._telemetry = telemetry
         self._longest = longest
         self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -93,9 +96,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         return found or grpc.stream_stream_rpc_method_handler(_unknown)
 
     def _handler(self, path: str, target: Target) -> grpc.RpcMethodHandler[Any, Any]:
-        passing = _Passing(
-            path, target, self._upstream, self._admission, self._idempotent, self._telemetry
-        )
+        passing = _Passing(path, target, self._guarded, self._admission, self._telemetry)
         passing.longest = self._longest
         if target.unary:
             return grpc.unary_unary_rpc_method_handler(passing.unary)
@@ -110,7 +111,7 @@ class _Passing:
         "_attributes",
         "_breakers",
         "_call",
-        "_idempotent",
+        "_guarded",
         "_path",
         "_record",
         "_target",
@@ -123,40 +124,44 @@ class _Passing:
         self,
         path: str,
         target: Target,
-        upstream: Upstream,
+        guarded: Guarded,
         admission: Admission,
-        idempotent: IdempotentCalls,
         telemetry: Telemetry | None,
     ) -> None:
         self._path = path
         self._target = target
         self._attributes = {"rpc.system.name": "grpc", "rpc.method": path.lstrip("/")}
-        self._upstream = upstream
+        self._guarded = guarded
+        self._upstream = guarded.upstream
         self._admission = admission
-        self._idempotent = idempotent
-        self._breakers = upstream.breakers
+        self._breakers = guarded.upstream.breakers
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._record = telemetry.metrics.door_call("grpc", path.lstrip("/")) if telemetry else None
         self.longest = math.inf
-        channel = upstream.channel(target.agent)
-        self._call: Any = channel.unary_unary(path) if target.unary else channel.stream_stream(path)
+        self._call: Any = None
+        if not target.unary:
+            self._call = self._upstream.channel(target.agent).stream_stream(path)
 
     async def unary(self, request: bytes, context: Context) -> bytes:
         started = perf_counter()
         call = None
         code = C.OK
+        told: Headers = []
         try:
             call, sent = await self._enter(context)
-            if (key := self._key(sent)) is None:
-                response, passed = await self._pass(request, call, sent)
-            else:
-                response, passed = await self._once(key, request, call, sent)
-            if passed is None:
-                context.set_trailing_metadata((_REPLAYED,))
-            else:
-                if leading := await passed.initial_metadata():
-                    await context.send_initial_metadata(tuple(leading))
-                _end_with(context, call, await passed.trailing_metadata())
+            beside = Beside(sent=sent)
+            response = await self._guarded.unary(
+                self._target.method,
+                call,
+                request,
+                headers=told,
+                beside=beside,
+                key=self._key(sent),
+                control=self._control(sent),
+            )
+            if beside.leading:
+                await context.send_initial_metadata(beside.leading)
+            _end_with(context, call, (*beside.trailing, *_as_metadata(told)))
         except rpc.Error as error:
             code = error.code
             await abort(context, error)
@@ -173,54 +178,23 @@ class _Passing:
             return None
         return next((parse_key(str(value)) for name, value in sent if name == KEY), None)
 
-    async def _once(
-        self, key: str, request: bytes, call: Call, sent: Metadata
-    ) -> tuple[bytes, Any]:
-        """The response, and the call that was made; None: an earlier one is answered again."""
-        passed = None
-
-        async def make() -> bytes:
-            nonlocal passed
-            response, passed = await self._pass(request, call, sent)
-            return response
-
-        assert call.deadline is not None
-        answered = await self._idempotent.once(
-            subject_of(call),
-            key,
-            method=self._path,
-            request=request,
-            deadline=call.deadline,
-            make=make,
-        )
-        return answered.response, passed
-
-    async def _pass(self, request: bytes, call: Call, sent: Metadata) -> tuple[bytes, Any]:
-        """The response, and the call that was made."""
-        assert call.deadline is not None
-        permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
-        passed = self._call(request, metadata=sent)
-        try:
-            response: bytes = await passed
-        except grpc.aio.AioRpcError as failed:
-            permit.done(failed.code())
-            raise self._upstream.failure(failed, self._target.agent) from failed
-        except BaseException:
-            permit.cancelled()
-            raise
-        permit.done(C.OK)
-        return response, passed
+    def _control(self, sent: Metadata) -> bytes:
+        if not self._target.method.skill.cache_ttl:
+            return b""
+        return b",".join(_as_bytes(value) for name, value in sent if name == _CACHE_CONTROL)
 
     async def stream(
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
         started = perf_counter()
         call = None
+        entry = None
         code = C.OK
         try:
             call, sent = await self._enter(context)
             if self._key(sent) is not None:
                 raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
+            entry = await self._guarded.enter(self._target.method, call, [])
             permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
             passed = self._call(requests, metadata=sent)
             try:
@@ -237,14 +211,19 @@ class _Passing:
             finally:
                 passed.cancel()
             permit.done(C.OK)
-            _end_with(context, call, await passed.trailing_metadata())
+            trailing = tuple(await passed.trailing_metadata() or ())
+            if entry is not None:
+                entry.done(units_in(trailing))
+            _end_with(context, call, trailing)
         except rpc.Error as error:
             code = error.code
-            await abort(context, error)
+            await abort(context, told_of(self._target.method, error))
         except asyncio.CancelledError:
             code = C.CANCELLED
             raise
         finally:
+            if entry is not None:
+                entry.done()
             self._end(call, code, started)
 
     async def _enter(self, context: Context) -> tuple[Call, Metadata]:
@@ -276,11 +255,15 @@ class _Passing:
             end_span(call.span, code)
 
 
-def _end_with(context: Context, call: Call, trailing: grpc.aio.Metadata | None) -> None:
+def _end_with(context: Context, call: Call, trailing: Metadata) -> None:
     # As HTTP doors do in a header; a caller whose call is not traced has no use for the trace.
     traced = () if call.span is None else ((TRACEPARENT_KEY, call.traceparent),)
     if trailing or traced:
-        context.set_trailing_metadata((*(trailing or ()), *traced))
+        context.set_trailing_metadata((*trailing, *traced))
+
+
+def _as_metadata(told: Headers) -> Metadata:
+    return tuple((name.decode(), value.decode()) for name, value in told if name in _TOLD)
 
 
 def _as_bytes(value: str | bytes) -> bytes:

@@ -8,6 +8,7 @@ import orjson
 
 from weft.gateway import failures
 from weft.gateway.doors.agents import AgentPages
+from weft.gateway.doors.breakers import BreakerPages
 from weft.gateway.http.exchange import Exchange
 from weft.gateway.openapi import document, page
 from weft.gateway.transcoding.catalog import Catalog
@@ -22,11 +23,18 @@ class Pages:
     Args:
         ready: whether the gateway knows the mesh.
         agents: pages about agents.
+        breakers: pages about circuit breakers.
     """
 
-    def __init__(self, ready: Callable[[], bool], agents: AgentPages | None = None) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], bool],
+        agents: AgentPages | None = None,
+        breakers: BreakerPages | None = None,
+    ) -> None:
         self._ready = ready
         self._agents = agents
+        self._breakers = breakers
         self._catalog = Catalog()
         self._openapi: bytes | None = None
         self._pages: Mapping[str, Page] = {
@@ -43,9 +51,13 @@ class Pages:
         self._openapi = None
         if self._agents is not None:
             self._agents.use(catalog)
+        if self._breakers is not None:
+            self._breakers.use(catalog)
 
     def find(self, exchange: Exchange) -> Page | None:
         """The page a request asks for; None: it asks for an agent."""
+        if self._breakers is not None and (own := self._breakers.find(exchange)) is not None:
+            return own
         page = self._pages.get(exchange.path)
         if page is None and self._agents is not None:
             page = self._agents.find(exchange)

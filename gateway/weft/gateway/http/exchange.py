@@ -93,7 +93,11 @@ class Exchange:
     async def reply(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers | None = None
     ) -> None:
-        """Sends a whole answer."""
+        """Sends a whole answer; 304 and no body where the caller has it (RFC 9110, 13.1.2)."""
+        if status == 200 and self.answer_headers and self._has_it():  # noqa: PLR2004 of a success
+            await self.begin(304, [])
+            await self.send({"type": "http.response.body", "body": b""})
+            return
         sent: Headers = [
             _TYPE_JSON if content_type is JSON else (b"content-type", content_type),
             (b"content-length", str(len(body)).encode()),
@@ -102,6 +106,19 @@ class Exchange:
             sent += headers
         await self.begin(status, sent)
         await self.send({"type": "http.response.body", "body": body})
+
+    def _has_it(self) -> bool:
+        """Whether a GET names the answer's ETag in If-None-Match."""
+        known = self.method in {"GET", "HEAD"} and self.header(b"if-none-match")
+        if not known:
+            return False
+        tag = next((value for name, value in self.answer_headers if name == b"etag"), None)
+        if tag is None:
+            return False
+        if known.strip() == b"*":
+            return True
+        weak = tag.removeprefix(b"W/")
+        return any(one.strip().removeprefix(b"W/") == weak for one in known.split(b","))
 
     async def allow(self, methods: Iterable[str]) -> None:
         """Answers OPTIONS: by which methods the path is served."""

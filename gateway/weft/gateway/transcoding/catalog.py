@@ -68,6 +68,10 @@ class Skill:
     resource_uri: str = ""
     resource_type: str = ""
     prompt: bool = False
+    limits: tuple[options_pb2.SkillLimit, ...] = ()
+    units: int = 0
+    cache_shared: bool = False
+    hedge_after: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,6 +302,10 @@ def _skill(options: options_pb2.SkillOptions) -> tuple[Skill, list[str]]:
         resource_uri=options.resource_uri,
         resource_type=options.resource_type,
         prompt=options.prompt,
+        limits=tuple(options.limits),
+        units=options.units,
+        cache_shared=options.cache_shared,
+        hedge_after=options.hedge_after.ToTimedelta(),
     )
     return skill, faults
 

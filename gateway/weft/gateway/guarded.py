@@ -1,0 +1,222 @@
+"""The guards between admission and the agent, in one order for every door.
+
+Limits, then idempotency, then the cache; `Upstream` has the circuit breaker and the second attempts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from weft import rpc
+from weft.gateway.failures import AgentUnavailable
+from weft.gateway.guards.cache import ResponseCache
+from weft.gateway.guards.call_limits import CallLimits, Entry, units_in
+from weft.gateway.guards.circuit import CircuitOpen
+from weft.gateway.guards.idempotency import IdempotentCalls
+from weft.gateway.metadata import Beside
+from weft.gateway.transcoding.catalog import Catalog, Idempotency, Method
+from weft.gateway.upstream import Upstream
+from weft.rpc.call import Call
+
+Headers = list[tuple[bytes, bytes]]
+
+REPLAYED = b"idempotency-replayed"
+
+
+class Guarded:
+    """Calls agents with all guards.
+
+    Args:
+        upstream: the way to agents.
+        idempotent: makes calls with an idempotency key once.
+        limits: lets calls in.
+        cache: keeps answers.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        idempotent: IdempotentCalls,
+        limits: CallLimits,
+        cache: ResponseCache,
+    ) -> None:
+        self.upstream = upstream
+        self._idempotent = idempotent
+        self._limits = limits
+        self._cache = cache
+
+    def use(self, catalog: Catalog) -> None:
+        """Takes the methods that can be called."""
+        self._limits.use(catalog.methods)
+        self._cache.use(catalog.methods)
+
+    async def unary(
+        self,
+        method: Method,
+        call: Call,
+        request: bytes,
+        *,
+        headers: Headers,
+        beside: Beside | None = None,
+        key: str | None = None,
+        control: bytes = b"",
+    ) -> bytes:
+        """Calls a unary method.
+
+        Args:
+            method: what is called.
+            call: who calls, and until when.
+            request: the message.
+            headers: takes what guards tell the caller, of a call that fails too.
+            beside: metadata to send; takes what the agent sends.
+            key: idempotency key, for methods with effects.
+            control: the caller's Cache-Control.
+
+        Raises:
+            rpc.Error: as the agent answered, or the guard that refuses the call.
+        """
+        plan = self._limits.plan(method.path)
+        if plan is None:
+            return (await self._kept(method, call, request, headers, beside, key, control))[0]
+        entry = await self._limits.enter(plan, call, headers)
+        units: float | None = 0.0
+        told = Beside() if beside is None else beside
+        try:
+            response, made = await self._kept(method, call, request, headers, told, key, control)
+            # What costs no agent anything costs the caller nothing.
+            units = units_in(told.trailing) if made else 0.0
+        except rpc.Error as failed:
+            units = 0.0 if _refused_here(failed) else units_in(told.trailing)
+            raise
+        except BaseException:
+            units = None
+            raise
+        finally:
+            entry.done(units)
+        return response
+
+    async def stream(
+        self,
+        method: Method,
+        call: Call,
+        request: bytes,
+        *,
+        headers: Headers,
+        beside: Beside | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """Calls a server-streaming method and yields its messages. Arguments and errors as `unary`."""
+        plan = self._limits.plan(method.path)
+        entry: Entry | None = None
+        if plan is not None:
+            entry = await self._limits.enter(plan, call, headers)
+            beside = beside or Beside()
+        messages = self.upstream.stream(
+            method.agent.name, method.path, request, call.deadline, beside
+        )
+        try:
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    yield message
+        except rpc.Error as failed:
+            raise told_of(method, failed) from failed.__cause__
+        finally:
+            if entry is not None:
+                assert beside is not None
+                entry.done(units_in(beside.trailing))
+
+    async def enter(self, method: Method, call: Call, headers: Headers) -> Entry | None:
+        """Lets in a call that its door makes by itself; `done` of the entry must be called in the end.
+
+        Raises:
+            LimitReached: not now.
+        """
+        plan = self._limits.plan(method.path)
+        return None if plan is None else await self._limits.enter(plan, call, headers)
+
+    async def _kept(
+        self,
+        method: Method,
+        call: Call,
+        request: bytes,
+        headers: Headers,
+        beside: Beside | None,
+        key: str | None,
+        control: bytes,
+    ) -> tuple[bytes, bool]:
+        """The response, and whether an agent was asked for it."""
+        try:
+            if key is not None and method.idempotency is not Idempotency.NO_SIDE_EFFECTS:
+                return await self._once(method, call, request, headers, beside, key)
+            policy = self._cache.policy(method.path)
+            if policy is None:
+                return await self._call(method, call, request, beside), True
+            asked = Beside() if beside is None else beside
+            made = False
+
+            async def make() -> tuple[bytes, Beside]:
+                nonlocal made
+                made = True
+                # One of its own: who asked first may be gone when it is filled.
+                heard = Beside(sent=asked.sent)
+                return await self._call(method, call, request, heard), heard
+
+            response = await self._cache.answer(
+                policy, call, request, beside=asked, headers=headers, control=control, make=make
+            )
+        except rpc.Error as failed:
+            raise told_of(method, failed) from failed.__cause__
+        return response, made
+
+    async def _once(
+        self,
+        method: Method,
+        call: Call,
+        request: bytes,
+        headers: Headers,
+        beside: Beside | None,
+        key: str,
+    ) -> tuple[bytes, bool]:
+        assert call.deadline is not None
+        identity = call.identity
+        answered = await self._idempotent.once(
+            identity.subject if identity is not None else "",
+            key,
+            method=method.path,
+            request=request,
+            deadline=call.deadline,
+            make=lambda: self._call(method, call, request, beside),
+        )
+        if answered.replayed:
+            headers.append((REPLAYED, b"true"))
+        return answered.response, not answered.replayed
+
+    async def _call(
+        self, method: Method, call: Call, request: bytes, beside: Beside | None
+    ) -> bytes:
+        assert call.deadline is not None
+        if not method.idempotency.repeatable:
+            return await self.upstream.unary(
+                method.agent.name, method.path, request, call.deadline, beside
+            )
+        return await self.upstream.repeatable(
+            method.agent.name,
+            method.path,
+            request,
+            call.deadline,
+            beside,
+            hedge_after=method.skill.hedge_after.total_seconds(),
+        )
+
+
+def told_of(method: Method, failed: rpc.Error) -> rpc.Error:
+    """An error, with the skill's `fallback_text` where the agent could not be reached."""
+    if method.skill.fallback_text and isinstance(failed, CircuitOpen | AgentUnavailable):
+        failed.metadata["fallback_text"] = method.skill.fallback_text
+    return failed
+
+
+def _refused_here(failed: rpc.Error) -> bool:
+    return isinstance(failed, CircuitOpen) or (
+        isinstance(failed, AgentUnavailable) and failed.unsent
+    )

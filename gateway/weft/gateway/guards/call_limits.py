@@ -1,0 +1,289 @@
+"""Limits of calls: requests, units and calls at the same time, per identity, skill and tenant.
+
+What this gateway knows is asked first, so that a caller far beyond its limit costs nothing; then Redis, which all
+gateways share and whose word counts. Where Redis is away, each gateway keeps the limits by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+
+from google.rpc import error_details_pb2
+
+from weft import rpc
+from weft.gateway.guards import limit_rules
+from weft.gateway.guards.gcra import Buckets
+from weft.gateway.guards.limit_rules import Kind, Rule
+from weft.gateway.guards.shared_limits import SharedLimits, Step
+from weft.gateway.transcoding.catalog import Method
+from weft.rpc.call import Call, Metadata
+from weft.v1.identity_pb2 import Identity
+
+log = logging.getLogger("weft.gateway")
+
+Headers = list[tuple[bytes, bytes]]
+
+UNITS_KEY = "weft-units"
+_DIGITS = 12
+_PLACE_WAIT = 1.0  # seconds a caller waits whose calls are all under way
+_SEPARATOR = "\x1f"
+
+
+class LimitReached(rpc.ResourceExhausted):
+    """A limit of the gateway is reached; try again later."""
+
+    reason = "RATE_LIMITED"
+
+
+class Plan:
+    """The rules of one method."""
+
+    __slots__ = ("path", "policy", "rules", "units")
+
+    def __init__(self, path: str, rules: Sequence[Rule], units: int) -> None:
+        self.path = path
+        self.rules = tuple(rules)
+        self.units = max(1.0, float(units))
+        self.policy = ", ".join(_policy(rule) for rule in rules).encode()
+
+    @property
+    def counts_units(self) -> bool:
+        """Whether what an agent says of a call's cost matters."""
+        return any(rule.kind is Kind.UNITS for rule in self.rules)
+
+    def keys(self, identity: Identity) -> list[str]:
+        """Whose limits a call counts for, a rule each."""
+        who = {"identity": identity.subject, "tenant": identity.tenant, "skill": self.path}
+        return [
+            _SEPARATOR.join([rule.name, *(who[each] for each in sorted(rule.per))])
+            for rule in self.rules
+        ]
+
+
+class CallLimits:
+    """Lets calls in as far as the rules allow.
+
+    Args:
+        rules: those of the settings; skills bring theirs.
+        shared: what all gateways share; None: this gateway is alone.
+        on_refused: told the name of the rule that refuses a call.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        shared: SharedLimits | None = None,
+        *,
+        on_refused: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rules = tuple(rules)
+        self._shared = shared
+        self._on_refused = on_refused
+        self._clock = clock
+        self._plans: dict[str, Plan] = {}
+        self._buckets = Buckets()
+        self._places: dict[str, int] = {}
+
+    def use(self, methods: Mapping[str, Method]) -> None:
+        """Takes the methods that can be called, by path; replaces those before."""
+        plans = (self._plan(method) for method in methods.values())
+        self._plans = {plan.path: plan for plan in plans if plan.rules}
+
+    def plan(self, path: str) -> Plan | None:
+        """The rules of a method, if it has any."""
+        return self._plans.get(path)
+
+    async def enter(self, plan: Plan, call: Call, headers: Headers) -> Entry:
+        """Lets a call in; `done` of what is returned must be called in the end.
+
+        Args:
+            plan: of its method.
+            call: who calls.
+            headers: takes RateLimit and RateLimit-Policy, of a call that is refused too.
+
+        Raises:
+            LimitReached: not now; `retry_after` says when.
+        """
+        identity = call.identity
+        keys = plan.keys(identity if identity is not None else Identity())
+        now = self._clock()
+        levels = [self._level(r, key, now) for r, key in zip(plan.rules, keys, strict=True)]
+        places: list[Step] = []
+        waits = _waits(plan, levels)
+        if self._shared is not None and not any(waits):
+            steps = self._steps(plan, keys)
+            places = [step for step in steps if step[0] == "hold"]
+            try:
+                answer = await self._shared.take(steps)
+            except BaseException:
+                self._free(places)
+                raise
+            if answer is not None:
+                taken, levels = answer
+                waits = [0.0] * len(levels) if taken else _waits(plan, levels)
+                self._learn(plan, keys, levels, now)
+        if any(waits):
+            self._free(places)
+            headers += _headers(plan, levels, taken=False)
+            self._refuse(plan, waits)
+        for rule, key in zip(plan.rules, keys, strict=True):
+            if rule.kind is Kind.CONCURRENT:
+                self._places[key] = self._places.get(key, 0) + 1
+            else:
+                self._buckets.add(key, now, _cost(plan, rule))
+        headers += _headers(plan, levels, taken=True)
+        return Entry(self, plan, keys, places)
+
+    def leave(self, plan: Plan, keys: Sequence[str], places: Sequence[Step], cost: float) -> None:
+        """See `Entry.done`."""
+        now = self._clock()
+        for rule, key in zip(plan.rules, keys, strict=True):
+            if rule.kind is Kind.CONCURRENT:
+                self._places[key] -= 1
+                if not self._places[key]:
+                    del self._places[key]
+            elif rule.kind is Kind.UNITS and (more := cost * rule.interval - _cost(plan, rule)):
+                self._buckets.add(key, now, more)
+                if self._shared is not None:
+                    self._shared.tell(("add", key, more))
+        self._free(places)
+
+    def _plan(self, method: Method) -> Plan:
+        rules = [rule for rule in self._rules if rule.matches(method.full_name)]
+        try:
+            rules += limit_rules.of_skill(method)
+        except ValueError as wrong:
+            log.warning("limits of %s are not kept: %s", method.full_name, wrong)
+        return Plan(method.path, rules, method.skill.units)
+
+    def _level(self, rule: Rule, key: str, now: float) -> float:
+        if rule.kind is Kind.CONCURRENT:
+            return self._places.get(key, 0)
+        return self._buckets.level(key, now)
+
+    def _steps(self, plan: Plan, keys: Sequence[str]) -> list[Step]:
+        assert self._shared is not None
+        return [
+            self._shared.place(key, rule.amount)
+            if rule.kind is Kind.CONCURRENT
+            else ("rate", key, 1.0, rule.at_once * rule.interval, _cost(plan, rule))
+            for rule, key in zip(plan.rules, keys, strict=True)
+        ]
+
+    def _learn(
+        self, plan: Plan, keys: Sequence[str], levels: Sequence[float], asked: float
+    ) -> None:
+        # What Redis said is at least as old as the question: a bucket is never taken for fuller than it is.
+        for rule, key, level in zip(plan.rules, keys, levels, strict=True):
+            if rule.kind is not Kind.CONCURRENT:
+                self._buckets.set(key, asked, level)
+
+    def _free(self, places: Iterable[Step]) -> None:
+        for step in places:
+            assert self._shared is not None
+            self._shared.free(step)
+
+    def _refuse(self, plan: Plan, waits: Sequence[float]) -> None:
+        wait = max(waits)
+        rule = plan.rules[waits.index(wait)]
+        self._on_refused(rule.name)
+        failure = error_details_pb2.QuotaFailure()
+        failure.violations.add(subject=rule.name, description=_described(rule))
+        raise LimitReached(
+            f"The limit {rule.name} is reached ({_described(rule)}); try again in {wait:.3g} s.",
+            retry_after=timedelta(seconds=wait),
+            metadata={"limit": rule.name},
+            details=[failure],
+        )
+
+
+class Entry:
+    """A call that was let in."""
+
+    __slots__ = ("_keys", "_limits", "_places", "_plan")
+
+    def __init__(
+        self, limits: CallLimits, plan: Plan, keys: Sequence[str], places: Sequence[Step]
+    ) -> None:
+        self._limits: CallLimits | None = limits
+        self._plan = plan
+        self._keys = keys
+        self._places = places
+
+    def done(self, units: float | None = None) -> None:
+        """The call is over. What comes after the first time is ignored.
+
+        Args:
+            units: what it cost; None: what the skill's option says.
+        """
+        limits, self._limits = self._limits, None
+        if limits is not None:
+            cost = self._plan.units if units is None else units
+            limits.leave(self._plan, self._keys, self._places, cost)
+
+
+def units_in(trailing: Metadata) -> float | None:
+    """What an agent says that a call cost, in its trailing metadata; None: it does not say."""
+    for key, value in trailing:
+        if key == UNITS_KEY:
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
+                return float(text)
+    return None
+
+
+def _cost(plan: Plan, rule: Rule) -> float:
+    """Seconds a call puts into the bucket of a rule as it comes: never more than fit."""
+    units = plan.units if rule.kind is Kind.UNITS else 1.0
+    return min(units, rule.at_once) * rule.interval
+
+
+def _waits(plan: Plan, levels: Sequence[float]) -> list[float]:
+    """Seconds until each rule lets the call in; 0: now."""
+    waits = []
+    for rule, level in zip(plan.rules, levels, strict=True):
+        if rule.kind is Kind.CONCURRENT:
+            waits.append(_PLACE_WAIT if level >= rule.amount else 0.0)
+        else:
+            over = level + _cost(plan, rule) - rule.at_once * rule.interval
+            waits.append(over if over > 1e-6 else 0.0)  # noqa: PLR2004 Redis counts microseconds
+    return waits
+
+
+def _headers(plan: Plan, levels: Sequence[float], *, taken: bool) -> Headers:
+    """After draft-ietf-httpapi-ratelimit-headers-10."""
+    shown = []
+    for rule, level in zip(plan.rules, levels, strict=True):
+        if rule.kind is Kind.CONCURRENT:
+            left = rule.amount - level - taken
+            shown.append(f'"{rule.name}";r={max(0, math.floor(left))}')
+            continue
+        held = level + (_cost(plan, rule) if taken else 0.0)
+        left = rule.at_once - held / rule.interval
+        shown.append(f'"{rule.name}";r={max(0, math.floor(left + 1e-6))};t={math.ceil(held)}')
+    return [(b"ratelimit-policy", plan.policy), (b"ratelimit", ", ".join(shown).encode())]
+
+
+def _policy(rule: Rule) -> str:
+    if rule.kind is Kind.CONCURRENT:
+        return f'"{rule.name}";q={rule.amount:.0f};qu="{rule.kind.value}"'
+    unit = "" if rule.kind is Kind.RATE else f';qu="{rule.kind.value}"'
+    quota, window = rule.amount, rule.period
+    while quota < 1 or quota % 1:  # whole numbers only
+        if quota * 10 > 1e15:  # noqa: PLR2004 the largest number of RFC 9651
+            break
+        quota, window = quota * 10, window * 10
+    return f'"{rule.name}";q={quota:.0f}{unit};w={window:.0f}'
+
+
+def _described(rule: Rule) -> str:
+    if rule.kind is Kind.CONCURRENT:
+        return f"{rule.amount:.0f} calls at a time"
+    what = "requests" if rule.kind is Kind.RATE else "units"
+    return f"{rule.amount:g} {what} in {rule.period:g} s"
