@@ -29,8 +29,10 @@ from weft.gateway.http.app import App
 from weft.gateway.http.cors import Cors
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
+from weft.gateway.jobs import own_agent
+from weft.gateway.jobs.office import JobSettings, Office
 from weft.gateway.mesh_view import Contracts, MeshView
-from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency
+from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
 from weft.rpc.signing import Signer
@@ -61,6 +63,7 @@ class Gateway:
         mcp_origins: origins of web pages that may speak MCP, such as "https://app.example.com"; pages of
             this machine may when `listen` is on the loopback interface.
         breaker: when circuits open and close.
+        jobs: how calls are run that nobody waits for.
         telemetry: where calls are counted and traced.
 
     Raises:
@@ -83,6 +86,7 @@ class Gateway:
         cors: Cors | None = None,
         mcp_origins: Sequence[str] = (),
         breaker: BreakerSettings | None = None,
+        jobs: JobSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         if auth == "auto":
@@ -103,6 +107,7 @@ class Gateway:
         self._cors = cors
         self._mcp_origins = mcp_origins
         self._breaker = breaker
+        self._jobs = jobs or JobSettings()
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
         self._stack = contextlib.AsyncExitStack()
@@ -132,10 +137,16 @@ class Gateway:
         await database.migrate("weft.gateway.sql")
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
+        office = Office(database, self._database_url, self._method, self._jobs)
+        await self._stack.enter_async_context(office)
         self._upstream = Upstream(
-            breakers, telemetry=self._telemetry, in_service=self._view.in_service
+            breakers,
+            telemetry=self._telemetry,
+            own=office.own,
+            in_service=self._view.in_service,
         )
         self._stack.push_async_callback(self._upstream.close)
+        await self._stack.enter_async_context(office.working(self._upstream, self._signer))
         idempotent = IdempotentCalls(database, life=self._idempotency_life)
         self._stack.push_async_callback(idempotent.settle)
         forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
@@ -144,6 +155,7 @@ class Gateway:
             self._upstream,
             admission,
             idempotent,
+            office.asking,
             telemetry=self._telemetry,
             max_body=self._max_body,
             max_timeout=self._max_timeout,
@@ -157,10 +169,12 @@ class Gateway:
             self._upstream,
             admission,
             idempotent,
+            office.asking,
             telemetry=self._telemetry,
             longest=self._max_timeout.total_seconds(),
         )
         self._reflection = Reflection(admission)
+        self._use({}, {})  # what the gateway serves of its own
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
         await self._listen_grpc()
@@ -217,7 +231,9 @@ class Gateway:
         await self.stop()
 
     def _use(self, contracts: Contracts, sets: Mapping[str, bytes]) -> None:
-        catalog = Catalog(_contracts(contracts, sets), previous=self._app.catalog)
+        catalog = Catalog(
+            [own_agent.contract(), *_contracts(contracts, sets)], previous=self._app.catalog
+        )
         for problem in catalog.problems:
             log.warning(
                 "not served: %s",
@@ -237,11 +253,15 @@ class Gateway:
                     if method.client_streaming or method.server_streaming
                     else method.skill.default_timeout.total_seconds(),
                     scopes=method.skill.required_scopes,
+                    method=method,
                 )
                 for path, method in catalog.methods.items()
             }
         )
         log.info("routes made", extra={"agents": len(contracts), "methods": len(catalog.methods)})
+
+    def _method(self, path: str) -> Method | None:
+        return self._app.catalog.methods.get(path)
 
     def _changed(self, transition: Transition) -> None:
         if self._telemetry is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -23,6 +24,7 @@ class Upstream:
     Args:
         breakers: one circuit per agent and method.
         telemetry: where calls are counted and traced.
+        own: targets of agents of the gateway's own, by name; all others are found by the registry.
         in_service: whether an agent has an instance that takes calls, as far as is known.
     """
 
@@ -31,10 +33,12 @@ class Upstream:
         breakers: Breakers,
         *,
         telemetry: Telemetry | None = None,
+        own: Mapping[str, str] = MappingProxyType({}),
         in_service: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.breakers = breakers
         self._telemetry = telemetry
+        self._own = own
         self._in_service = in_service
         self._channels: dict[str, Channel] = {}
         self._unary: dict[tuple[str, str], Any] = {}
@@ -46,13 +50,13 @@ class Upstream:
         if channel is None:
             # Doors measure requests from end to end; what an agent took is measured by the agent.
             channel = self._channels[agent] = Channel(
-                f"xds:///{agent}", telemetry=self._telemetry, measured=False
+                self._own.get(agent, f"xds:///{agent}"), telemetry=self._telemetry, measured=False
             )
         return channel
 
     def keep_only(self, agents: Mapping[str, object]) -> None:
         """Closes the channels of agents that are gone."""
-        for agent in self._channels.keys() - agents.keys():
+        for agent in self._channels.keys() - agents.keys() - self._own.keys():
             channel = self._channels.pop(agent)
             self._unary = {k: v for k, v in self._unary.items() if k[0] != agent}
             task = asyncio.create_task(channel.close(grace=DEFAULT_TIMEOUT))

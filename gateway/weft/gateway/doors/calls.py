@@ -12,7 +12,9 @@ from weft.gateway.failures import NotServedHere
 from weft.gateway.guards import caller_deadline, read_body
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.idempotency import KEY, IdempotentCalls, parse_key
-from weft.gateway.http.exchange import Exchange
+from weft.gateway.http.exchange import JSON, Exchange
+from weft.gateway.jobs.accepted import send_accepted
+from weft.gateway.jobs.asked import Asking, is_asked
 from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
@@ -31,6 +33,7 @@ class Calls:
         upstream: the way to agents.
         admission: finds out who calls.
         idempotent: makes calls with an idempotency key once.
+        asking: begins jobs.
         telemetry: where calls are traced.
         max_body: largest body, bytes.
         max_timeout: longest deadline a caller may ask for.
@@ -41,6 +44,7 @@ class Calls:
         upstream: Upstream,
         admission: Admission,
         idempotent: IdempotentCalls,
+        asking: Asking,
         *,
         telemetry: Telemetry | None,
         max_body: int,
@@ -49,6 +53,7 @@ class Calls:
         self._upstream = upstream
         self._admission = admission
         self._idempotent = idempotent
+        self._asking = asking
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self.max_body = max_body
         self._max_timeout = max_timeout
@@ -104,6 +109,21 @@ class Calls:
             rpc.Error: it is too large.
         """
         return await read_body(exchange.receive, exchange.headers, limit=self.max_body)
+
+    async def later(
+        self, exchange: Exchange, method: Method, request: bytes, content_type: bytes = JSON
+    ) -> bool:
+        """Answers 202 with a job where the caller prefers that (RFC 7240); whether it did.
+
+        Raises:
+            rpc.Error: no job can be begun.
+        """
+        if not is_asked(method, exchange.headers) or exchange.method == "HEAD":
+            return False
+        assert exchange.call is not None
+        asked = await self._asking.begin(exchange.call, method, request, exchange.headers)
+        await send_accepted(exchange, asked, content_type)
+        return True
 
     async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
         """Calls a unary method; gives up when the caller hangs up, unless the call has an idempotency key.

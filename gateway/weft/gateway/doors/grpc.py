@@ -14,9 +14,11 @@ import grpc
 
 from weft import rpc
 from weft.gateway.doors.calls import subject_of
-from weft.gateway.failures import AgentUnknown
+from weft.gateway.failures import AgentUnknown, NotServedHere
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.idempotency import KEY, IdempotentCalls, parse_key
+from weft.gateway.jobs.asked import PREFER, Asking, is_asked
+from weft.gateway.transcoding.catalog import Method
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.errors import abort
@@ -32,6 +34,8 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 # Credentials are for the gateway alone; the rest is set anew on the way out.
 _CREDENTIALS = frozenset({"authorization", "x-api-key"})
 _NOT_FORWARDED = _CREDENTIALS | {"user-agent", TRACEPARENT_KEY, rpc.DETAILS_KEY}
+_PREFER = PREFER.decode()
+_MOST_MILLIS = 99_999_999  # what grpc-timeout can say
 _REPLAYED = ("idempotency-replayed", "true")
 
 
@@ -45,6 +49,7 @@ class Target:
         repeatable: whether its calls have no effect; an idempotency key means nothing then.
         timeout: seconds for callers that name no deadline; None: as long as the stream lasts.
         scopes: what its callers need.
+        method: as the catalog has it, for jobs; None: it cannot be one.
     """
 
     agent: str
@@ -52,6 +57,7 @@ class Target:
     repeatable: bool = False
     timeout: float | None = DEFAULT_TIMEOUT
     scopes: tuple[str, ...] = ()
+    method: Method | None = None
 
 
 class GrpcDoor(grpc.GenericRpcHandler):
@@ -61,6 +67,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         upstream: the way to agents.
         admission: finds out who calls.
         idempotent: makes calls with an idempotency key once.
+        asking: begins jobs.
         telemetry: where calls are counted and traced.
         longest: most seconds a caller may ask for.
     """
@@ -70,6 +77,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         upstream: Upstream,
         admission: Admission,
         idempotent: IdempotentCalls,
+        asking: Asking,
         *,
         telemetry: Telemetry | None = None,
         longest: float = math.inf,
@@ -77,6 +85,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         self._upstream = upstream
         self._admission = admission
         self._idempotent = idempotent
+        self._asking = asking
         self._telemetry = telemetry
         self._longest = longest
         self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -97,6 +106,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
             path, target, self._upstream, self._admission, self._idempotent, self._telemetry
         )
         passing.longest = self._longest
+        passing.asking = self._asking
         if target.unary:
             return grpc.unary_unary_rpc_method_handler(passing.unary)
         return grpc.stream_stream_rpc_method_handler(passing.stream)
@@ -116,6 +126,7 @@ class _Passing:
         "_target",
         "_telemetry",
         "_upstream",
+        "asking",
         "longest",
     )
 
@@ -138,6 +149,7 @@ class _Passing:
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._record = telemetry.metrics.door_call("grpc", path.lstrip("/")) if telemetry else None
         self.longest = math.inf
+        self.asking: Asking | None = None
         channel = upstream.channel(target.agent)
         self._call: Any = channel.unary_unary(path) if target.unary else channel.stream_stream(path)
 
@@ -147,6 +159,8 @@ class _Passing:
         code = C.OK
         try:
             call, sent = await self._enter(context)
+            if await self._later(call, sent, request, context):
+                return b""
             if (key := self._key(sent)) is None:
                 response, passed = await self._pass(request, call, sent)
             else:
@@ -167,6 +181,28 @@ class _Passing:
             return response
         finally:
             self._end(call, code, started)
+
+    def _is_job(self, sent: Metadata) -> bool:
+        asked = any(name == _PREFER for name, _ in sent)
+        method = self._target.method
+        return asked and method is not None and is_asked(method, _headers(sent))
+
+    async def _later(self, call: Call, sent: Metadata, request: bytes, context: Context) -> bool:
+        """Begins a job where the caller prefers that; whether it did. Its id is in the trailers."""
+        if not self._is_job(sent):
+            return False
+        assert self.asking is not None
+        assert self._target.method is not None
+        if self._target.method.client_streaming:
+            raise NotServedHere("A stream of requests cannot be a job.")
+        timed = [(b"grpc-timeout", b"%dm" % left)] if (left := _millis(context)) else []
+        headers = [*_headers(sent), *timed]
+        asked = await self.asking.begin(call, self._target.method, request, headers)
+        told = [("job", asked.job.id), ("preference-applied", "respond-async")]
+        if asked.secret:
+            told.append(("job-webhook-secret", asked.secret))
+        context.set_trailing_metadata(tuple(told))
+        return True
 
     def _key(self, sent: Metadata) -> str | None:
         if self._target.repeatable:
@@ -219,6 +255,9 @@ class _Passing:
         code = C.OK
         try:
             call, sent = await self._enter(context)
+            if self._is_job(sent):
+                await self._later(call, sent, await _only(requests), context)
+                return
             if self._key(sent) is not None:
                 raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
             permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
@@ -274,6 +313,22 @@ class _Passing:
             self._record(code, perf_counter() - started)
         if call is not None and call.span is not None:
             end_span(call.span, code)
+
+
+def _headers(sent: Metadata) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), _as_bytes(value)) for name, value in sent]
+
+
+def _millis(context: Context) -> int:
+    """What is left of the caller's deadline; 0: it named none."""
+    left = context.time_remaining()
+    return 0 if left is None else max(1, min(int(left * 1000), _MOST_MILLIS))
+
+
+async def _only(requests: AsyncIterator[bytes]) -> bytes:
+    async for request in requests:
+        return request
+    raise rpc.InvalidArgument("The stream has no request.")
 
 
 def _end_with(context: Context, call: Call, trailing: grpc.aio.Metadata | None) -> None:
