@@ -25,7 +25,7 @@ from weft.postgres import Database
 log = logging.getLogger("weft.gateway")
 
 _LEAST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between looks that nobody asked for
-_MARGIN = timedelta(seconds=10)  # to say what came of an attempt
+_MARGIN = timedelta(seconds=5)  # to say what came of an attempt
 _MOST_ANSWER = 64 * 1024  # bytes
 _FORGOTTEN = 1_000  # rows a statement forgets
 _GONE = 410
