@@ -138,8 +138,13 @@ async def test_a_key_begins_one_job(http: httpx.AsyncClient) -> None:
     assert reused.status_code == 422
 
 
-async def test_a_job_has_the_deadline_its_caller_names(http: httpx.AsyncClient) -> None:
-    job = await begin(http, json={"delay": "30s"}, headers={"x-request-timeout": "0.3"})
+@pytest.mark.parametrize(
+    "timed", [{"x-request-timeout": "0.3"}, {"x-request-timeout": "5", "job-time": "1"}]
+)
+async def test_a_job_has_the_deadline_its_caller_names(
+    http: httpx.AsyncClient, timed: dict[str, str]
+) -> None:
+    job = await begin(http, json={"delay": "30s"}, headers=timed)
     found = (await http.post(f"/v1/jobs/{job['id']}:wait", json={})).json()
     assert found["error"]["code"] == "DEADLINE_EXCEEDED"
 
@@ -148,6 +153,7 @@ async def test_a_job_has_the_deadline_its_caller_names(http: httpx.AsyncClient) 
     ("headers", "field"),
     [
         ({"job-keep": "soon"}, "job-keep"),
+        ({"job-time": "-1"}, "job-time"),
         ({"job-webhook": "ftp://example.com"}, "job-webhook"),
         ({"job-webhook": "https://127.0.0.1/"}, "job-webhook"),
         (

@@ -9,12 +9,18 @@ import hashlib
 import hmac
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tests.gateway.jobs.conftest import ANN, BOB, Opening, Store, new_job
 
 from weft.gateway.http import HttpServer, HttpSettings
@@ -74,11 +80,14 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @contextlib.asynccontextmanager
 async def sending(
-    store: Store, allowed: Sequence[str] = LOOPBACK, **further: Any
+    store: Store,
+    allowed: Sequence[str] = LOOPBACK,
+    tls: ssl.SSLContext | None = None,
+    **further: Any,
 ) -> AsyncIterator[None]:
     values: dict[str, Any] = {"first_pause": timedelta(milliseconds=20), "attempts": 4}
     settings = SenderSettings(**(values | further))
-    sender = Sender(store.database, store.bells, Targets(allowed), settings)
+    sender = Sender(store.database, store.bells, Targets(allowed), settings, tls=tls)
     task = asyncio.create_task(sender.run())
     try:
         yield
@@ -229,6 +238,63 @@ async def test_one_whose_sender_died_is_sent_by_another(store: Store, receiver: 
     assert len(await store.database.fetch("claim_webhooks", 1, timedelta(seconds=1))) == 1
     async with sending(store):
         assert (await settled(store, "DELIVERED")).attempts == 2
+
+
+@pytest.mark.parametrize(("name", "state"), [("localhost", "DELIVERED"), ("elsewhere", "DEAD")])
+async def test_the_certificate_must_be_that_of_the_name(
+    store: Store, tmp_path: Path, name: str, state: str
+) -> None:
+    serving, believed = certificate_of(name, tmp_path)
+    got: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            got.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=serving)
+    port = server.sockets[0].getsockname()[1]
+    async with server, sending(store, allowed=(*LOOPBACK, "::1/128"), tls=believed, attempts=1):
+        await end_one(store, f"https://localhost:{port}/hook")
+        found = await settled(store, state)
+    if state == "DELIVERED":
+        assert f"host: localhost:{port}".encode() in got[0].lower()
+    else:
+        assert "cannot be reached" in found.problem
+        assert got == []
+
+
+def certificate_of(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context with a certificate of a name, and a client's that believes it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    (folder / "cert").write_bytes(
+        pem
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(folder / "cert")
+    return serving, ssl.create_default_context(cadata=pem.decode())
 
 
 async def test_a_private_address_is_found_at_the_attempt(store: Store, receiver: Receiver) -> None:

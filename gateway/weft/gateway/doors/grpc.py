@@ -35,7 +35,6 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 _CREDENTIALS = frozenset({"authorization", "x-api-key"})
 _NOT_FORWARDED = _CREDENTIALS | {"user-agent", TRACEPARENT_KEY, rpc.DETAILS_KEY}
 _PREFER = PREFER.decode()
-_MOST_MILLIS = 99_999_999  # what grpc-timeout can say
 _REPLAYED = ("idempotency-replayed", "true")
 
 
@@ -195,9 +194,7 @@ class _Passing:
         assert self._target.method is not None
         if self._target.method.client_streaming:
             raise NotServedHere("A stream of requests cannot be a job.")
-        timed = [(b"grpc-timeout", b"%dm" % left)] if (left := _millis(context)) else []
-        headers = [*_headers(sent), *timed]
-        asked = await self.asking.begin(call, self._target.method, request, headers)
+        asked = await self.asking.begin(call, self._target.method, request, _headers(sent))
         told = [("job", asked.job.id), ("preference-applied", "respond-async")]
         if asked.secret:
             told.append(("job-webhook-secret", asked.secret))
@@ -317,12 +314,6 @@ class _Passing:
 
 def _headers(sent: Metadata) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), _as_bytes(value)) for name, value in sent]
-
-
-def _millis(context: Context) -> int:
-    """What is left of the caller's deadline; 0: it named none."""
-    left = context.time_remaining()
-    return 0 if left is None else max(1, min(int(left * 1000), _MOST_MILLIS))
 
 
 async def _only(requests: AsyncIterator[bytes]) -> bytes:

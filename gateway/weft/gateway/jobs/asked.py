@@ -24,7 +24,8 @@ from weft.rpc.call import Call
 Headers = Iterable[tuple[bytes, bytes]]
 
 PREFER = b"prefer"
-_WEBHOOK, _SECRET, _KEEP = b"job-webhook", b"job-webhook-secret", b"job-keep"
+_WEBHOOK, _SECRET = b"job-webhook", b"job-webhook-secret"
+_TIME, _KEEP = b"job-time", b"job-keep"
 _PREFERENCE = re.compile(rb"\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)")
 _ASYNC = b"respond-async"
 _SPAN = re.compile(rb"([0-9]{1,8})([smh]?)")
@@ -79,7 +80,6 @@ class Asking:
         headers = list(headers)
         given = dict(headers)
         limits = self._limits
-        deadline = caller_deadline(headers, maximum=limits.time)
         webhook, secret = self._webhook(given)
         key = given.get(KEY.encode())
         identity = call.identity
@@ -90,8 +90,8 @@ class Asking:
                 method=method.path,
                 request=request,
                 identity=identity.SerializeToString() if identity is not None else b"",
-                time=limits.time if deadline is None else deadline.remaining(),
-                keep=_keep(given.get(_KEEP), limits.keep),
+                time=_span(given, _TIME, limits.time, headers),
+                keep=_span(given, _KEEP, limits.keep),
                 streams=method.server_streaming,
                 repeatable=method.idempotency.repeatable,
                 traceparent=call.traceparent,
@@ -125,10 +125,14 @@ def is_asked(method: Method, headers: Headers) -> bool:
     return False
 
 
-def _keep(given: bytes | None, most: timedelta) -> timedelta:
-    if not given:
-        return most
-    found = _SPAN.fullmatch(given.strip())
+def _span(
+    given: dict[bytes, bytes], name: bytes, most: timedelta, headers: Headers = ()
+) -> timedelta:
+    """The length of time in a header; `most` where there is none, nor a timeout of the usual kind in `headers`."""
+    if name not in given:
+        deadline = caller_deadline(headers, maximum=most)
+        return most if deadline is None else deadline.remaining()
+    found = _SPAN.fullmatch(given[name].strip())
     if found is None:
-        raise rpc.InvalidArgument("give seconds, or 30m, or 12h", field=_KEEP.decode())
+        raise rpc.InvalidArgument("give seconds, or 30m, or 12h", field=name.decode())
     return min(most, timedelta(seconds=int(found[1]) * _UNITS[found[2]]))

@@ -133,8 +133,11 @@ class Runner:
         )
         for row in rows:
             job = Job.from_row(row)
-            held = _Held(job.fence, asyncio.create_task(self._hold(job), name=f"job {job.id}"))
+            held = _Held(job.fence)
+            if (before := self._held.get(job.id)) is not None:
+                before.stop(_Why.LOST)  # by this process itself, which was too slow
             self._held[job.id] = held
+            held.task = asyncio.create_task(self._hold(job, held), name=f"job {job.id}")
             held.task.add_done_callback(self._letting_go(job.id, held))
         return len(rows)
 
@@ -150,20 +153,20 @@ class Runner:
 
     # Running
 
-    async def _hold(self, job: Job) -> None:
+    async def _hold(self, job: Job, held: _Held) -> None:
         try:
             response = await asyncio.create_task(self._make(job))
         except LeaseLost:
             log.warning("a job was lost to another runner", extra={"job": job.id})
         except rpc.Error as failed:
-            await self._failed(job, failed)
+            await self._failed(job, held, failed)
         except asyncio.CancelledError:
-            await self._stopped(job)
+            await self._stopped(job, held)
         except Exception:
             log.exception("a job failed", extra={"job": job.id})
-            await self._end(job, State.FAILED, _status(rpc.Internal()))
+            await self._end(job, held, State.FAILED, _status(rpc.Internal()))
         else:
-            await self._end(job, State.SUCCEEDED, None, response)
+            await self._end(job, held, State.SUCCEEDED, None, response)
 
     async def _make(self, job: Job) -> bytes | None:
         """Makes the call. It is served in a task of its own: what is stored of it has no part in its deadline."""
@@ -181,41 +184,46 @@ class Runner:
             await Progress(self._database, job, self._settings.progress).keep(messages)
         return None
 
-    async def _failed(self, job: Job, failed: rpc.Error) -> None:
+    async def _failed(self, job: Job, held: _Held, failed: rpc.Error) -> None:
         now = datetime.now(UTC)
         waits = _never_made(failed) or (job.repeatable and isinstance(failed, AgentUnavailable))
         age = (now - job.create_time).total_seconds()
         pause = min(max(age, _RETRY_FIRST), _RETRY_MOST) * random.uniform(0.5, 1)  # noqa: S311 jitter
         again = timedelta(seconds=pause)
         if waits and now + again < job.deadline:
-            await self._store("requeue_job", job, again)
+            await self._store("requeue_job", job, held, again)
         else:
-            await self._end(job, State.FAILED, _status(failed))
+            await self._end(job, held, State.FAILED, _status(failed))
 
-    async def _stopped(self, job: Job) -> None:
-        why = self._held[job.id].why
+    async def _stopped(self, job: Job, held: _Held) -> None:
+        why = held.why
         if why is _Why.CANCELLED:
-            await self._end(job, State.CANCELLED, _CANCELLED)
+            await self._end(job, held, State.CANCELLED, _CANCELLED)
         elif why is _Why.STOPPING and job.repeatable:
-            await self._store("requeue_job", job, timedelta(0))
+            await self._store("requeue_job", job, held, timedelta(0))
         elif why is _Why.STOPPING:
-            await self._end(job, State.FAILED, _UNKNOWN)
+            await self._end(job, held, State.FAILED, _UNKNOWN)
         elif why is _Why.LOST:
             log.warning("a job was lost to another runner", extra={"job": job.id})
         else:
             raise asyncio.CancelledError
 
     async def _end(
-        self, job: Job, state: State, status: bytes | None, response: bytes | None = None
+        self,
+        job: Job,
+        held: _Held,
+        state: State,
+        status: bytes | None,
+        response: bytes | None = None,
     ) -> None:
-        await self._store("end_job", job, state, response, status)
+        await self._store("end_job", job, held, state, response, status)
 
-    async def _store(self, query: str, job: Job, *args: object) -> None:
+    async def _store(self, query: str, job: Job, held: _Held, *args: object) -> None:
         """Changes a job, as soon as the database is there: what was found out must not be lost.
 
         Twice does no harm: the fence holds, and the state that it starts from is gone.
         """
-        self._held[job.id].ending = True
+        held.ending = True
         pause = 0.2
         while True:
             try:
@@ -295,9 +303,10 @@ class _Held:
 
     __slots__ = ("ending", "fence", "task", "why")
 
-    def __init__(self, fence: int, task: asyncio.Task[None]) -> None:
+    task: asyncio.Task[None]
+
+    def __init__(self, fence: int) -> None:
         self.fence = fence
-        self.task = task
         self.why: _Why | None = None
         self.ending = False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -67,6 +68,7 @@ class Sender:
         database: with the queries of weft.gateway.sql.
         bells: what wakes it.
         targets: where they may go.
+        tls: whose certificates are believed; None: those that the system's client libraries believe.
     """
 
     def __init__(
@@ -75,7 +77,10 @@ class Sender:
         bells: Bells,
         targets: Targets,
         settings: SenderSettings | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._database = database
         self._bells = bells
         self._targets = targets
@@ -90,7 +95,11 @@ class Sender:
         time = self._settings.time.total_seconds()
         async with (
             httpx.AsyncClient(
-                follow_redirects=False, trust_env=False, timeout=time, limits=limits
+                follow_redirects=False,
+                trust_env=False,
+                timeout=time,
+                limits=limits,
+                verify=self._tls or True,
             ) as client,
             asyncio.TaskGroup() as group,
         ):
