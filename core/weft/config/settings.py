@@ -119,6 +119,30 @@ class Settings:
     gateway_idempotency_life: timedelta = _doc(
         "How long a call with an idempotency key is remembered.", timedelta(hours=24)
     )
+    gateway_job_time: timedelta = _doc(
+        "Longest time a job may take, and that of a job whose caller names none.",
+        timedelta(hours=1),
+    )
+    gateway_job_keep: timedelta = _doc(
+        "How long a job that has ended is kept, at most.", timedelta(hours=24)
+    )
+    gateway_job_lease: timedelta = _doc(
+        "How long a gateway that says nothing keeps the jobs it runs.", timedelta(seconds=15)
+    )
+    gateway_jobs_at_once: int = _doc("Jobs one gateway runs at a time.", 64)
+    gateway_jobs_open: int = _doc("Jobs of one caller that may wait or run.", 1_000)
+    gateway_webhook_attempts: int = _doc("How often a webhook is tried.", 10)
+    gateway_webhook_pause: timedelta = _doc(
+        "Pause before a webhook is tried again; four times as long each time.",
+        timedelta(seconds=5),
+    )
+    gateway_webhook_time: timedelta = _doc(
+        "How long the receiver of a webhook may take.", timedelta(seconds=15)
+    )
+    gateway_webhook_networks: str = _doc(
+        "Networks that are not public to which webhooks may go, such as 10.1.0.0/16, joined by commas; empty: none.",
+        "",
+    )
     gateway_cors_origins: str = _doc(
         "Origins whose pages may call the gateway from a browser, joined by commas; *: any; empty: none.",
         "",

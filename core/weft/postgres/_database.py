@@ -15,7 +15,7 @@ from weft.postgres._errors import broke, translated
 from weft.postgres._queries import Queries
 from weft.postgres._transaction import Connection, Transaction, execute, time_left
 
-_CONNECT_LIMIT = 10.0  # seconds
+CONNECT_LIMIT = 10.0  # seconds
 _CLOSE_LIMIT = 1.0  # seconds
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]*")
 _POOL_SIZE = 10
@@ -53,7 +53,7 @@ class Database:
                 url,
                 min_size=1,
                 max_size=pool_size,
-                timeout=_CONNECT_LIMIT,
+                timeout=CONNECT_LIMIT,
                 reset=_reset,
                 server_settings={"search_path": schema, "application_name": f"weft-{schema}"},
             )

@@ -74,6 +74,8 @@ def setup(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # A line for each request, with a URL that others chose.
+    logging.getLogger("httpx").setLevel("WARNING")
     # An exporter whose collector is away says so at every batch.
     logging.getLogger("opentelemetry").setLevel("ERROR")
     logging.getLogger("opentelemetry.exporter").setLevel("CRITICAL")

@@ -37,8 +37,11 @@ from weft.gateway.http.app import App
 from weft.gateway.http.cors import Cors
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
+from weft.gateway.jobs import own_agent
+from weft.gateway.jobs.asked import Asking
+from weft.gateway.jobs.office import JobSettings, Office
 from weft.gateway.mesh_view import Contracts, MeshView
-from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency
+from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
 from weft.rpc.signing import Signer
@@ -74,6 +77,7 @@ class Gateway:
         limits: how often may be called, beside what skills say themselves.
         cache: how much is kept of the answers of skills that say so.
         retry: how often calls that may run twice are tried again.
+        jobs: how calls are run that nobody waits for.
         telemetry: where calls are counted and traced.
 
     Raises:
@@ -100,6 +104,7 @@ class Gateway:
         limits: Sequence[Rule] = (),
         cache: CacheSettings | None = None,
         retry: RetrySettings | None = None,
+        jobs: JobSettings | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         if auth == "auto":
@@ -124,6 +129,7 @@ class Gateway:
         self._limits = tuple(limits)
         self._cache = cache
         self._retry = retry
+        self._jobs = jobs or JobSettings()
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
         self._stack = contextlib.AsyncExitStack()
@@ -154,18 +160,22 @@ class Gateway:
         await database.migrate("weft.gateway.sql")
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
+        office = Office(database, self._database_url, self._method, self._jobs)
+        await self._stack.enter_async_context(office)
         self._upstream = Upstream(
             breakers,
             retries=Retries(self._retry, on_event=self._retried),
             telemetry=self._telemetry,
+            own=office.own,
             in_service=self._view.in_service,
         )
         self._stack.push_async_callback(self._upstream.close)
+        await self._stack.enter_async_context(office.working(self._upstream, self._signer))
         idempotent = IdempotentCalls(database, life=self._idempotency_life)
         self._stack.push_async_callback(idempotent.settle)
         forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
         self._stack.push_async_callback(_cancel, forgetting)
-        guarded = self._guarded = await self._guards(idempotent)
+        guarded = self._guarded = self._guards(idempotent, office.asking)
         holds = BreakerHolds(database, breakers.hold)
         await holds.look()
         holding = asyncio.create_task(holds.run(), name="held breakers")
@@ -189,6 +199,7 @@ class Gateway:
             longest=self._max_timeout.total_seconds(),
         )
         self._reflection = Reflection(admission)
+        self._use({}, {})  # what the gateway serves of its own
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
         await self._listen_grpc()
@@ -199,7 +210,7 @@ class Gateway:
         self._stack.callback(mcp.close)
         self.url = f"http://{http.address}"
 
-    async def _guards(self, idempotent: IdempotentCalls) -> Guarded:
+    def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:
         shared = None
         if self._redis_url:
             shared = SharedLimits(self._redis_url, on_away=self._unshared)
@@ -209,7 +220,7 @@ class Gateway:
         limits = CallLimits(self._limits, shared, on_refused=self._limited)
         cache = ResponseCache(self._cache, on_use=self._cached)
         self._stack.push_async_callback(cache.settle)
-        return Guarded(self._upstream, idempotent, limits, cache)
+        return Guarded(self._upstream, idempotent, limits, cache, asking)
 
     def _admission(self, database: Database) -> Admission:
         tokens = None
@@ -257,7 +268,9 @@ class Gateway:
         await self.stop()
 
     def _use(self, contracts: Contracts, sets: Mapping[str, bytes]) -> None:
-        catalog = Catalog(_contracts(contracts, sets), previous=self._app.catalog)
+        catalog = Catalog(
+            [own_agent.contract(), *_contracts(contracts, sets)], previous=self._app.catalog
+        )
         for problem in catalog.problems:
             log.warning(
                 "not served: %s",
@@ -284,6 +297,9 @@ class Gateway:
             }
         )
         log.info("routes made", extra={"agents": len(contracts), "methods": len(catalog.methods)})
+
+    def _method(self, path: str) -> Method | None:
+        return self._app.catalog.methods.get(path)
 
     def _changed(self, transition: Transition) -> None:
         if self._telemetry is not None:

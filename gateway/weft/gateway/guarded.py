@@ -14,6 +14,8 @@ from weft.gateway.guards.cache import ResponseCache
 from weft.gateway.guards.call_limits import CallLimits, Entry, units_in
 from weft.gateway.guards.circuit import CircuitOpen
 from weft.gateway.guards.idempotency import IdempotentCalls
+from weft.gateway.guards.subjects import subject_of
+from weft.gateway.jobs.asked import Asked, Asking
 from weft.gateway.metadata import Beside
 from weft.gateway.transcoding.catalog import Catalog, Idempotency, Method
 from weft.gateway.upstream import Upstream
@@ -32,6 +34,7 @@ class Guarded:
         idempotent: makes calls with an idempotency key once.
         limits: lets calls in.
         cache: keeps answers.
+        asking: begins jobs.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class Guarded:
         idempotent: IdempotentCalls,
         limits: CallLimits,
         cache: ResponseCache,
+        asking: Asking,
     ) -> None:
         self.upstream = upstream
         self._idempotent = idempotent
         self._limits = limits
         self._cache = cache
+        self._asking = asking
 
     def use(self, catalog: Catalog) -> None:
         """Takes the methods that can be called."""
@@ -125,6 +130,28 @@ class Guarded:
                 assert beside is not None
                 entry.done(units_in(beside.trailing))
 
+    async def later(
+        self, method: Method, call: Call, request: bytes, asked: Headers, *, headers: Headers
+    ) -> Asked:
+        """Begins a job for a call. It counts for the limits as it is accepted, not as it is run.
+
+        Args:
+            method: what is to be called.
+            call: who calls.
+            request: the message.
+            asked: what the caller says about the job (`weft.gateway.jobs.asked`).
+            headers: takes what guards tell the caller, of a call that fails too.
+
+        Raises:
+            rpc.Error: no job can be begun.
+        """
+        entry = await self.enter(method, call, headers)
+        try:
+            return await self._asking.begin(call, method, request, asked)
+        finally:
+            if entry is not None:
+                entry.done()
+
     async def enter(self, method: Method, call: Call, headers: Headers) -> Entry | None:
         """Lets in a call that its door makes by itself; `done` of the entry must be called in the end.
 
@@ -178,9 +205,8 @@ class Guarded:
         key: str,
     ) -> tuple[bytes, bool]:
         assert call.deadline is not None
-        identity = call.identity
         answered = await self._idempotent.once(
-            identity.subject if identity is not None else "",
+            subject_of(call.identity),
             key,
             method=method.path,
             request=request,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -28,6 +29,7 @@ class Upstream:
     Args:
         breakers: one circuit per agent and method.
         telemetry: where calls are counted and traced.
+        own: targets of agents of the gateway's own, by name; all others are found by the registry.
         in_service: whether an agent has an instance that takes calls, as far as is known.
         retries: makes calls that may run twice.
     """
@@ -38,10 +40,12 @@ class Upstream:
         *,
         retries: Retries | None = None,
         telemetry: Telemetry | None = None,
+        own: Mapping[str, str] = MappingProxyType({}),
         in_service: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.breakers = breakers
         self._telemetry = telemetry
+        self._own = own
         self._in_service = in_service
         self._retries = retries or Retries()
         self._channels: dict[tuple[str, bool], Channel] = {}
@@ -54,7 +58,7 @@ class Upstream:
         if channel is None:
             # Doors measure requests from end to end; what an agent took is measured by the agent.
             channel = self._channels[agent, retries] = Channel(
-                f"xds:///{agent}",
+                self._own.get(agent, f"xds:///{agent}"),
                 telemetry=self._telemetry,
                 measured=False,
                 options=() if retries else _NO_RETRIES,
@@ -64,7 +68,8 @@ class Upstream:
     def keep_only(self, agents: Mapping[str, object]) -> None:
         """Closes the channels of agents that are gone."""
         self._retries.keep_only(agents)
-        for agent, retries in [key for key in self._channels if key[0] not in agents]:
+        gone = {agent for agent, _ in self._channels} - agents.keys() - self._own.keys()
+        for agent, retries in [key for key in self._channels if key[0] in gone]:
             channel = self._channels.pop((agent, retries))
             self._unary = {k: v for k, v in self._unary.items() if k[0] != agent}
             task = asyncio.create_task(channel.close(grace=DEFAULT_TIMEOUT))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weft.gateway.guards import BreakerSettings
     from weft.gateway.guards.tokens import TokenSettings
     from weft.gateway.http.cors import Cors
+    from weft.gateway.jobs.office import JobSettings
     from weft.rpc.signing import Signer
     from weft.telemetry import Telemetry
 
@@ -81,8 +82,37 @@ def _signer(settings: Settings) -> Signer | None:
         return None
     with failures.settings_checked("WEFT_IDENTITY_KEY"):
         # No call may outlive its caller's name.
-        lifetime = max(settings.identity_ttl, settings.gateway_max_timeout)
+        lifetime = max(
+            settings.identity_ttl, settings.gateway_max_timeout, settings.gateway_job_time
+        )
         return Signer.load(Path(settings.identity_key), lifetime=lifetime)
+
+
+def _jobs(settings: Settings) -> JobSettings:
+    from weft.gateway.jobs.asked import JobLimits
+    from weft.gateway.jobs.office import JobSettings
+    from weft.gateway.jobs.runner import RunnerSettings
+    from weft.gateway.jobs.webhooks import SenderSettings, Targets
+
+    networks = _names(settings.gateway_webhook_networks)
+    with failures.settings_checked("WEFT_GATEWAY_WEBHOOK_NETWORKS"):
+        Targets(networks)
+    return JobSettings(
+        limits=JobLimits(
+            time=settings.gateway_job_time,
+            keep=settings.gateway_job_keep,
+            most_open=settings.gateway_jobs_open,
+        ),
+        runner=RunnerSettings(
+            at_once=settings.gateway_jobs_at_once, lease=settings.gateway_job_lease
+        ),
+        sender=SenderSettings(
+            attempts=settings.gateway_webhook_attempts,
+            first_pause=settings.gateway_webhook_pause,
+            time=settings.gateway_webhook_time,
+        ),
+        webhook_networks=networks,
+    )
 
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
@@ -155,6 +185,7 @@ def _gateway(
         breaker=breaker,
         mcp_origins=_names(settings.gateway_mcp_origins),
         **guards,
+        jobs=_jobs(settings),
     )
 
 

@@ -13,7 +13,9 @@ from weft.gateway.guarded import Guarded
 from weft.gateway.guards import caller_deadline, read_body
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.idempotency import KEY, parse_key
-from weft.gateway.http.exchange import Exchange
+from weft.gateway.http.exchange import JSON, Exchange
+from weft.gateway.jobs.accepted import send_accepted
+from weft.gateway.jobs.asked import is_asked
 from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.tracing import begin_span
@@ -102,6 +104,27 @@ class Calls:
         """
         return await read_body(exchange.receive, exchange.headers, limit=self.max_body)
 
+    async def later(
+        self, exchange: Exchange, method: Method, request: bytes, content_type: bytes = JSON
+    ) -> bool:
+        """Answers 202 with a job where the caller prefers that (RFC 7240); whether it did.
+
+        Raises:
+            rpc.Error: no job can be begun.
+        """
+        if not is_asked(method, exchange.headers) or exchange.method == "HEAD":
+            return False
+        assert exchange.call is not None
+        asked = await self._guarded.later(
+            method,
+            exchange.call,
+            request,
+            exchange.headers,
+            headers=exchange.answer_headers,
+        )
+        await send_accepted(exchange, asked, content_type)
+        return True
+
     async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
         """Calls a unary method; gives up when the caller hangs up, unless the call has an idempotency key.
 
@@ -149,15 +172,6 @@ class Calls:
                     yield message
         finally:
             hang_up.forget()
-
-
-def subject_of(call: Call) -> str:
-    """Who calls, as what belongs to a caller is stored: the same subject of two tenants is two callers."""
-    identity = call.identity
-    if identity is None:
-        return ""
-    # The length keeps a tenant and a subject from being read as others.
-    return f"{len(identity.tenant)}:{identity.tenant}/{identity.subject}"
 
 
 class _HangUp:

@@ -117,6 +117,8 @@ class Events(_Connect):
         used = exchange.header(b"content-encoding")
         message = compression.unpack(body, used, calls.max_body) if used else body
         request = method.request_codec.to_wire(message) if message else b""
+        if await calls.later(exchange, method, request):
+            return None
         messages = calls.stream(exchange, method, request)
         async with contextlib.aclosing(messages):
             return await send_events(
@@ -176,6 +178,8 @@ async def _answer(
     used: bytes,
 ) -> None:
     """Makes the call and answers; a caller that names no encoding accepts the one it `used` (Connect)."""
+    if await calls.later(exchange, method, request, content_type):
+        return
     message = await calls.unary(exchange, method, request)
     if content_type is JSON:
         message = method.response_codec.to_json(message)

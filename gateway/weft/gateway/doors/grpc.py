@@ -13,11 +13,12 @@ from typing import Any
 import grpc
 
 from weft import rpc
-from weft.gateway.failures import AgentUnknown
+from weft.gateway.failures import AgentUnknown, NotServedHere
 from weft.gateway.guarded import REPLAYED, Guarded, Headers, told_of
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.call_limits import units_in
 from weft.gateway.guards.idempotency import KEY, parse_key
+from weft.gateway.jobs.asked import PREFER, is_asked
 from weft.gateway.metadata import Beside
 from weft.gateway.transcoding.catalog import Method
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
@@ -34,6 +35,7 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 # Credentials are for the gateway alone; the rest is set anew on the way out.
 _CREDENTIALS = frozenset({"authorization", "x-api-key"})
 _NOT_FORWARDED = _CREDENTIALS | {"user-agent", TRACEPARENT_KEY, rpc.DETAILS_KEY}
+_PREFER = PREFER.decode()
 _CACHE_CONTROL = "cache-control"
 # What guards say of an answer, as far as it means something beside HTTP.
 _TOLD = frozenset({REPLAYED, b"age", b"weft-stale"})
@@ -149,6 +151,9 @@ class _Passing:
         told: Headers = []
         try:
             call, sent = await self._enter(context)
+            if self._is_job(sent):
+                await self._later(call, sent, request, context)
+                return b""
             beside = Beside(sent=sent)
             response = await self._guarded.unary(
                 self._target.method,
@@ -173,6 +178,32 @@ class _Passing:
         finally:
             self._end(call, code, started)
 
+    def _is_job(self, sent: Metadata) -> bool:
+        asked = any(name == _PREFER for name, _ in sent)
+        return asked and is_asked(self._target.method, _headers(sent))
+
+    async def _later(self, call: Call, sent: Metadata, request: bytes, context: Context) -> None:
+        """Begins a job, whose id is in the trailers."""
+        method = self._target.method
+        if method.client_streaming:
+            raise NotServedHere("A stream of requests cannot be a job.")
+        asked = await self._guarded.later(method, call, request, _headers(sent), headers=[])
+        told = [("job", asked.job.id), ("preference-applied", "respond-async")]
+        if asked.secret:
+            told.append(("job-webhook-secret", asked.secret))
+        context.set_trailing_metadata(tuple(told))
+
+    async def _streams_later(
+        self, call: Call, sent: Metadata, requests: AsyncIterator[bytes], context: Context
+    ) -> bool:
+        """Begins a job where the caller prefers one; whether it did."""
+        if self._is_job(sent):
+            await self._later(call, sent, await _only(requests), context)
+            return True
+        if self._key(sent) is not None:
+            raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
+        return False
+
     def _key(self, sent: Metadata) -> str | None:
         if self._target.repeatable:
             return None
@@ -192,8 +223,8 @@ class _Passing:
         code = C.OK
         try:
             call, sent = await self._enter(context)
-            if self._key(sent) is not None:
-                raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
+            if await self._streams_later(call, sent, requests, context):
+                return
             entry = await self._guarded.enter(self._target.method, call, [])
             permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
             passed = self._call(requests, metadata=sent)
@@ -253,6 +284,16 @@ class _Passing:
             self._record(code, perf_counter() - started)
         if call is not None and call.span is not None:
             end_span(call.span, code)
+
+
+def _headers(sent: Metadata) -> Headers:
+    return [(name.encode(), _as_bytes(value)) for name, value in sent]
+
+
+async def _only(requests: AsyncIterator[bytes]) -> bytes:
+    async for request in requests:
+        return request
+    raise rpc.InvalidArgument("The stream has no request.")
 
 
 def _end_with(context: Context, call: Call, trailing: Metadata) -> None:

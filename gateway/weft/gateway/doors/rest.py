@@ -74,6 +74,8 @@ async def serve(calls: Calls, exchange: Exchange, match: Match[Endpoint]) -> rpc
     query, render = _rendering(exchange, method, binding)
     content_type = exchange.header(b"content-type").decode("latin-1") if binding.raw_request else ""
     request = binding.request(match.values, query, body, content_type)
+    if await calls.later(exchange, method, request):
+        return None
     if method.server_streaming:
         if exchange.method == "HEAD":  # a stream would be made for nobody
             await exchange.reply(200, b"", _stream_type(exchange))

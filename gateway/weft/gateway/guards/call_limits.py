@@ -19,6 +19,7 @@ from weft.gateway.guards import limit_rules
 from weft.gateway.guards.gcra import Buckets
 from weft.gateway.guards.limit_rules import Kind, Rule
 from weft.gateway.guards.shared_limits import SharedLimits, Step
+from weft.gateway.guards.subjects import subject_of
 from weft.gateway.transcoding.catalog import Method
 from weft.rpc.call import Call, Metadata
 from weft.v1.identity_pb2 import Identity
@@ -57,7 +58,7 @@ class Plan:
 
     def keys(self, identity: Identity) -> list[str]:
         """Whose limits a call counts for, a rule each."""
-        who = {"identity": identity.subject, "tenant": identity.tenant, "skill": self.path}
+        who = {"identity": subject_of(identity), "tenant": identity.tenant, "skill": self.path}
         return [
             _SEPARATOR.join([rule.name, *(who[each] for each in sorted(rule.per))])
             for rule in self.rules

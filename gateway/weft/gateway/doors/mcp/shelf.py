@@ -10,6 +10,7 @@ from weft.gateway.doors.mcp.names import tool_names
 from weft.gateway.doors.mcp.prompts import Prompt
 from weft.gateway.doors.mcp.resources import Card, Offered, agent_template, cards, offered
 from weft.gateway.doors.mcp.tools import Tool
+from weft.gateway.jobs.own_agent import AGENT
 from weft.gateway.transcoding.catalog import Catalog
 
 TOOLS = "tools"
@@ -31,7 +32,8 @@ class Shelf:
     ) -> None:
         known: Mapping[str, Tool] = previous.tools if previous else {}
         self._page = page
-        self._methods = list(catalog.methods.values())
+        # MCP has no calls that are looked at later: its hosts would begin no job and find none.
+        self._methods = [each for each in catalog.methods.values() if each.agent.name != AGENT]
         self.tools: dict[str, Tool] = {
             name: known[name]
             if name in known and known[name].method is method
