@@ -135,8 +135,8 @@ class Calls:
             )
 
         try:
-            key = exchange.header(_IDEMPOTENCY_KEY)
-            if not key or method.idempotency is Idempotency.NO_SIDE_EFFECTS:
+            key = _key(exchange)
+            if key is None or method.idempotency is Idempotency.NO_SIDE_EFFECTS:
                 return await call()
             answered = await self._idempotent.once(
                 subject_of(exchange.call),
@@ -206,8 +206,13 @@ def _usual_deadline(method: Method) -> rpc.Deadline:
     return rpc.Deadline.after(method.skill.default_timeout)
 
 
+def _key(exchange: Exchange) -> bytes | None:
+    """The idempotency key of a request; an empty one is one, and malformed."""
+    return next((value for name, value in exchange.headers if name == _IDEMPOTENCY_KEY), None)
+
+
 def _refuse_key(exchange: Exchange, method: Method) -> None:
-    if exchange.header(_IDEMPOTENCY_KEY) and method.idempotency is not Idempotency.NO_SIDE_EFFECTS:
+    if _key(exchange) is not None and method.idempotency is not Idempotency.NO_SIDE_EFFECTS:
         raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
 
 
