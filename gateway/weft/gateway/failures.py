@@ -89,7 +89,7 @@ def http_status(error: rpc.Error) -> int:
 
 
 def http_headers(error: rpc.Error) -> Headers:
-    """Headers an error brings along: Retry-After, Allow, WWW-Authenticate, Connection."""
+    """Headers an error brings along: Retry-After, Allow, Upgrade, WWW-Authenticate, Connection."""
     headers: Headers = []
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
@@ -97,6 +97,8 @@ def http_headers(error: rpc.Error) -> Headers:
         headers.append((b"retry-after", str(seconds).encode()))
     if allow := getattr(error, "allow", None):
         headers.append((b"allow", ", ".join(allow).encode()))
+    if upgrade := getattr(error, "upgrade", None):
+        headers += [(b"upgrade", upgrade), (b"connection", b"upgrade")]
     if challenge := _challenge(error):
         headers.append((b"www-authenticate", challenge.encode()))
     if http_status(error) == 413:  # noqa: PLR2004 the rest of the body is not read

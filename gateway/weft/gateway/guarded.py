@@ -6,7 +6,7 @@ Limits, then idempotency, then the cache; `Upstream` has the circuit breaker and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from weft import rpc
 from weft.gateway.failures import AgentUnavailable
@@ -101,7 +101,7 @@ class Guarded:
             entry.done(units)
         return response
 
-    async def stream(
+    def stream(
         self,
         method: Method,
         call: Call,
@@ -111,16 +111,45 @@ class Guarded:
         beside: Beside | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages. Arguments and errors as `unary`."""
-        plan = self._limits.plan(method.path)
-        entry: Entry | None = None
-        if plan is not None:
-            entry = await self._limits.enter(plan, call, headers)
-            beside = beside or Beside()
-        messages = self.upstream.stream(
-            method.agent.name, method.path, request, call.deadline, beside
-        )
+
+        def begin(told: Beside | None) -> AsyncGenerator[bytes, None]:
+            return self.upstream.stream(
+                method.agent.name, method.path, request, call.deadline, told
+            )
+
+        return self._streamed(method, call, begin, headers, beside)
+
+    def converse(
+        self,
+        method: Method,
+        call: Call,
+        requests: AsyncIterator[bytes],
+        *,
+        headers: Headers,
+        beside: Beside | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """Calls a method with a stream of requests and yields its messages. Arguments and errors as `unary`."""
+
+        def begin(told: Beside | None) -> AsyncGenerator[bytes, None]:
+            return self.upstream.converse(
+                method.agent.name, method.path, requests, call.deadline, told
+            )
+
+        return self._streamed(method, call, begin, headers, beside)
+
+    async def _streamed(
+        self,
+        method: Method,
+        call: Call,
+        begin: Callable[[Beside | None], AsyncGenerator[bytes, None]],
+        headers: Headers,
+        beside: Beside | None,
+    ) -> AsyncGenerator[bytes, None]:
+        entry = await self.enter(method, call, headers)
+        if entry is not None and beside is None:
+            beside = Beside()
         try:
-            async with contextlib.aclosing(messages):
+            async with contextlib.aclosing(begin(beside)) as messages:
                 async for message in messages:
                     yield message
         except rpc.Error as failed:

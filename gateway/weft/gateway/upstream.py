@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -208,6 +208,59 @@ class Upstream:
         finally:
             call.cancel()
 
+    async def converse(
+        self,
+        agent: str,
+        path: str,
+        requests: AsyncIterator[bytes],
+        deadline: rpc.Deadline | None,
+        beside: Beside | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """Calls a method with a stream of requests and yields its messages; a unary answer is one.
+
+        Args:
+            agent: whom to call.
+            path: the method.
+            requests: the messages; the next is asked for once the agent's end has room for it.
+            deadline: when the caller stops waiting; None: never.
+            beside: metadata to send; takes what the agent sends.
+
+        Raises:
+            rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable, or what `requests` raised.
+        """
+        permit = self.breakers.enter(agent, path, deadline)
+        call = self.channel(agent).stream_stream(path)(
+            timeout=None if deadline is None else deadline.seconds(),
+            metadata=None if beside is None else beside.sent,
+        )
+        sending = asyncio.create_task(_send(call, requests), name="requests")
+        try:
+            async for message in call:
+                yield message
+            if beside is not None:
+                beside.leading = tuple(await call.initial_metadata() or ())
+                beside.trailing = tuple(await call.trailing_metadata() or ())
+        except grpc.aio.AioRpcError as failed:
+            permit.done(failed.code())
+            _hear(beside, failed)
+            raise self.failure(failed, agent) from failed
+        except asyncio.CancelledError:
+            permit.cancelled()
+            if sending.done() and not sending.cancelled() and (wrong := sending.exception()):
+                raise wrong from None
+            raise
+        except BaseException:
+            permit.cancelled()
+            raise
+        else:
+            permit.done(grpc.StatusCode.OK)
+        finally:
+            call.cancel()
+            sending.cancel()
+            await asyncio.wait([sending])
+            if not sending.cancelled():
+                sending.exception()  # was told above, or came too late to matter
+
     def failure(self, failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
         """What the caller is told of a failed call."""
         error = from_agent(failed, agent)
@@ -233,6 +286,19 @@ async def _once(
         request, timeout=deadline.seconds(), metadata=None if beside is None else beside.sent
     )
     return await begun, begun
+
+
+async def _send(call: Any, requests: AsyncIterator[bytes]) -> None:
+    """Sends the requests; what goes wrong with them ends the call."""
+    try:
+        async for request in requests:
+            await call.write(request)
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        pass  # the call has ended: whoever reads its answers sees how
+    except BaseException:
+        call.cancel()
+        raise
 
 
 def _hear(beside: Beside | None, failed: grpc.aio.AioRpcError) -> None:

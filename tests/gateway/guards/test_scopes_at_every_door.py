@@ -8,13 +8,14 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import itertools
+import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import grpc
@@ -24,6 +25,8 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_tools import protoc
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from weft import rpc
 from weft.agents import Host
@@ -50,6 +53,7 @@ NEEDS = {
 SCOPES = ("vault.read", "vault.write", "vault.watch")
 # What gRPC puts on the wire for a "-bin" entry.
 ROOT = base64.b64encode(Identity(subject="root", all_scopes=True).SerializeToString()).decode()
+BY_NAME = ("grpc", "websocket")  # doors that tell the name of a status
 STREAMS = {"Watch": (False, True), "Pour": (True, False), "Talk": (True, True)}
 
 
@@ -124,6 +128,8 @@ class House:
         """The code a call ends with, and what was answered. No answer: the door has no such method."""
         if door == "grpc":
             return await self._by_grpc(self.grpc, method, headers)
+        if door == "websocket":
+            return await self._by_websocket(method, headers)
         path = f"/v1/vault:{method.lower()}" if door != "connect" else f"/{SERVICE}/{method}"
         if door == "get":
             told = await self.http.get("/v1/vault", headers=headers)
@@ -134,6 +140,21 @@ class House:
         else:
             told = await self.http.post(path, json={}, headers=headers)
         return str(told.status_code), told
+
+    async def _by_websocket(self, method, headers) -> tuple[str, Any]:
+        url = f"ws{self.gateway.url.removeprefix('http')}/ws/{SERVICE}/{method}"
+        async with connect(url, additional_headers=headers) as socket:
+            heard = {}
+            with contextlib.suppress(ConnectionClosed):
+                await socket.send("{}")
+                await socket.send('{"@end": {}}')
+                while True:
+                    heard = json.loads(await socket.recv())
+            if socket.close_code == 1000:
+                return "OK", heard
+            (info,) = (each for each in heard["@error"]["details"] if "reason" in each)
+            assert socket.close_code == 4000 + C[heard["@error"]["status"]].value[0]
+            return heard["@error"]["status"], SimpleNamespace(**{"metadata": {}, **info})
 
     async def _by_grpc(self, channel, method, headers) -> tuple[str, Any]:
         streams = STREAMS.get(method, (False, False))
@@ -222,7 +243,7 @@ async def doors_alone(fresh_xds, database_url, redis_url, vault, issuer) -> Asyn
 
 
 def doors_of(method: str) -> list[str]:
-    doors = ["grpc"]
+    doors = [*BY_NAME]
     if method not in {"Pour", "Talk"}:
         doors += ["connect", "sse" if method == "Watch" else "rest"]
     return [*doors, "get"] if method == "Read" else doors
@@ -246,7 +267,7 @@ async def test_no_request_without_the_scope_reaches_an_agent(doors_alone, issuer
                     if not missing:
                         expected[method] += 1
                         assert code in {"OK", "200"}, where
-                    elif door == "grpc":
+                    elif door in BY_NAME:
                         assert code == "PERMISSION_DENIED", where
                         assert told.reason == "SCOPE_MISSING"
                         assert set(told.metadata["missing_scopes"].split()) == missing
@@ -256,7 +277,7 @@ async def test_no_request_without_the_scope_reaches_an_agent(doors_alone, issuer
                         assert all(scope in told.text for scope in missing)
                         assert 'error="insufficient_scope"' in told.headers["www-authenticate"]
                     assert doors_alone.calls == expected, where
-    assert tried == 8 * 2 * 15
+    assert tried == 8 * 2 * 21
 
 
 async def test_nobody_who_is_not_known_reaches_an_agent(doors_alone, issuer) -> None:
@@ -278,7 +299,7 @@ async def test_nobody_who_is_not_known_reaches_an_agent(doors_alone, issuer) -> 
         for headers, method in itertools.product(given, NEEDS):
             for door in doors_of(method):
                 code, told = await doors_alone.say(door, method, headers)
-                if door == "grpc":
+                if door in BY_NAME:
                     assert (code, told.reason) == ("UNAUTHENTICATED", reason)
                 else:
                     assert code == "401"
@@ -289,7 +310,7 @@ async def test_nobody_who_is_not_known_reaches_an_agent(doors_alone, issuer) -> 
     # An identity that an agent would believe is not taken from outside.
     for door in doors_of("Read"):
         headers = (
-            {} if door == "grpc" else {"weft-identity-bin": anonymous.SerializeToString().hex()}
+            {} if door in BY_NAME else {"weft-identity-bin": anonymous.SerializeToString().hex()}
         )
         code, _ = await doors_alone.say(door, "Read", headers)
         assert code in {"UNAUTHENTICATED", "401"}

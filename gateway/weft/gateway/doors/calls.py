@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 
 from weft import rpc
@@ -59,7 +60,20 @@ class Calls:
             rpc.Error: the caller is not let in or lacks a scope of the method, the body is too large, a header is malformed.
         """
         if method.client_streaming:
-            raise NotServedHere(f"{method.full_name} takes a stream of requests; call it by gRPC.")
+            raise NotServedHere(
+                f"{method.full_name} takes a stream of requests; call it by WebSocket or gRPC."
+            )
+        await self.admit(exchange, method, door)
+        return await self.read(exchange)
+
+    async def admit(self, exchange: Exchange, method: Method, door: str) -> None:
+        """Admits a request of any kind; from then on this task serves `exchange.call`.
+
+        Where the caller names no deadline, a stream of requests has none.
+
+        Raises:
+            rpc.Error: the caller is not let in or lacks a scope of the method, a header is malformed.
+        """
         headers = exchange.headers
         traced: Metadata = ()
         if traceparent := exchange.header(b"traceparent"):
@@ -67,7 +81,7 @@ class Calls:
         # Made before anything can fail, so that an error tells its trace as well.
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
-        call.deadline = deadline or rpc.Deadline.after(method.skill.default_timeout)
+        call.deadline = deadline or _usual_deadline(method)
         call.trust(await self._admission.admit(headers, method.path, method.skill.required_scopes))
         serve_as(call)
         if self._telemetry is not None:
@@ -78,7 +92,6 @@ class Calls:
                 "rpc.method": method.full_name,
             }
             begin_span(self._telemetry, call, attributes, may_begin_trace=True)
-        return await read_body(exchange.receive, headers, limit=self.max_body)
 
     async def visit(self, exchange: Exchange) -> frozenset[str] | None:
         """Admits a request that may be for something else than an agent; `exchange.call` says who asks.
@@ -134,15 +147,15 @@ class Calls:
         assert exchange.call is not None
         hang_up = _HangUp(exchange)
         try:
-            key = exchange.header(_IDEMPOTENCY_KEY)
-            effects = key and method.idempotency is not Idempotency.NO_SIDE_EFFECTS
+            key = _key(exchange)
+            effects = method.idempotency is not Idempotency.NO_SIDE_EFFECTS
             return await self._guarded.unary(
                 method,
                 exchange.call,
                 request,
                 headers=exchange.answer_headers,
                 beside=exchange.beside,
-                key=parse_key(key.decode("latin-1")) if effects else None,
+                key=parse_key(key.decode("latin-1")) if effects and key is not None else None,
                 control=exchange.header(b"cache-control") if method.skill.cache_ttl else b"",
             )
         finally:
@@ -153,11 +166,7 @@ class Calls:
     ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages; gives up when the caller hangs up."""
         assert exchange.call is not None
-        if (
-            exchange.header(_IDEMPOTENCY_KEY)
-            and method.idempotency is not Idempotency.NO_SIDE_EFFECTS
-        ):
-            raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
+        _refuse_key(exchange, method)
         hang_up = _HangUp(exchange)
         messages = self._guarded.stream(
             method,
@@ -173,19 +182,75 @@ class Calls:
         finally:
             hang_up.forget()
 
+    async def converse(
+        self, exchange: Exchange, method: Method, requests: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """Calls a method with a stream of requests and yields its messages, of which a unary answer is one.
+
+        Args:
+            exchange: the request.
+            method: what to call.
+            requests: messages; what they raise is raised here. Once they have ended, the caller is looked after
+                as in other calls.
+        """
+        assert exchange.call is not None
+        _refuse_key(exchange, method)
+        hang_up = _HangUp(exchange, begun=False)
+
+        async def watched() -> AsyncGenerator[bytes, None]:
+            async for request in requests:
+                yield request
+            hang_up.begin()
+
+        messages = self._guarded.converse(
+            method,
+            exchange.call,
+            watched(),
+            headers=exchange.answer_headers,
+            beside=exchange.beside,
+        )
+        try:
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    yield message
+        finally:
+            hang_up.forget()
+
+
+def _usual_deadline(method: Method) -> rpc.Deadline:
+    if method.client_streaming:
+        return rpc.Deadline.after_seconds(math.inf)
+    return rpc.Deadline.after(method.skill.default_timeout)
+
+
+def _key(exchange: Exchange) -> bytes | None:
+    """The idempotency key of a request; an empty one is one, and malformed."""
+    return next((value for name, value in exchange.headers if name == _IDEMPOTENCY_KEY), None)
+
+
+def _refuse_key(exchange: Exchange, method: Method) -> None:
+    if _key(exchange) is not None and method.idempotency is not Idempotency.NO_SIDE_EFFECTS:
+        raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
+
 
 class _HangUp:
     """Cancels the task that serves a request when its caller disconnects."""
 
     __slots__ = ("_handle", "_receive", "_serving", "_watching")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, begun: bool = True) -> None:
         self._receive = exchange.receive
         self._serving = asyncio.current_task()
         self._watching: asyncio.Task[None] | None = None
-        self._handle = asyncio.get_running_loop().call_later(_HANG_UP_CHECK, self._begin)
+        self._handle: asyncio.TimerHandle | None = None
+        if begun:
+            self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Looks from now on."""
+        self._handle = asyncio.get_running_loop().call_later(_HANG_UP_CHECK, self._watch_on)
+
+    def _watch_on(self) -> None:
         self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -196,6 +261,7 @@ class _HangUp:
 
     def forget(self) -> None:
         """Stops looking."""
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
         if self._watching is not None:
             self._watching.cancel()

@@ -10,7 +10,7 @@ from time import perf_counter
 import grpc
 
 from weft import rpc
-from weft.gateway.doors import choice, mcp, rest
+from weft.gateway.doors import choice, mcp, rest, websocket
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.pages import Pages
 from weft.gateway.http.cors import Cors
@@ -63,7 +63,8 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await self._serve_socket(websocket.Socket(scope, receive, send))
             return
         exchange = Exchange(scope, receive, send)
         # The MCP door has a list of origins of its own.
@@ -89,6 +90,8 @@ class App:
                 found = choice.choose(exchange, method)
                 door, fail, name = found.name, found.fail, method.full_name
                 told = await found.serve(self._calls, exchange, method)
+            elif exchange.path.startswith(websocket.PREFIX):
+                websocket.refuse_plain()
             else:
                 match = rest.resolve(self.catalog.router, exchange)
                 name = match.target.method.full_name
@@ -107,6 +110,15 @@ class App:
                 await fail(exchange, rpc.Internal())
         finally:
             self._end(exchange, door, name, code, perf_counter() - began)
+
+    async def _serve_socket(self, socket: websocket.Socket) -> None:
+        exchange = socket.exchange
+        method = self.catalog.methods.get(exchange.path.removeprefix("/ws"))
+        name = _UNKNOWN if method is None else method.full_name
+        began = perf_counter()
+        told = await websocket.serve(self._calls, method, self._cors, socket)
+        code = C.OK if told is None else told.code
+        self._end(exchange, websocket.NAME, name, code, perf_counter() - began)
 
     def _end(
         self, exchange: Exchange, door: str, name: str, code: grpc.StatusCode, seconds: float

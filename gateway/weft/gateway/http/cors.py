@@ -84,6 +84,16 @@ class Cors:
             return True
         return False
 
+    def opens(self, exchange: Exchange) -> bool:
+        """Whether whoever sent this handshake may have a WebSocket, which browsers let any page ask for.
+
+        A page of the gateway's own may, and one of a listed origin. What names no origin is no browser.
+        """
+        origin = exchange.header(b"origin").lower()
+        if not origin or self._any or origin in self._origins:
+            return True
+        return origin.partition(b"://")[2] == exchange.header(b"host").lower() != b""
+
     def _granted(self, origin: bytes) -> Headers:
         if self._any:
             return [(b"access-control-allow-origin", b"*")]

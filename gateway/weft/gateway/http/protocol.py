@@ -26,6 +26,7 @@ from weft import rpc
 from weft.gateway.guards import HeadersTooLarge
 from weft.gateway.http import refusal
 from weft.gateway.http.settings import HttpSettings
+from weft.gateway.http.websocket import BoundedWebSocket
 
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope
@@ -60,11 +61,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lost = lost
         self._max_head = settings.head.total_bytes
         self._max_headers = settings.head.count
+        self._sockets = settings.sockets.encode()
         # uvicorn makes a new scope when a request begins: which one it is tells requests apart.
         self._begun: HTTPScope | None = (
             None  # of the request that was unfinished after the last read
         )
         self._complete: HTTPScope | None = None  # of the last request that was read to its end
+        self._upgrades = False  # whether the request at work is to become a WebSocket
         self._read = 0  # bytes of the read at work
         self._unspoken = 0  # bytes of this request that reached no callback yet, or were framing
         self._timed = _Due.NOTHING  # what the timer is for
@@ -103,8 +106,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unspoken += self._read
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # no upgrade is offered: RFC 9110 7.8 lets the request stand as it is
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._become_websocket(data[upgrade.args[0] :])
+                return
+            # No other upgrade is offered: RFC 9110 7.8 lets the request stand as it is.
         except httptools.HttpParserError:
             self._refuse(self._refusal or refusal.MalformedHttp())
             return
@@ -133,6 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._fail(self._head_too_large())
         if len(self.pipeline) >= self._settings.pipeline:
             self._fail(rpc.ResourceExhausted("Too many requests wait on this connection."))
+        self._upgrades = self._is_handshake()
         super().on_headers_complete()
         self.cycle.transport = _JoiningTransport(self.transport, self.loop)
         # What the parser calls a header from here on is a trailer, and never joins the request's
@@ -160,6 +167,34 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.scope is not self._complete and not self._deaf:
             self._watch()
+
+    # WebSocket
+
+    def _should_upgrade(self) -> bool:
+        return self._upgrades
+
+    def _is_handshake(self) -> bool:
+        """Whether the request is a handshake (RFC 6455, 4.1) that nothing stands before on this connection."""
+        return (
+            self.parser.should_upgrade()
+            and self.url.startswith(self._sockets)
+            and self._get_upgrade() == b"websocket"
+            and self.parser.get_method() == b"GET"
+            and not self._answering()
+        )
+
+    def _become_websocket(self, rest: bytes) -> None:
+        """Hands the connection over; `rest` is what came behind the head."""
+        self._set_timer(_Due.NOTHING)
+        self._stop_write_timer()
+        self.connections.discard(self)
+        lines = [b"GET ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.scope["headers"]:
+            lines += [name, b": ", value, b"\r\n"]
+        socket = BoundedWebSocket(self.config, self.server_state, self._settings, self._lost)
+        self.transport.set_protocol(socket)
+        socket.connection_made(self.transport)
+        socket.data_received(b"".join([*lines, b"\r\n", rest]))
 
     # Bounds
 

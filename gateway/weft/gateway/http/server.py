@@ -37,10 +37,11 @@ _AFTER_CANCEL = 1.0  # seconds a cancelled request has to answer
 
 
 class HttpServer:
-    """Serves one ASGI application over HTTP/1.1.
+    """Serves one ASGI application over HTTP/1.1 and WebSocket.
 
     Args:
-        app: an ASGI 3 application; it gets `http` scopes only (no lifespan, no websocket).
+        app: an ASGI 3 application; it gets `http` scopes, and `websocket` scopes beneath `settings.sockets`
+            (no lifespan).
     """
 
     def __init__(self, app: Application, settings: HttpSettings | None = None) -> None:
@@ -48,7 +49,11 @@ class HttpServer:
         self._config = Config(
             app,
             http="httptools",
-            ws="none",
+            ws="none",  # BoundedProtocol makes its own
+            ws_max_size=self._settings.max_message,
+            ws_ping_interval=self._settings.ping.total_seconds(),
+            ws_ping_timeout=self._settings.ping.total_seconds(),
+            ws_per_message_deflate=False,
             loop="none",
             lifespan="off",
             interface="asgi3",

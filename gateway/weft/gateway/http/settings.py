@@ -31,5 +31,11 @@ class HttpSettings:
     """Requests that may wait on one connection for the answer to an earlier one."""
     connections: int = 4096
     """Open connections; one more is told 503."""
+    sockets: str = "/ws/"
+    """Beneath this path a request may become a WebSocket."""
+    max_message: int = 4 * 1024 * 1024
+    """Largest message of a WebSocket, bytes."""
+    ping: timedelta = timedelta(seconds=20)
+    """How long a WebSocket waits between two pings, and for the answer to one."""
     backlog: int = 1024
     """Connections the kernel holds until they are accepted."""

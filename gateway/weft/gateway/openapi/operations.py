@@ -92,7 +92,7 @@ def _headers(method: Method) -> Iterator[Json]:
             "name": "Idempotency-Key",
             "in": "header",
             "description": "A call with the same key is made once, and answered the same from then on.",
-            "schema": {"type": "string", "pattern": "^[!#-~]{1,255}$"},
+            "schema": {"type": "string", "pattern": '^("[!-~]{1,255}"|[!#-~]{1,255})$'},
         }
 
 
@@ -193,7 +193,8 @@ def _body(schema: Json, examples: list[Any]) -> Json:
         content["examples"] = {
             f"example{number}": {"value": value} for number, value in enumerate(examples, 1)
         }
-    return {"required": True, "content": {"application/json": content}}
+    # No body is as good as an empty message.
+    return {"required": False, "content": {"application/json": content}}
 
 
 def _examples(method: Method) -> list[Any]:
@@ -212,7 +213,7 @@ def _examples(method: Method) -> list[Any]:
 def _responses(method: Method, schema: Json, error: str) -> Json:
     kind, text = "application/json", "The reply."
     if method.server_streaming:
-        kind = "text/event-stream"
+        kind, schema = "text/event-stream", _event(schema)
         text = (
             "A stream of events. Each message is the `data` of one event; `event: end` closes the "
             "stream, `event: error` carries what went wrong on the way. A REST route also streams a message "
@@ -221,4 +222,15 @@ def _responses(method: Method, schema: Json, error: str) -> Json:
     return {
         "200": {"description": text, "content": {kind: {"schema": schema}}},
         "default": {"$ref": f"#/components/responses/{error}"},
+    }
+
+
+def _event(schema: Json) -> Json:
+    """A server-sent event, as the OpenAPI Initiative describes one (OpenAPI 3.2, 4.14.4)."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    kinds = ["message", "end", "error"]  # "message" where the event does not say
+    return {
+        "type": "object",
+        "properties": {"data": data, "event": {"type": "string", "enum": kinds}},
+        "required": ["data"],
     }

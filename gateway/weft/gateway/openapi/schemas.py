@@ -48,7 +48,7 @@ _SPECIAL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
         "google.protobuf.Duration": {
             "type": "string",
-            "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$",
+            "pattern": r"^-?[0-9]{1,11}(\.[0-9]{1,9})?s$",  # all of 10,000 years but the last third
             "examples": ["1.5s"],
         },
         "google.protobuf.FieldMask": {
