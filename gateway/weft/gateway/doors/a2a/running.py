@@ -29,7 +29,7 @@ log = logging.getLogger("weft.gateway")
 
 _AT_ONCE = 0.05  # seconds within which a task may end without having been stored before
 _PROGRESS = 1.0  # seconds between what is stored of a task while it goes on
-_BEAT = 5.0  # seconds
+_BEAT = 2.0  # seconds
 _RETRY = 1.0  # seconds between attempts to store how a task ended
 _ATTEMPTS = 20
 _UNREAD = 1_000  # events a watcher may leave unread
@@ -97,7 +97,6 @@ class Run:
         self.request = request
         self.failure: rpc.Error | None = None
         self.call: asyncio.Task[None] | None = None
-        self.ended_elsewhere = False
         self.saved_at = 0.0
         self.size = 0
         self._stored = asyncio.Event()
@@ -284,14 +283,9 @@ class Runner:
         if not await self._store.cancel(task):
             return False
         if run is not None:
-            self._end_elsewhere(run)
+            _let_go(run)
             await run.over()
         return True
-
-    def _end_elsewhere(self, run: Run) -> None:
-        run.ended_elsewhere = True
-        if run.call is not None:
-            run.call.cancel()
 
     async def run(self) -> None:
         """Keeps the leases, ends what others left behind, forgets what is too old; for a task of its own."""
@@ -309,7 +303,7 @@ class Runner:
             for task_id in stored:
                 run = self._runs.get(task_id)
                 if run is not None and task_id not in kept:
-                    self._end_elsewhere(run)
+                    _let_go(run)
         await self._store.fail_lost(_LOST)
         while await self._store.forget(_FORGOTTEN):
             pass
@@ -318,11 +312,16 @@ class Runner:
         """Lets tasks end, and gives up those that do not."""
         if self._working:
             await asyncio.wait(self._working, timeout=grace.total_seconds())
-        for run in list(self._runs.values()):
-            if run.call is not None:
-                run.call.cancel()
+        for run in self._runs.values():
+            _let_go(run)
         if self._working:
             await asyncio.wait(self._working)
+
+
+def _let_go(run: Run) -> None:
+    """Lets the agent stop; whoever works on the task finds out how it stands."""
+    if run.call is not None:
+        run.call.cancel()
 
 
 def _conclude(task: Task, call: asyncio.Task[None]) -> None:
