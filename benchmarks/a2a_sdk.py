@@ -108,7 +108,12 @@ async def serve(agent: str = "") -> None:
             routes=[*create_agent_card_routes(card), *create_jsonrpc_routes(handler, "/")]
         )
         config = uvicorn.Config(
-            app, http="httptools", loop="none", access_log=False, log_level="warning"
+            app,
+            http="httptools",
+            loop="none",
+            access_log=False,
+            timeout_keep_alive=120,
+            log_level="warning",
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -104,6 +104,7 @@ async def serve_sdk(agent: str = "") -> None:
             http="httptools",
             loop="none",
             access_log=False,
+            timeout_keep_alive=120,
             log_level="warning",
         )
         server = uvicorn.Server(config)
