@@ -4,6 +4,16 @@ INSERT INTO a2a_tasks (id, tenant, subject, agent, context_id, skill, state, sta
                        gateway, lease_until, expire_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + $13::interval, now() + $14::interval);
 
+-- name: create_a2a_tasks
+-- Stores new tasks, a column in each array, for the gateway $12; see create_a2a_task.
+INSERT INTO a2a_tasks (id, tenant, subject, agent, context_id, skill, state, status_time, told, artifacts, history,
+                       gateway, lease_until, expire_time)
+SELECT id, tenant, subject, agent, context_id, skill, state, status_time, told, artifacts, history,
+       $12, now() + $13::interval, now() + $14::interval
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+            $9::bytea[], $10::bytea[], $11::bytea[])
+    AS made (id, tenant, subject, agent, context_id, skill, state, status_time, told, artifacts, history);
+
 -- name: save_a2a_task
 -- Stores how a task goes that the gateway $2 works on; who waits to be told is told when it has settled ($8). 0: it is
 -- not worked on any more.

@@ -210,7 +210,8 @@ class Runner:
                 await asyncio.wait({run.call}, timeout=_AT_ONCE)
                 if not run.call.done():
                     await self._create(run, None)
-            await asyncio.wait({run.call})
+            if not run.call.done():
+                await asyncio.wait({run.call})
             _conclude(run.task, run.call)
             await self._settle(run)
         except rpc.Error as failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import orjson
 
 from weft import rpc
+from weft.gateway.doors.a2a.batches import Batches, Row
 from weft.gateway.doors.a2a.tasks import Owner, Task
 from weft.postgres import Database
 
@@ -62,22 +64,30 @@ class Store:
         self._database = database
         self._life = life
         self.gateway = uuid.uuid4().hex
+        self._new = Batches(self._create_all)
 
     async def create(self, task: Task, config: PushConfig | None = None) -> None:
         """Stores a new task, with a config in the same moment."""
         row = (
             *(task.id, task.owner.tenant, task.owner.subject, task.agent, task.context_id),
-            *(task.skill, *_changing(task), self.gateway, LEASE, self._life),
+            *(task.skill, *_changing(task)),
         )
+        if config is None:
+            await self._new.add(row)
+            return
         with rpc.Deadline.after(_LIMIT).applied():
-            if config is None:
-                await self._database.execute("create_a2a_task", *row)
-                return
             async with self._database.transaction() as work:
-                await work.execute("create_a2a_task", *row)
+                await work.execute("create_a2a_task", *row, self.gateway, LEASE, self._life)
                 await work.execute(
                     "create_a2a_push_config", task.id, *_fields(config), task.settled
                 )
+
+    async def _create_all(self, rows: Sequence[Row]) -> None:
+        columns = map(list, zip(*rows, strict=True))
+        with rpc.Deadline.after(_LIMIT).applied():
+            await self._database.execute(
+                "create_a2a_tasks", *columns, self.gateway, LEASE, self._life
+            )
 
     async def save(self, task: Task) -> bool:
         """Stores how a task goes; false: it was ended elsewhere, and stays so."""
