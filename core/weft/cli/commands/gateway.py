@@ -133,6 +133,8 @@ def _gateway(
         idempotency_life=settings.gateway_idempotency_life,
         breaker=breaker,
         mcp_origins=_names(settings.gateway_mcp_origins),
+        public_url=settings.gateway_public_url,
+        a2a_push_hosts=_names(settings.gateway_a2a_push_hosts),
     )
 
 
