@@ -6,6 +6,8 @@ is the CPU time of the server's process.
 mcp_vs_sdk                 CPU of the gateway per MCP tools/call of an agent's skill / CPU of the MCP SDK's own
                            low-level server whose tool calls the same agent with a generated stub on a bare channel
 mcp_vs_sdk_without_agent   the same / CPU of that server when its tool answers itself and calls nobody
+a2a_vs_sdk   A2A SendMessage with a task per CPU second of the gateway (tasks in PostgreSQL) / the same of the A2A SDK's
+             own server (tasks in memory) whose agent makes the same call of the same agent
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import a2a_sdk
 import grpc
 import measure
 import uvicorn
@@ -104,6 +107,7 @@ async def serve_sdk(agent: str = "") -> None:
             http="httptools",
             loop="none",
             access_log=False,
+            timeout_keep_alive=120,
             log_level="warning",
         )
         server = uvicorn.Server(config)
@@ -119,24 +123,37 @@ ROLES = {
     "agent": serve_agent,
     "gateway": serve_gateway,
     "sdk": serve_sdk,
+    "a2a_sdk": a2a_sdk.serve,
 }
 
 
-class McpClient:
-    """Calls one tool over and over on connections that stay open."""
+def mcp_request(address: str) -> bytes:
+    """A tools/call, as bytes of HTTP."""
+    meta = {_META + "protocolVersion": _VERSION, _META + "clientCapabilities": {}}
+    params = {"name": _TOOL, "arguments": _ARGUMENTS, "_meta": meta}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    body = json.dumps(message).encode()
+    head = (
+        f"POST /mcp HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n"
+        f"accept: application/json, text/event-stream\r\nmcp-protocol-version: {_VERSION}\r\n"
+        f"mcp-method: tools/call\r\nmcp-name: {_TOOL}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
-    def __init__(self, address: str) -> None:
-        meta = {_META + "protocolVersion": _VERSION, _META + "clientCapabilities": {}}
-        params = {"name": _TOOL, "arguments": _ARGUMENTS, "_meta": meta}
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        body = json.dumps(message).encode()
-        head = (
-            f"POST /mcp HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n"
-            f"accept: application/json, text/event-stream\r\nmcp-protocol-version: {_VERSION}\r\n"
-            f"mcp-method: tools/call\r\nmcp-name: {_TOOL}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+
+def mcp_answered(body: bytes) -> bool:
+    """Whether the tool said the right thing."""
+    result = json.loads(body).get("result", {})
+    return bool(result.get("structuredContent", {}).get("text") == _ARGUMENTS["text"])
+
+
+class Client:
+    """Makes one request over and over on connections that stay open."""
+
+    def __init__(self, address: str, request: bytes, answered: Callable[[bytes], bool]) -> None:
         self.address = address
-        self.request = head.encode() + body
+        self.request = request
+        self.answered = answered
         self.free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
         self.free = asyncio.Queue()
 
@@ -147,8 +164,7 @@ class McpClient:
             self.free.put_nowait(await asyncio.open_connection(host, int(port)))
 
         async def answers() -> bool:
-            result = json.loads(await self.call()).get("result", {})
-            return bool(result.get("structuredContent", {}).get("text") == _ARGUMENTS["text"])
+            return self.answered(await self.call())
 
         await wait_until(answers)
 
@@ -176,33 +192,49 @@ async def servers() -> AsyncIterator[dict[str, measure.Child]]:
             "gateway": start("gateway", registry.told, endpoints.database_url),
             "sdk": start("sdk", agent.told),
             "sdk_without_agent": start("sdk"),
+            "a2a_sdk": start("a2a_sdk", agent.told),
         }
+
+
+def client(name: str, address: str) -> Client:
+    """Who makes the requests of a measurement."""
+    if name.startswith("a2a"):
+        path = "/" if name == "a2a_sdk" else "/a2a/echo"
+        return Client(address, a2a_sdk.request(address, path), a2a_sdk.answered)
+    return Client(address, mcp_request(address), mcp_answered)
 
 
 async def run(rounds: int, seconds: float) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Measures all servers in rounds."""
     async with servers() as found:
-        cpu: dict[str, list[float]] = {name: [] for name in found}
-        clients = {name: McpClient(child.told) for name, child in found.items()}
-        for client in clients.values():
-            await client.connect()
+        measured = {**found, "a2a_gateway": found["gateway"]}
+        cpu: dict[str, list[float]] = {name: [] for name in measured}
+        clients = {name: client(name, child.told) for name, child in measured.items()}
+        for each in clients.values():
+            await each.connect()
         for number in range(rounds + 1):
             for name in sorted(cpu, reverse=bool(number % 2)):
-                before = found[name].cpu()
+                before = measured[name].cpu()
                 rate = await measure.rate(
                     clients[name].call, seconds=seconds, in_flight=_CONNECTIONS
                 )
                 if number:
-                    cpu[name].append((found[name].cpu() - before) / (rate * seconds) * 1e6)
+                    cpu[name].append((measured[name].cpu() - before) / (rate * seconds) * 1e6)
             measure.progress(f"round {number} of {rounds}" + (" done" if number == rounds else ""))
     ratios = {
-        key: [ours / theirs for ours, theirs in zip(cpu["gateway"], cpu[against], strict=True)]
-        for key, against in (
-            ("mcp_vs_sdk", "sdk"),
-            ("mcp_vs_sdk_without_agent", "sdk_without_agent"),
+        key: [one / other for one, other in zip(cpu[above], cpu[below], strict=True)]
+        for key, above, below in (
+            ("mcp_vs_sdk", "gateway", "sdk"),
+            ("mcp_vs_sdk_without_agent", "gateway", "sdk_without_agent"),
+            ("a2a_vs_sdk", "a2a_sdk", "a2a_gateway"),
         )
     }
-    figures = {f"mcp_{name}_cpu_us": round(statistics.median(v), 1) for name, v in cpu.items()}
+    figures = {
+        f"{name if name.startswith('a2a') else f'mcp_{name}'}_cpu_us": round(
+            statistics.median(values), 1
+        )
+        for name, values in cpu.items()
+    }
     return ratios, figures
 
 

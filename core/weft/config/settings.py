@@ -176,6 +176,12 @@ class Settings:
         "Origins whose pages may speak MCP, and whose names may stand in Host, joined by commas.",
         "",
     )
+    gateway_public_url: str = _doc(
+        "Where callers reach the gateway, for A2A cards; empty: where each request was sent to.", ""
+    )
+    gateway_a2a_push_hosts: str = _doc(
+        "Hosts inside that may be told of A2A tasks, by http too, joined by commas.", ""
+    )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(

@@ -12,6 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 from weft import rpc
+from weft.gateway.doors.a2a import A2aDoor
 from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.breakers import BreakerPages
 from weft.gateway.doors.calls import Calls
@@ -72,6 +73,8 @@ class Gateway:
         cors: which pages of other origins may call from a browser; by default none.
         mcp_origins: origins of web pages that may speak MCP, such as "https://app.example.com"; pages of
             this machine may when `listen` is on the loopback interface.
+        public_url: where callers reach the gateway, for A2A cards; empty: where each request was sent to.
+        a2a_push_hosts: hosts inside, such as "127.0.0.1", that may be told of A2A tasks, by http too.
         breaker: when circuits open and close.
         redis_url: Redis, by which gateways share limits; empty: each keeps them by itself.
         limits: how often may be called, beside what skills say themselves.
@@ -99,6 +102,8 @@ class Gateway:
         idempotency_life: timedelta = LIFE,
         cors: Cors | None = None,
         mcp_origins: Sequence[str] = (),
+        public_url: str = "",
+        a2a_push_hosts: Sequence[str] = (),
         breaker: BreakerSettings | None = None,
         redis_url: str = "",
         limits: Sequence[Rule] = (),
@@ -124,6 +129,8 @@ class Gateway:
         self._idempotency_life = idempotency_life
         self._cors = cors
         self._mcp_origins = mcp_origins
+        self._public_url = public_url
+        self._a2a_push_hosts = a2a_push_hosts
         self._breaker = breaker
         self._redis_url = redis_url
         self._limits = tuple(limits)
@@ -191,7 +198,17 @@ class Gateway:
         pages = Pages(self._view.ready.is_set, agents, BreakerPages(breakers, holds, calls))
         origins = Origins(local=_is_loopback(self._listen), allowed=self._mcp_origins)
         mcp = McpDoor(calls, origins)
-        self._app = App(calls, pages, mcp, cors=self._cors, telemetry=self._telemetry)
+        a2a = A2aDoor(
+            calls,
+            database,
+            asks=self._auth != "off",
+            public_url=self._public_url,
+            push_hosts=self._a2a_push_hosts,
+        )
+        looking_after = asyncio.create_task(a2a.run(), name="A2A tasks")
+        self._stack.push_async_callback(_cancel, looking_after)
+        self._stack.push_async_callback(a2a.close, _DRAIN)
+        self._app = App(calls, pages, mcp, a2a, cors=self._cors, telemetry=self._telemetry)
         self._door = GrpcDoor(
             guarded,
             admission,
@@ -209,6 +226,7 @@ class Gateway:
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
         self._stack.callback(mcp.close)
+        self._stack.callback(a2a.end_streams)
         self.url = f"http://{http.address}"
 
     def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -13,19 +14,23 @@ from importlib import resources
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+import asyncpg
 import google.rpc
 import grpc_tools
 import pytest
 import pytest_asyncio
+from tests.conformance.a2a import fleet as a2a_fleet
 
-from weft import rpc
+from weft import embedded, rpc
 from weft.agents import Host
 from weft.rpc.testing import wait_until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Mesh
 
+_NUMBERS = itertools.count()
 HERE = Path(__file__).parent
 PROTO = HERE.parents[2] / "proto"
 
@@ -216,3 +221,18 @@ async def mirror(mesh: Mesh, mirror_code: SimpleNamespace) -> AsyncIterator[Simp
 
         await wait_until(served)
         yield mirror_code
+
+
+@pytest_asyncio.fixture(scope="module")
+async def scenarios(
+    fresh_xds_of_module: None, servers: embedded.Endpoints
+) -> AsyncIterator[a2a_fleet.Fleet]:
+    """A mesh with the agent that shows every state of an A2A task."""
+    name = f"scenarios_{next(_NUMBERS)}"
+    admin = await asyncpg.connect(servers.database_url)
+    await admin.execute(f"create database {name} template template0")
+    url = urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()
+    async with a2a_fleet.fleet(url) as made:
+        yield made
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()

@@ -186,6 +186,8 @@ def _gateway(
         mcp_origins=_names(settings.gateway_mcp_origins),
         **guards,
         jobs=_jobs(settings),
+        public_url=settings.gateway_public_url,
+        a2a_push_hosts=_names(settings.gateway_a2a_push_hosts),
     )
 
 

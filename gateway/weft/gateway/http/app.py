@@ -10,7 +10,7 @@ from time import perf_counter
 import grpc
 
 from weft import rpc
-from weft.gateway.doors import choice, mcp, rest, websocket
+from weft.gateway.doors import a2a, choice, mcp, rest, websocket
 from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.pages import Pages
 from weft.gateway.http.cors import Cors
@@ -33,6 +33,7 @@ class App:
         calls: the way to agents.
         pages: what is served beside agents.
         mcp_door: serves MCP hosts.
+        a2a_door: serves agents of other vendors.
         cors: which pages of other origins may call.
         telemetry: where requests are counted.
     """
@@ -42,6 +43,7 @@ class App:
         calls: Calls,
         pages: Pages,
         mcp_door: mcp.McpDoor,
+        a2a_door: a2a.A2aDoor,
         *,
         cors: Cors | None = None,
         telemetry: Telemetry | None = None,
@@ -50,6 +52,7 @@ class App:
         self._pages = pages
         self._cors = cors or Cors()
         self._mcp = mcp_door
+        self._a2a = a2a_door
         self._metrics = telemetry.metrics if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
@@ -60,6 +63,7 @@ class App:
         self._records.clear()
         self._pages.use(catalog)
         self._mcp.use(catalog)
+        self._a2a.use(catalog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -86,6 +90,10 @@ class App:
                 door, fail = mcp.NAME, mcp.fail
                 told = await self._mcp.serve(exchange)
                 name = self._mcp.name_of(exchange)
+            elif self._a2a.serves(exchange.path):
+                door, fail = a2a.NAME, a2a.fail
+                told = await self._a2a.serve(exchange)
+                name = self._a2a.name_of(exchange)
             elif method is not None:
                 found = choice.choose(exchange, method)
                 door, fail, name = found.name, found.fail, method.full_name

@@ -1,0 +1,6 @@
+"""A2A (Agent2Agent) 1.0.1: agents of other vendors call skills as tasks, by JSON-RPC and HTTP+JSON."""
+
+from weft.gateway.doors.a2a.door import PATH, A2aDoor, fail
+from weft.gateway.doors.a2a.protocol import NAME
+
+__all__ = ["NAME", "PATH", "A2aDoor", "fail"]
