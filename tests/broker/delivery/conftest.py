@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest_asyncio
 from tests.broker.clients import Client
-from tests.broker.publishing.conftest import Restartable
 from tests.broker.servers import Server
 
 from weft import rpc
@@ -22,7 +21,7 @@ Start = Callable[..., Awaitable[tuple[Broker, Client]]]
 @pytest_asyncio.fixture
 async def store(redis_program: Path, server_folder: Path) -> AsyncIterator[Server]:
     """A Redis that the test may do anything to. Named before `start`, it outlives the brokers."""
-    server = Restartable(redis_program, server_folder / "store")
+    server = Server(redis_program, server_folder / "store")
     await server.start()
     yield server
     server.kill()
