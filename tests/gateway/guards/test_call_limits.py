@@ -168,7 +168,7 @@ async def test_a_rate_admits_its_burst_and_then_its_rate(
     ("per", "other", "shares"),
     [
         ("identity", ("bob", ""), False),
-        ("identity", ("ann", "acme"), True),
+        ("identity", ("ann", "acme"), False),
         ("tenant", ("bob", ""), True),
         ("tenant", ("ann", "acme"), False),
         ("skill", ("bob", "acme"), True),

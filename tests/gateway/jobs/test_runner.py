@@ -32,19 +32,6 @@ from weft.rpc.testing import wait_until
 SHORT = timedelta(milliseconds=600)
 
 
-class Direct(Upstream):
-    """The way to one server, with no registry between."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(Breakers(None))
-        self.address = address
-
-    def channel(self, agent: str) -> rpc.Channel:
-        if agent not in self._channels:
-            self._channels[agent] = rpc.Channel(self.address)
-        return self._channels[agent]
-
-
 class Counting(Echo):
     calls = 0
     dropped = 0
@@ -73,7 +60,7 @@ async def address(echo: Counting) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def running(store: Store, address: str, **settings: Any) -> AsyncIterator[asyncio.Task[None]]:
-    upstream = Direct(address)
+    upstream = Upstream(Breakers(None), own={"echo": address})  # no registry between
     runner = Runner(
         store.database,
         upstream,

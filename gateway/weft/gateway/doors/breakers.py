@@ -12,7 +12,6 @@ from weft.gateway import failures
 from weft.gateway.doors.calls import Calls
 from weft.gateway.guards import Breakers, CircuitState, Transition
 from weft.gateway.guards.breaker_holds import BreakerHolds, Hold
-from weft.gateway.guards.subjects import subject_of
 from weft.gateway.http.exchange import Exchange
 from weft.gateway.transcoding.catalog import Catalog
 from weft.gateway.transcoding.router import MethodNotAllowed
@@ -96,7 +95,8 @@ class BreakerPages:
             raise rpc.InvalidArgument(f"must be one of {', '.join(_STATES)}", field="state")
         path = self._path(agent, method)
         assert exchange.call is not None
-        by = subject_of(exchange.call.identity)
+        assert exchange.call.identity is not None
+        by = exchange.call.identity.subject
         if state == "auto":
             await self._holds.release(agent, path, by)
         elif state == "open":

@@ -141,7 +141,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._fail(rpc.ResourceExhausted("Too many requests wait on this connection."))
         self._upgrades = self._is_handshake()
         super().on_headers_complete()
-        self.cycle.transport = _JoiningTransport(self.transport, self.loop)
+        if not self._upgrades:
+            self.cycle.transport = _JoiningTransport(self.transport, self.loop)
         # What the parser calls a header from here on is a trailer, and never joins the request's
         # headers, which decided its fate already (RFC 9110 6.5.1).
         self.headers = []
