@@ -174,7 +174,7 @@ async def test_every_line_of_a_request_names_its_trace(set_up, capsys, fresh_xds
         assert {line["trace_id"] for line in told} == {"f" * 32}
 
         # What the gateway says of a fault of its own: here, a channel that is closed under it.
-        await gateway._upstream.channel("echo").close()
+        await gateway._upstream.channel("echo", retries=False).close()
         answer = await http.post(
             "/v1/echo:say", json={"text": "lost"}, headers=_traceparent("e" * 32)
         )
