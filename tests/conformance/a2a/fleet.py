@@ -25,6 +25,8 @@ from weft import rpc
 from weft.agents import Host
 from weft.agents.echo import Echo
 from weft.gateway import Gateway
+from weft.gateway.jobs.office import JobSettings
+from weft.gateway.jobs.webhooks import SenderSettings
 from weft.registry import Registry
 from weft.rpc.testing import wait_until
 
@@ -152,13 +154,16 @@ async def fleet(database_url: str, **further: Any) -> AsyncIterator[Fleet]:
 @contextlib.asynccontextmanager
 async def gateway_of(registry: str, database_url: str, **further: Any) -> AsyncIterator[Gateway]:
     """A gateway of a mesh."""
-    further = {"a2a_push_hosts": ("127.0.0.1",)} | further
+    jobs = JobSettings(
+        webhook_networks=("127.0.0.0/8",),
+        sender=SenderSettings(first_pause=timedelta(milliseconds=300)),
+    )
     async with Gateway(
         registry=registry,
         database_url=database_url,
         listen="127.0.0.1:0",
         grpc_listen="127.0.0.1:0",
-        **further,
+        **({"jobs": jobs} | further),
     ) as gateway:
         await gateway.ready()
         yield gateway

@@ -58,7 +58,7 @@ def read(params: Params) -> Sent:
     return Sent(
         task_id=message.text("taskId"),
         context_id=message.text("contextId"),
-        given=content.read(message.raw("parts")),
+        given=content.read(params.raw("message")),
         skill=typed.raw("skill"),
         as_message=answer == "message",
         accepted=params.inner("configuration").texts("acceptedOutputModes"),
