@@ -20,7 +20,9 @@ CARD = "/a2a/scenarios/.well-known/agent-card.json"
 
 async def test_nobody_sees_anothers_tasks(fresh_xds: None, database_url: str) -> None:
     async with (
-        fleet(database_url, auth="keys", a2a=A2aSettings(public_url="https://agents.example.com/")) as mesh,
+        fleet(
+            database_url, auth="keys", a2a=A2aSettings(public_url="https://agents.example.com/")
+        ) as mesh,
         httpx.AsyncClient(base_url=mesh.gateway.url, timeout=20) as http,
         await Database.connect(database_url, schema="gateway") as stored,
     ):

@@ -168,24 +168,14 @@ class Direct:
 
     async def _store_ended(self, rows: Sequence[Row]) -> None:
         with rpc.Deadline.after(_LIMIT).applied():
-            await self._database.copy("jobs", _COLUMNS, rows)
-
-
-# Of an ended job nobody needs the request again, nor the identity it was made with.
-_COLUMNS = (
-    *("id", "tenant", "subject", "kind", "context", "note", "agent", "method", "request"),
-    *("identity", "traceparent", "streams", "repeatable", "resumable", "state", "state_time"),
-    *("waits_for", "start_time", "end_time", "deadline", "keep", "expire_time", "response"),
-    *("status", "webhook_url", "webhook_secret"),
-)
+            await self._database.execute_many("store_ended_job", rows)
 
 
 def _row(new: NewJob, job: Job) -> Row:
     return (
         *(job.id, job.owner.tenant, job.owner.subject, job.kind, job.context, job.note, job.agent),
-        *(job.method, b"", b"", job.traceparent, False, job.repeatable, job.resumable, job.state),
-        *(job.state_time, job.waits_for, job.start_time, job.end_time, job.deadline, new.keep),
-        *(job.expire_time, job.response, job.status, "", b""),
+        *(job.method, job.traceparent, job.state, job.state_time, job.waits_for, new.time),
+        *(new.keep, job.response, job.status, job.repeatable, job.conversation, job.resumable),
     )
 
 
@@ -223,7 +213,7 @@ def _as_ended(
         request=b"",
         identity=b"",
         traceparent=new.traceparent,
-        conversation="",
+        conversation=new.conversation,
         streams=False,
         repeatable=new.repeatable,
         resumable=new.resumable,

@@ -16,6 +16,17 @@ WITH made AS (
 )
 SELECT * FROM made;
 
+-- name: store_ended_job
+-- Stores a job whose call was over before anybody knew of the job: it ended ($10) or waits, at $11. It might have taken
+-- $13, and is kept for $14. Of its call nobody needs the request again, nor the identity it was made with.
+INSERT INTO jobs (id, tenant, subject, kind, context, note, agent, method, traceparent, state, state_time, waits_for,
+                  deadline, keep, response, status, repeatable, conversation,
+                  request, identity, streams, resumable, start_time, end_time, expire_time, webhook_url, webhook_secret)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+        $11::timestamptz + CASE WHEN $10 = 'WAITING' THEN $14::interval ELSE $13::interval END, $14, $15, $16, $17, $18,
+        '', '', false, $19, $11, CASE WHEN $10 <> 'WAITING' THEN $11::timestamptz END,
+        CASE WHEN $10 <> 'WAITING' THEN $11::timestamptz + $14::interval END, '', '');
+
 -- name: resume_job
 -- Goes on with a job ($3) of a caller ($1, $2) that waits, with a new request ($4), note ($5), identity ($6); it may take
 -- $7, and runs by a lease of $8. Messages of the run before are forgotten. No row: it does not wait.
