@@ -34,25 +34,28 @@ HERE = Path(__file__).parent
 PROTO = HERE.parents[2] / "proto"
 
 
+A2A = HERE.parents[2] / "gateway" / "weft" / "gateway" / "doors" / "a2a"
+
+
 @cache
-def generated() -> tuple[Any, Any]:
-    """The modules of scenarios.proto: messages and services."""
+def compiled(name: str) -> tuple[Any, Any]:
+    """The modules of a .proto of this folder: messages and services."""
     googleapis = Path(next(iter(google.rpc.__path__))).parents[1]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
                 *(sys.executable, "-m", "grpc_tools.protoc"),
-                *(f"-I{HERE}", f"-I{PROTO}", f"-I{googleapis}"),
+                *(f"-I{HERE}", f"-I{A2A}", f"-I{PROTO}", f"-I{googleapis}"),
                 f"-I{resources.files(grpc_tools) / '_proto'}",
-                *(f"--python_out={folder}", f"--grpc_python_out={folder}", "scenarios.proto"),
+                *(f"--python_out={folder}", f"--grpc_python_out={folder}", f"{name}.proto"),
             ],
             check=True,
         )
         sys.path.insert(0, folder)
         try:
             return (
-                importlib.import_module("scenarios_pb2"),
-                importlib.import_module("scenarios_pb2_grpc"),
+                importlib.import_module(f"{name}_pb2"),
+                importlib.import_module(f"{name}_pb2_grpc"),
             )
         finally:
             sys.path.remove(folder)
@@ -70,7 +73,7 @@ class Told:
 
 def scenario_agent(told: Told) -> object:  # noqa: C901 it is one class
     """The agent."""
-    pb2, pb2_grpc = generated()
+    pb2, pb2_grpc = compiled("scenarios")
 
     class Scenarios(pb2_grpc.ScenarioServiceServicer):  # type: ignore[misc,name-defined]
         async def Ask(self, request: Any, context: Any) -> Any:
