@@ -35,9 +35,15 @@ def excluded() -> dict[str, str]:
 def outcomes(report: Path) -> dict[str, str]:
     """What came of each test: its name after the class, with parameters."""
     found = {}
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314 our own pytest wrote it
+    for case in ET.parse(report).iter("testcase"):
         kinds = {child.tag for child in case}
-        outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+        outcome = (
+            "failed"
+            if kinds & {"failure", "error"}
+            else "skipped"
+            if "skipped" in kinds
+            else "passed"
+        )
         found[f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"] = outcome
     return found
 
@@ -47,13 +53,15 @@ async def run(kit: Path, python: str, arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         async with embedded.launch(Path(folder)) as servers, mesh(servers.database_url) as gateway:
-            environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+            environment = {
+                name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+            }
             kit_run = await asyncio.create_subprocess_exec(
                 *(python, "-m", "pytest", "tests/compatibility", "-q", "--tb=line"),
                 *(f"--sut-host={gateway.url}", f"--junitxml={report}", *arguments),
                 cwd=kit,
                 env=environment,
-                stdout=subprocess.DEVNULL if arguments == [] else None,
+                stdout=None if arguments else subprocess.DEVNULL,
             )
             await kit_run.wait()
         found = outcomes(report)
@@ -67,11 +75,12 @@ def judge(found: dict[str, str]) -> int:
     wrong = [name for name in failed if name not in known]
     mended = [name for name in known if found.get(name) == "passed"]
     counts = {kind: list(found.values()).count(kind) for kind in ("passed", "failed", "skipped")}
-    print(counts, f"excluded: {len(failed) - len(wrong)}")
-    for name in wrong:
-        print("FAILED", name)
-    for name in mended:
-        print("PASSES, though it is left out:", name)
+    lines = [
+        f"{counts}, excluded: {len(failed) - len(wrong)}",
+        *(f"FAILED {name}" for name in wrong),
+        *(f"PASSES, though it is left out: {name}" for name in mended),
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
     return 1 if wrong or mended or not counts["passed"] else 0
 
 
