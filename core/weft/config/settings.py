@@ -179,8 +179,13 @@ class Settings:
     gateway_public_url: str = _doc(
         "Where callers reach the gateway, for A2A cards; empty: where each request was sent to.", ""
     )
-    gateway_a2a_push_hosts: str = _doc(
-        "Hosts inside that may be told of A2A tasks, by http too, joined by commas.", ""
+    gateway_public_grpc: str = _doc(
+        "Where callers reach the gateway by gRPC, host:port, for A2A cards; empty: the same host, "
+        "the port that is listened on.",
+        "",
+    )
+    gateway_a2a_agent: str = _doc(
+        "Agent that A2A callers mean who name none; empty: the mesh as a whole.", ""
     )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")

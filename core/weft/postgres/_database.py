@@ -117,6 +117,16 @@ class Database:
         query = self._queries[name]
         return await self._run(lambda on: execute(on, query, *args), twice=False)
 
+    async def execute_many(self, name: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Runs the query `name` once for each of `rows`, which are its arguments: all take effect or none.
+
+        A few rows cost half of what `copy` does, which pays off from some dozens on.
+        """
+        query = self._queries[name]
+        await self._run(
+            lambda on: on.executemany(query.sql, rows, timeout=time_left()), twice=False
+        )
+
     async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Adds rows to a table by COPY: at a third of what an INSERT of arrays costs. All or none.
 

@@ -130,6 +130,16 @@ class Signer:
         signed.signature = self._sign(_statement(signed))
         return signed
 
+    def sign_statement(self, statement: bytes) -> bytes:
+        """The signature of something else, such as a JWS.
+
+        Raises:
+            ValueError: it could be taken for an identity.
+        """
+        if statement.startswith(_CONTEXT):
+            raise ValueError("this is for identities")
+        return self._sign(statement)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:

@@ -12,7 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 from weft import rpc
-from weft.gateway.doors.a2a import A2aDoor
+from weft.gateway.doors.a2a import A2aDoor, A2aGrpc, A2aSettings
 from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.breakers import BreakerPages
 from weft.gateway.doors.calls import Calls
@@ -73,8 +73,7 @@ class Gateway:
         cors: which pages of other origins may call from a browser; by default none.
         mcp_origins: origins of web pages that may speak MCP, such as "https://app.example.com"; pages of
             this machine may when `listen` is on the loopback interface.
-        public_url: where callers reach the gateway, for A2A cards; empty: where each request was sent to.
-        a2a_push_hosts: hosts inside, such as "127.0.0.1", that may be told of A2A tasks, by http too.
+        a2a: how A2A is spoken.
         breaker: when circuits open and close.
         redis_url: Redis, by which gateways share limits; empty: each keeps them by itself.
         limits: how often may be called, beside what skills say themselves.
@@ -102,8 +101,7 @@ class Gateway:
         idempotency_life: timedelta = LIFE,
         cors: Cors | None = None,
         mcp_origins: Sequence[str] = (),
-        public_url: str = "",
-        a2a_push_hosts: Sequence[str] = (),
+        a2a: A2aSettings | None = None,
         breaker: BreakerSettings | None = None,
         redis_url: str = "",
         limits: Sequence[Rule] = (),
@@ -129,8 +127,7 @@ class Gateway:
         self._idempotency_life = idempotency_life
         self._cors = cors
         self._mcp_origins = mcp_origins
-        self._public_url = public_url
-        self._a2a_push_hosts = a2a_push_hosts
+        self._a2a = a2a
         self._breaker = breaker
         self._redis_url = redis_url
         self._limits = tuple(limits)
@@ -177,7 +174,7 @@ class Gateway:
             in_service=self._view.in_service,
         )
         self._stack.push_async_callback(self._upstream.close)
-        await self._stack.enter_async_context(office.working(self._upstream, self._signer))
+        direct = await self._stack.enter_async_context(office.working(self._upstream, self._signer))
         idempotent = IdempotentCalls(database, life=self._idempotency_life)
         self._stack.push_async_callback(idempotent.settle)
         forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
@@ -200,14 +197,15 @@ class Gateway:
         mcp = McpDoor(calls, origins)
         a2a = A2aDoor(
             calls,
+            guarded,
             database,
+            office,
+            direct,
             asks=self._auth != "off",
-            public_url=self._public_url,
-            push_hosts=self._a2a_push_hosts,
+            settings=self._a2a,
+            signer=self._signer,
+            addresses=lambda: (self.url, self.grpc_address),
         )
-        looking_after = asyncio.create_task(a2a.run(), name="A2A tasks")
-        self._stack.push_async_callback(_cancel, looking_after)
-        self._stack.push_async_callback(a2a.close, _DRAIN)
         self._app = App(calls, pages, mcp, a2a, cors=self._cors, telemetry=self._telemetry)
         self._door = GrpcDoor(
             guarded,
@@ -219,7 +217,7 @@ class Gateway:
         self._use({}, {})  # what the gateway serves of its own
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
-        await self._listen_grpc()
+        await self._listen_grpc(A2aGrpc(a2a, calls, telemetry=self._telemetry))
         host, _, port = self._listen.rpartition(":")
         settings = HttpSettings(host=host.strip("[]"), port=int(port), max_message=self._max_body)
         http = HttpServer(self._app, settings)
@@ -253,7 +251,7 @@ class Gateway:
             signer=self._signer,
         )
 
-    async def _listen_grpc(self) -> None:
+    async def _listen_grpc(self, a2a: A2aGrpc) -> None:
         server = rpc.Server(
             self._grpc_listen,
             telemetry=self._telemetry,
@@ -261,6 +259,7 @@ class Gateway:
             reflects=False,
         )
         server.add_fallback(self._reflection)
+        server.add_fallback(a2a)
         server.add_fallback(self._door)
         await server.start()
         self._stack.push_async_callback(server.stop, _DRAIN)

@@ -6,7 +6,7 @@ Limits, then idempotency, then the cache; `Upstream` has the circuit breaker and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from weft import rpc
 from weft.gateway.failures import AgentUnavailable
@@ -85,6 +85,19 @@ class Guarded:
         if plan is None:
             return (await self._kept(method, call, request, headers, beside, key, control))[0]
         entry = await self._limits.enter(plan, call, headers)
+        return await self._entered(entry, method, call, request, headers, beside, key, control)
+
+    async def _entered(
+        self,
+        entry: Entry,
+        method: Method,
+        call: Call,
+        request: bytes,
+        headers: Headers,
+        beside: Beside | None,
+        key: str | None,
+        control: bytes,
+    ) -> bytes:
         units: float | None = 0.0
         told = Beside() if beside is None else beside
         try:
@@ -117,7 +130,7 @@ class Guarded:
                 method.agent.name, method.path, request, call.deadline, told
             )
 
-        return self._streamed(method, call, begin, headers, beside)
+        return self._streamed(lambda: self.enter(method, call, headers), method, begin, beside)
 
     def converse(
         self,
@@ -135,17 +148,16 @@ class Guarded:
                 method.agent.name, method.path, requests, call.deadline, told
             )
 
-        return self._streamed(method, call, begin, headers, beside)
+        return self._streamed(lambda: self.enter(method, call, headers), method, begin, beside)
 
     async def _streamed(
         self,
+        enter: Callable[[], Awaitable[Entry | None]],
         method: Method,
-        call: Call,
         begin: Callable[[Beside | None], AsyncGenerator[bytes, None]],
-        headers: Headers,
         beside: Beside | None,
     ) -> AsyncGenerator[bytes, None]:
-        entry = await self.enter(method, call, headers)
+        entry = await enter()
         if entry is not None and beside is None:
             beside = Beside()
         try:
@@ -180,6 +192,18 @@ class Guarded:
         finally:
             if entry is not None:
                 entry.done()
+
+    async def admitted(
+        self, method: Method, call: Call, request: bytes, *, headers: Headers
+    ) -> Admitted:
+        """Lets in a call that is made as a job of this process; its deadline is the job's.
+
+        Raises:
+            LimitReached: not now.
+        """
+        return Admitted(
+            self, method, call, request, await self.enter(method, call, headers), headers
+        )
 
     async def enter(self, method: Method, call: Call, headers: Headers) -> Entry | None:
         """Lets in a call that its door makes by itself; `done` of the entry must be called in the end.
@@ -262,6 +286,58 @@ class Guarded:
             beside,
             hedge_after=method.skill.hedge_after.total_seconds(),
         )
+
+
+class Admitted:
+    """A call that was let in: what is left to do is to make it, or to drop it (`weft.gateway.jobs.direct.Work`)."""
+
+    __slots__ = ("_call", "_entry", "_guarded", "_headers", "_method", "_request")
+
+    def __init__(
+        self,
+        guarded: Guarded,
+        method: Method,
+        call: Call,
+        request: bytes,
+        entry: Entry | None,
+        headers: Headers,
+    ) -> None:
+        self._guarded = guarded
+        self._method = method
+        self._call = call
+        self._request = request
+        self._entry = entry
+        self._headers = headers
+
+    async def unary(self) -> bytes:
+        """Calls a unary method.
+
+        Raises:
+            rpc.Error: as the agent answered, or the guard that refuses the call.
+        """
+        asked = (self._method, self._call, self._request, self._headers)
+        if self._entry is None:
+            return (await self._guarded._kept(*asked, None, None, b""))[0]  # noqa: SLF001 its own kind
+        return await self._guarded._entered(self._entry, *asked, Beside(), None, b"")  # noqa: SLF001
+
+    def stream(self) -> AsyncGenerator[bytes, None]:
+        """Calls a server-streaming method and yields its messages. Errors as `unary`."""
+        method, deadline = self._method, self._call.deadline
+
+        async def enter() -> Entry | None:
+            return self._entry
+
+        def begin(told: Beside | None) -> AsyncGenerator[bytes, None]:
+            return self._guarded.upstream.stream(
+                method.agent.name, method.path, self._request, deadline, told
+            )
+
+        return self._guarded._streamed(enter, method, begin, None)  # noqa: SLF001 its own kind
+
+    def drop(self) -> None:
+        """It is not made here."""
+        if self._entry is not None:
+            self._entry.done()
 
 
 def told_of(method: Method, failed: rpc.Error) -> rpc.Error:

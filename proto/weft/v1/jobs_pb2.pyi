@@ -40,6 +40,10 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """It has ended with an error."""
     JOB_STATE_CANCELLED: _JobState.ValueType  # 5
     """It has ended since somebody asked for it."""
+    JOB_STATE_WAITING: _JobState.ValueType  # 6
+    """It waits for its caller, of whom its agent wants to know more: `error` says what. It goes on at the door that made
+    it, and may be cancelled.
+    """
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """Where a job stands. It changes no more once it has ended."""
@@ -56,6 +60,10 @@ JOB_STATE_FAILED: JobState.ValueType  # 4
 """It has ended with an error."""
 JOB_STATE_CANCELLED: JobState.ValueType  # 5
 """It has ended since somebody asked for it."""
+JOB_STATE_WAITING: JobState.ValueType  # 6
+"""It waits for its caller, of whom its agent wants to know more: `error` says what. It goes on at the door that made
+it, and may be cancelled.
+"""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
 class _WebhookState:

@@ -100,7 +100,7 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WaitJob(self, request, context):
-        """Returns a job when it has ended, or as it is when the time is over.
+        """Returns a job when it has ended or waits for its caller, or as it is when the time is over.
 
         Errors: NOT_FOUND (JOB_NOT_FOUND).
         """

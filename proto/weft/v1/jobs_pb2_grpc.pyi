@@ -43,7 +43,7 @@ class JobServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists jobs, the newest first, without their results."""
     WaitJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.WaitJobRequest, _jobs_pb2.WaitJobResponse]
-    """Returns a job when it has ended, or as it is when the time is over.
+    """Returns a job when it has ended or waits for its caller, or as it is when the time is over.
 
     Errors: NOT_FOUND (JOB_NOT_FOUND).
     """
@@ -87,7 +87,7 @@ class JobServiceAsyncStub(JobServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, the newest first, without their results."""
     WaitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.WaitJobRequest, _jobs_pb2.WaitJobResponse]  # type: ignore[assignment]
-    """Returns a job when it has ended, or as it is when the time is over.
+    """Returns a job when it has ended or waits for its caller, or as it is when the time is over.
 
     Errors: NOT_FOUND (JOB_NOT_FOUND).
     """
@@ -146,7 +146,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.WaitJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.WaitJobResponse, _abc.Awaitable[_jobs_pb2.WaitJobResponse]]:
-        """Returns a job when it has ended, or as it is when the time is over.
+        """Returns a job when it has ended or waits for its caller, or as it is when the time is over.
 
         Errors: NOT_FOUND (JOB_NOT_FOUND).
         """

@@ -25,6 +25,8 @@ from weft import rpc
 from weft.agents import Host
 from weft.agents.echo import Echo
 from weft.gateway import Gateway
+from weft.gateway.jobs.office import JobSettings
+from weft.gateway.jobs.webhooks import SenderSettings
 from weft.registry import Registry
 from weft.rpc.testing import wait_until
 
@@ -32,25 +34,28 @@ HERE = Path(__file__).parent
 PROTO = HERE.parents[2] / "proto"
 
 
+A2A = HERE.parents[2] / "gateway" / "weft" / "gateway" / "doors" / "a2a"
+
+
 @cache
-def generated() -> tuple[Any, Any]:
-    """The modules of scenarios.proto: messages and services."""
+def compiled(name: str) -> tuple[Any, Any]:
+    """The modules of a .proto of this folder: messages and services."""
     googleapis = Path(next(iter(google.rpc.__path__))).parents[1]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
                 *(sys.executable, "-m", "grpc_tools.protoc"),
-                *(f"-I{HERE}", f"-I{PROTO}", f"-I{googleapis}"),
+                *(f"-I{HERE}", f"-I{A2A}", f"-I{PROTO}", f"-I{googleapis}"),
                 f"-I{resources.files(grpc_tools) / '_proto'}",
-                *(f"--python_out={folder}", f"--grpc_python_out={folder}", "scenarios.proto"),
+                *(f"--python_out={folder}", f"--grpc_python_out={folder}", f"{name}.proto"),
             ],
             check=True,
         )
         sys.path.insert(0, folder)
         try:
             return (
-                importlib.import_module("scenarios_pb2"),
-                importlib.import_module("scenarios_pb2_grpc"),
+                importlib.import_module(f"{name}_pb2"),
+                importlib.import_module(f"{name}_pb2_grpc"),
             )
         finally:
             sys.path.remove(folder)
@@ -68,7 +73,7 @@ class Told:
 
 def scenario_agent(told: Told) -> object:  # noqa: C901 it is one class
     """The agent."""
-    pb2, pb2_grpc = generated()
+    pb2, pb2_grpc = compiled("scenarios")
 
     class Scenarios(pb2_grpc.ScenarioServiceServicer):  # type: ignore[misc,name-defined]
         async def Ask(self, request: Any, context: Any) -> Any:
@@ -152,13 +157,16 @@ async def fleet(database_url: str, **further: Any) -> AsyncIterator[Fleet]:
 @contextlib.asynccontextmanager
 async def gateway_of(registry: str, database_url: str, **further: Any) -> AsyncIterator[Gateway]:
     """A gateway of a mesh."""
-    further = {"a2a_push_hosts": ("127.0.0.1",)} | further
+    jobs = JobSettings(
+        webhook_networks=("127.0.0.0/8",),
+        sender=SenderSettings(first_pause=timedelta(milliseconds=300)),
+    )
     async with Gateway(
         registry=registry,
         database_url=database_url,
         listen="127.0.0.1:0",
         grpc_listen="127.0.0.1:0",
-        **further,
+        **({"jobs": jobs} | further),
     ) as gateway:
         await gateway.ready()
         yield gateway

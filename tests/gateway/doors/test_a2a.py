@@ -34,17 +34,15 @@ async def http(scenarios: Fleet) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_each_agent_has_a_card(http: httpx.AsyncClient) -> None:
+async def test_each_agent_has_a_card(scenarios: Fleet, http: httpx.AsyncClient) -> None:
     answer = await http.get("/a2a/scenarios/.well-known/agent-card.json")
     card = answer.json()
     assert card["name"] == "scenarios"
-    assert [each["protocolBinding"] for each in card["supportedInterfaces"]] == [
-        "JSONRPC",
-        "HTTP+JSON",
-    ]
-    assert {each["url"] for each in card["supportedInterfaces"]} == {
-        f"{str(http.base_url).rstrip('/')}/a2a/scenarios"
-    }
+    ways = card["supportedInterfaces"]
+    assert [each["protocolBinding"] for each in ways] == ["JSONRPC", "HTTP+JSON", "GRPC"]
+    here = f"{str(http.base_url).rstrip('/')}/a2a/scenarios"
+    assert [each["url"] for each in ways] == [here, here, scenarios.gateway.grpc_address]
+    assert ways[2]["tenant"] == "scenarios"
     skills = {each["id"]: each for each in card["skills"]}
     assert next(iter(skills)) == ASK
     assert skills[ASK]["tags"] == ["text"]

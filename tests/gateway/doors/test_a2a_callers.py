@@ -9,6 +9,7 @@ import httpx
 from tests.conformance.a2a.fleet import fleet, gateway_of
 from tests.gateway.doors.a2a_client import ASK, Receiver, call, error, result, streaming, task, text
 
+from weft.gateway.doors.a2a import A2aSettings
 from weft.gateway.guards.key_store import KeyStore
 from weft.postgres import Database
 from weft.rpc.testing import wait_until
@@ -19,7 +20,9 @@ CARD = "/a2a/scenarios/.well-known/agent-card.json"
 
 async def test_nobody_sees_anothers_tasks(fresh_xds: None, database_url: str) -> None:
     async with (
-        fleet(database_url, auth="keys", public_url="https://agents.example.com/") as mesh,
+        fleet(
+            database_url, auth="keys", a2a=A2aSettings(public_url="https://agents.example.com/")
+        ) as mesh,
         httpx.AsyncClient(base_url=mesh.gateway.url, timeout=20) as http,
         await Database.connect(database_url, schema="gateway") as stored,
     ):
@@ -137,7 +140,7 @@ async def test_a_task_whose_gateway_is_gone_fails_and_is_told(
         database = await asyncpg.connect(database_url)
         stack.push_async_callback(database.close)
         await database.execute(
-            "update gateway.a2a_tasks set gateway = 'gone', lease_until = now() - interval '1 s'"
+            "update gateway.jobs set fence = fence + 1, lease_until = now() - interval '1 s'"
         )
         _, told = await receiver.seen.get()
         assert told["task"]["id"] == begun["id"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from ipaddress import ip_address
 from typing import Any
 
 import httpx
@@ -12,8 +11,6 @@ import pytest
 import pytest_asyncio
 from tests.conformance.a2a.fleet import Fleet
 from tests.gateway.doors.a2a_client import Receiver, error, result, task, text
-
-from weft.gateway.doors.a2a.webhooks import UrlRefused, Webhooks, is_public
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -91,7 +88,7 @@ async def test_configs_are_kept_with_their_task(http: httpx.AsyncClient) -> None
     "config",
     [
         {},
-        {"url": "http://example.com/"},
+        {"url": "http://93.184.216.34/"},
         {"url": "https://10.0.0.1/"},
         {"url": "http://127.0.0.1:9/", "token": "a\r\nx: y"},
         {"url": "http://127.0.0.1:9/", "authentication": {"scheme": "é"}},
@@ -104,65 +101,3 @@ async def test_a_config_that_is_refused_begins_nothing(
     sent = text("x", configuration={"taskPushNotificationConfig": config or {"id": "x"}})
     assert (await error(http, "SendMessage", sent))["code"] == -32602
     assert len(scenarios.told.asked) == before
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "x",
-        "ftp://example.com/",
-        "http://93.184.216.34/",
-        "https://user:pass@93.184.216.34/",
-        "https://93.184.216.34:0/",
-        "https://93.184.216.34:99999/",
-        "https://[::1]/",
-        "https://[::ffff:127.0.0.1]/",
-        "https://[64:ff9b::a00:1]/",
-        "https://127.0.0.1/",
-        "https://127.1/",
-        "https://2130706433/",
-        "https://0x7f.1/",
-        "https://localhost/",
-        "https://169.254.169.254/latest/meta-data",
-        "https://192.168.1.1/",
-        "https://100.64.0.1/",
-        "https://224.0.0.1/",
-        "https://0.0.0.0/",
-        "https://93.184.216.34\\@10.0.0.1/",
-        "https://93.184.216.34/ x",
-        "https://93.184.216.34/\r\nx: y",
-        "https://93.184.216.34/" + "x" * 3_000,
-    ],
-)
-async def test_urls_that_are_never_called(url: str) -> None:
-    with pytest.raises(UrlRefused):
-        await Webhooks().resolve(url)
-
-
-async def test_the_address_that_was_checked_is_called() -> None:
-    target = await Webhooks(["localhost"]).resolve("http://localhost:81/a?b=c")
-    assert ip_address(target.url.host).is_loopback
-    assert (target.url.port, target.url.raw_path) == (81, b"/a?b=c")
-    assert (target.host, target.name) == ("localhost:81", "localhost")
-    public = await Webhooks().resolve("https://93.184.216.34/x")
-    assert str(public.url) == "https://93.184.216.34/x"
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("93.184.216.34", True),
-        ("2606:2800:220:1:248:1893:25c8:1946", True),
-        ("64:ff9b::5db8:d822", True),
-        ("2002:a00:1::", False),
-        ("2001:0:a00:1::", False),
-        ("fe80::1", False),
-        ("fc00::1", False),
-        ("ff02::1", False),
-        ("::", False),
-        ("240.0.0.1", False),
-    ],
-)
-def test_public_addresses(address: str, *, public: bool) -> None:
-    assert is_public(ip_address(address)) is public

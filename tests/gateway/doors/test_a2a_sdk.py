@@ -1,4 +1,4 @@
-"""The client of the A2A SDK talks to the gateway on both bindings."""
+"""The client of the A2A SDK talks to the gateway on all three bindings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from a2a.client import ClientConfig, create_client
@@ -16,7 +17,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from tests.conformance.a2a.fleet import Fleet
 from tests.gateway.doors.a2a_client import ASK, COUNT, URI, Receiver
 
-BINDINGS = ("JSONRPC", "HTTP+JSON")
+BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
 
 
 @contextlib.asynccontextmanager
@@ -27,13 +28,20 @@ async def client(fleet: Fleet, binding: str, *, streaming: bool = False) -> Asyn
             httpx_client=http,
             supported_protocol_bindings=[binding],
             use_client_preference=True,
+            grpc_channel_factory=grpc.aio.insecure_channel,
         )
         made = await create_client(f"{fleet.gateway.url}/a2a/scenarios", config)
-        assert type(made._transport).__name__ == {
+        # Callers by gRPC name the agent by the tenant that the card tells them.
+        transport = getattr(made._transport, "_base", made._transport)
+        assert type(transport).__name__ == {
             "JSONRPC": "JsonRpcTransport",
             "HTTP+JSON": "RestTransport",
+            "GRPC": "GrpcTransport",
         }.get(binding)
-        yield made
+        try:
+            yield made
+        finally:
+            await made.close()
 
 
 def request(part: dict[str, Any], skill: str, **configuration: Any) -> pb.SendMessageRequest:
@@ -104,7 +112,9 @@ async def test_push(scenarios: Fleet, binding: str) -> None:
         config = pb.TaskPushNotificationConfig(
             task_id=waiting.id, id="c", url=receiver.url, token="t"
         )
-        assert await sdk.create_task_push_notification_config(config) == config
+        made = await sdk.create_task_push_notification_config(config)
+        config.ClearField("tenant")  # which is how the client says by gRPC whom it asks
+        assert made == config
         named = pb.GetTaskPushNotificationConfigRequest(task_id=waiting.id, id="c")
         assert await sdk.get_task_push_notification_config(named) == config
         listed = await sdk.list_task_push_notification_configs(

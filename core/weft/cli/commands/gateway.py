@@ -168,6 +168,7 @@ def _gateway(
     guards: dict[str, Any],
 ) -> Gateway:
     from weft.gateway import Gateway
+    from weft.gateway.doors.a2a import A2aSettings
 
     return Gateway(
         registry=settings.registry,
@@ -186,8 +187,11 @@ def _gateway(
         mcp_origins=_names(settings.gateway_mcp_origins),
         **guards,
         jobs=_jobs(settings),
-        public_url=settings.gateway_public_url,
-        a2a_push_hosts=_names(settings.gateway_a2a_push_hosts),
+        a2a=A2aSettings(
+            public_url=settings.gateway_public_url,
+            public_grpc=settings.gateway_public_grpc,
+            agent=settings.gateway_a2a_agent,
+        ),
     )
 
 

@@ -17,7 +17,16 @@ from weft.gateway.jobs.errors import (
     JobTooLate,
     TooManyJobs,
 )
-from weft.gateway.jobs.model import Job, Message, NewJob, Owner, Page, State, Webhook
+from weft.gateway.jobs.model import (
+    Job,
+    Message,
+    NewJob,
+    Owner,
+    Page,
+    State,
+    Subscriber,
+    Webhook,
+)
 from weft.gateway.jobs.store import Jobs
 
 __all__ = [
@@ -34,6 +43,7 @@ __all__ = [
     "Owner",
     "Page",
     "State",
+    "Subscriber",
     "TooManyJobs",
     "Webhook",
 ]

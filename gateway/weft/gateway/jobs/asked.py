@@ -101,6 +101,16 @@ class Asking:
         )
         return Asked(job=job, secret=secret)
 
+    def times(self, headers: Headers) -> tuple[timedelta, timedelta]:
+        """How long a job may take, and is kept, as its caller says.
+
+        Raises:
+            rpc.InvalidArgument: a header is malformed.
+        """
+        given = dict(headers)
+        limits = self._limits
+        return _span(given, _TIME, limits.time), _span(given, _KEEP, limits.keep)
+
     def _webhook(self, given: dict[bytes, bytes]) -> tuple[Webhook | None, str]:
         url = given.get(_WEBHOOK, b"").decode("latin-1")
         if not url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,10 +20,11 @@ CALL = "call"
 
 
 class State(StrEnum):
-    """Where a job stands. The last three are for ever."""
+    """Where a job stands. The last three are for ever; one that is WAITING goes on when its caller says more."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
+    WAITING = "WAITING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
@@ -30,7 +32,21 @@ class State(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether it is for ever."""
-        return self not in {State.QUEUED, State.RUNNING}
+        return self in _ENDED
+
+    @property
+    def settled(self) -> bool:
+        """Whether it stays as it is unless its caller does something."""
+        return self in _SETTLED
+
+
+_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+_SETTLED = _ENDED | {State.WAITING}
+
+
+def new_id() -> str:
+    """The id of a job."""
+    return secrets.token_hex(12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +73,20 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Subscriber:
+    """Who is told of a job beside its webhook: of its end, and when it waits, in the form of the door that made it."""
+
+    id: str
+    url: str
+    settings: bytes = field(repr=False)
+    """For that door alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job to begin."""
 
+    id: str = field(default_factory=new_id)
     owner: Owner
     agent: str
     method: str
@@ -74,6 +101,9 @@ class NewJob:
     streams: bool = False
     repeatable: bool = False
     """Whether a second call does no harm."""
+    resumable: bool = False
+    """Whether its door can go on with it when its agent asks for more."""
+    conversation: str = ""
     traceparent: str = ""
     key: str = ""
     """Idempotency key; empty: none."""
@@ -81,6 +111,7 @@ class NewJob:
     context: str = ""
     note: bytes = field(default=b"", repr=False)
     webhook: Webhook | None = None
+    subscriber: Subscriber | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +129,15 @@ class Job:
     request: bytes = field(repr=False)
     identity: bytes = field(repr=False)
     traceparent: str
+    conversation: str
     streams: bool
     repeatable: bool
+    resumable: bool
     state: State
+    state_time: datetime
+    """Since when it stands there."""
+    waits_for: str
+    """Reason of the error with which its agent asked for more; empty: it did not."""
     cancelling: bool
     fence: int
     losses: int
@@ -118,7 +155,7 @@ class Job:
 
     @property
     def error(self) -> rpc.Error | None:
-        """Why it has no result; None: it has one, or has not ended."""
+        """Why it has no result, or waits; None: it has one, or goes on."""
         if self.status is None:
             return None
         return error_from_status(status_pb2.Status.FromString(self.status))

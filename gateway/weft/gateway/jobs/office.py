@@ -12,12 +12,13 @@ from typing import Self
 from weft.gateway.jobs.asked import Asking, JobLimits
 from weft.gateway.jobs.bells import CHANNEL, Bells
 from weft.gateway.jobs.deliveries import Deliveries
+from weft.gateway.jobs.direct import Direct
 from weft.gateway.jobs.own_agent import AGENT, OwnAgent
 from weft.gateway.jobs.runner import Runner, RunnerSettings
 from weft.gateway.jobs.service import JobService
 from weft.gateway.jobs.shown import FindMethod, Shown
 from weft.gateway.jobs.store import Jobs
-from weft.gateway.jobs.webhooks import Sender, SenderSettings, Targets
+from weft.gateway.jobs.webhooks import Form, Sender, SenderSettings, Targets
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database, Listener
 from weft.rpc.signing import Signer
@@ -56,11 +57,13 @@ class Office:
         self._settings = settings
         self._bells = Bells()
         self._listener = Listener(url, CHANNEL, self._bells.hear)
-        self._targets = Targets(settings.webhook_networks)
+        self.targets = Targets(settings.webhook_networks)
         self.jobs = Jobs(database, self._bells, most_open=settings.limits.most_open)
-        self.asking = Asking(self.jobs, self._targets, settings.limits)
+        self.asking = Asking(self.jobs, self.targets, settings.limits)
         deliveries = Deliveries(database, self._bells)
         self._agent = OwnAgent(JobService(self.jobs, deliveries, Shown(find)))
+        self.forms: dict[str, Form] = {}
+        """What subscribers are told, by the kind of a job; doors add theirs."""
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -74,15 +77,21 @@ class Office:
         return self
 
     @contextlib.asynccontextmanager
-    async def working(self, upstream: Upstream, signer: Signer | None) -> AsyncIterator[None]:
-        """Runs jobs and sends webhooks meanwhile."""
+    async def working(self, upstream: Upstream, signer: Signer | None) -> AsyncIterator[Direct]:
+        """Runs jobs and sends webhooks meanwhile; yields how doors begin jobs of their own here."""
         settings = self._settings
         runner = Runner(
             self._database, upstream, self._bells, signer=signer, settings=settings.runner
         )
-        sender = Sender(self._database, self._bells, self._targets, settings.sender)
+        sender = Sender(
+            self._database, self._bells, self.targets, settings.sender, forms=self.forms
+        )
+        direct = Direct(self._database, self.jobs, runner)
         async with _doing(sender.run(), "webhooks"), _doing(runner.run(), "jobs"):
-            yield
+            try:
+                yield direct
+            finally:
+                await direct.close()
 
     async def __aexit__(
         self,

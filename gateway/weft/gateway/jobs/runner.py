@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -46,6 +47,13 @@ def _status(error: rpc.Error) -> bytes:
 
 _TOO_LATE, _UNKNOWN = _status(JobTooLate()), _status(JobOutcomeUnknown())
 _CANCELLED = _status(rpc.Cancelled("The job was cancelled."))
+
+# Reasons with which an agent asks for more before it can go on.
+ASKS = frozenset({"INPUT_REQUIRED", "AUTH_REQUIRED"})
+
+
+Making = asyncio.Task[bytes] | asyncio.Task[bytes | None]
+"""A call that is being made; None: its answer is the stream that was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +118,7 @@ class Runner:
             pause = _LEAST_PAUSE
             try:
                 await self._end_lost()
-                if room := self._settings.at_once - len(self._held):
+                if (room := self.room) > 0:
                     if await self._take(room) == room:
                         continue
                     due = await self._database.fetchval("next_job_due")
@@ -133,18 +141,46 @@ class Runner:
         )
         for row in rows:
             job = Job.from_row(row)
-            held = _Held(job.fence)
-            if (before := self._held.get(job.id)) is not None:
-                before.stop(_Why.LOST)  # by this process itself, which was too slow
-            self._held[job.id] = held
-            held.task = asyncio.create_task(self._hold(job, held), name=f"job {job.id}")
-            held.task.add_done_callback(self._letting_go(job.id, held))
+            # A task of its own: what is stored of the job has no part in the deadline of its call.
+            self.hold(job, asyncio.create_task(self._make(job)))
         return len(rows)
+
+    @property
+    def room(self) -> int:
+        """How many jobs more can be run here."""
+        return self._settings.at_once - len(self._held)
+
+    @property
+    def lease(self) -> timedelta:
+        """For how long a job is held that nobody has said anything of."""
+        return self._settings.lease
+
+    def hold(self, job: Job, call: Making) -> None:
+        """Sees to a job whose lease this process has, and whose call is under way."""
+        held = _Held(job.fence, call)
+        if (before := self._held.get(job.id)) is not None:
+            before.stop(_Why.LOST)  # by this process itself, which was too slow
+        self._held[job.id] = held
+        # Not in the context of a request: its deadline is not that of what is stored.
+        held.task = asyncio.create_task(
+            self._hold(job, held), name=f"job {job.id}", context=contextvars.Context()
+        )
+        held.task.add_done_callback(self._letting_go(job.id, held))
+
+    async def keep(self, job: Job, messages: AsyncIterable[bytes]) -> None:
+        """Keeps the messages of a job's stream.
+
+        Raises:
+            LeaseLost: another runner has the job.
+            rpc.Error: as the stream ended.
+        """
+        await Progress(self._database, job, self._settings.progress).keep(messages)
 
     def _letting_go(self, job: str, held: _Held) -> Callable[[asyncio.Task[None]], None]:
         def let_go(task: asyncio.Task[None]) -> None:
             if self._held.get(job) is held:
                 del self._held[job]
+            held.call.cancel()  # where it was stopped before it was seen to
             if not task.cancelled() and (failed := task.exception()) is not None:
                 log.error("a job could not be ended", exc_info=failed, extra={"job": job})
             self._bells.queued.ring()  # there is room
@@ -155,7 +191,7 @@ class Runner:
 
     async def _hold(self, job: Job, held: _Held) -> None:
         try:
-            response = await asyncio.create_task(self._make(job))
+            response = await held.call
         except LeaseLost:
             log.warning("a job was lost to another runner", extra={"job": job.id})
         except rpc.Error as failed:
@@ -169,24 +205,30 @@ class Runner:
             await self._end(job, held, State.SUCCEEDED, None, response)
 
     async def _make(self, job: Job) -> bytes | None:
-        """Makes the call. It is served in a task of its own: what is stored of it has no part in its deadline."""
+        """Makes the call, in a task of its own."""
         deadline = rpc.Deadline.after(job.deadline - datetime.now(UTC))
         identity = Identity.FromString(job.identity)
         if self._signer is not None:
             identity = self._signer.sign(identity)
         traced = ((TRACEPARENT_KEY, job.traceparent),) if job.traceparent else ()
         entry = (IDENTITY_KEY, identity.SerializeToString())
-        serve_as(Call.at_door(job.method, traced, deadline, entry))
+        call = Call.at_door(job.method, traced, deadline, entry)
+        if job.conversation:
+            call.conversation = job.conversation
+        serve_as(call)
         if not job.streams:
             return await self._upstream.unary(job.agent, job.method, job.request, deadline)
         messages = self._upstream.stream(job.agent, job.method, job.request, deadline)
         async with contextlib.aclosing(messages):
-            await Progress(self._database, job, self._settings.progress).keep(messages)
+            await self.keep(job, messages)
         return None
 
     async def _failed(self, job: Job, held: _Held, failed: rpc.Error) -> None:
+        if job.resumable and failed.reason in ASKS:
+            await self._store("wait_job", job, held, _status(failed), failed.reason, _CANCELLED)
+            return
         now = datetime.now(UTC)
-        waits = _never_made(failed) or (job.repeatable and isinstance(failed, AgentUnavailable))
+        waits = may_be_made_again(failed, repeatable=job.repeatable)
         age = (now - job.create_time).total_seconds()
         pause = min(max(age, _RETRY_FIRST), _RETRY_MOST) * random.uniform(0.5, 1)  # noqa: S311 jitter
         again = timedelta(seconds=pause)
@@ -301,12 +343,13 @@ class _Why(Enum):
 class _Held:
     """A job that is run here."""
 
-    __slots__ = ("ending", "fence", "task", "why")
+    __slots__ = ("call", "ending", "fence", "task", "why")
 
     task: asyncio.Task[None]
 
-    def __init__(self, fence: int) -> None:
+    def __init__(self, fence: int, call: Making) -> None:
         self.fence = fence
+        self.call = call
         self.why: _Why | None = None
         self.ending = False
 
@@ -317,7 +360,8 @@ class _Held:
             self.task.cancel()
 
 
-def _never_made(failed: rpc.Error) -> bool:
+def may_be_made_again(failed: rpc.Error, *, repeatable: bool) -> bool:
+    """Whether a call that failed so is made again: it never left, or it may be repeated and its agent went away."""
     return isinstance(failed, CircuitOpen) or (
-        isinstance(failed, AgentUnavailable) and failed.unsent
+        isinstance(failed, AgentUnavailable) and (failed.unsent or repeatable)
     )

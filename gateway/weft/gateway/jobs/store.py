@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
 
 from weft import rpc
 from weft.gateway.jobs.bells import Bells
 from weft.gateway.jobs.errors import JobKeyReused, JobNotFound, JobRunning, TooManyJobs
-from weft.gateway.jobs.model import Job, Message, NewJob, Owner, Page, State
+from weft.gateway.jobs.model import Job, Message, NewJob, Owner, Page, State, Subscriber
 from weft.postgres import Database
 from weft.rpc.paging import page_begin, page_size, page_token
 
@@ -34,8 +34,12 @@ class Jobs:
         self._bells = bells
         self._most_open = most_open
 
-    async def begin(self, new: NewJob) -> Job:
+    async def begin(self, new: NewJob, *, lease: timedelta | None = None) -> Job:
         """Stores a job; it is run as soon as a runner has room. With a key that its owner used before: the job of then.
+
+        Args:
+            new: the job.
+            lease: for how long its runner holds it already; None: it is queued.
 
         Raises:
             JobKeyReused: that was another call.
@@ -47,21 +51,24 @@ class Jobs:
         args = (owner.tenant, owner.subject, self._most_open)
         if await self._database.fetchval("count_open_jobs", *args) >= self._most_open:
             raise TooManyJobs(f"{self._most_open} of your jobs have not ended.")
-        webhook = new.webhook
+        webhook, told = new.webhook, new.subscriber
         row = await self._database.fetchrow(
             "begin_job",
-            *(secrets.token_hex(12), owner.tenant, owner.subject),
+            *(new.id, owner.tenant, owner.subject),
             *(new.kind, new.context, new.note, new.key or None),
             *(new.agent, new.method, new.request, new.identity, new.traceparent),
-            *(new.streams, new.repeatable, new.time, new.keep),
+            *(new.conversation, new.streams, new.repeatable, new.resumable, new.time, new.keep),
             *((webhook.url, webhook.secret) if webhook else ("", b"")),
+            lease,
+            *((told.id, told.url, told.settings) if told else (None, None, None)),
         )
         if row is None:
             begun = await self._by_key(new)
             if begun is None:
                 raise rpc.Aborted("A job of the same key was deleted just now; begin again.")
             return begun
-        self._bells.queued.ring()
+        if lease is None:
+            self._bells.queued.ring()
         return Job.from_row(row)
 
     async def get(self, owner: Owner, job: str) -> Job:
@@ -137,7 +144,7 @@ class Jobs:
             raise JobNotFound
 
     async def wait(self, owner: Owner, job: str, seconds: float) -> Job:
-        """A job as it is when it has ended, or after `seconds`.
+        """A job as it is when it has ended or waits for its caller, or after `seconds`.
 
         Raises:
             JobNotFound: its owner has no such job.
@@ -146,7 +153,7 @@ class Jobs:
         with self._bells.watching(job) as bell:
             while True:
                 found = await self.get(owner, job)
-                if found.state.ended or until.expired():
+                if found.state.settled or until.expired():
                     return found
                 await bell.wait(min(_LOOK_AGAIN, until.seconds()))
 
@@ -167,7 +174,7 @@ class Jobs:
         Raises:
             JobNotFound: its owner has no such job, or it was deleted.
         """
-        told: tuple[State, bool, bytes] | None = None
+        told: tuple[State, bool, int, bytes] | None = None
         with self._bells.watching(job) as bell:
             while True:
                 found = await self.get(owner, job)
@@ -184,6 +191,32 @@ class Jobs:
                     return
                 await bell.wait(_LOOK_AGAIN)
 
+    async def subscribe(self, owner: Owner, job: str, subscriber: Subscriber) -> None:
+        """Adds or replaces a subscriber. Of a job that has ended, or waits, it is told at once.
+
+        Raises:
+            JobNotFound: its owner has no such job.
+        """
+        one = (subscriber.id, subscriber.url, subscriber.settings)
+        async with self._database.transaction() as work:
+            state = await work.fetchval(
+                "add_job_subscriber", owner.tenant, owner.subject, job, *one
+            )
+            if state is None:
+                raise JobNotFound
+            if State(state).settled:
+                await work.execute("tell_job_subscriber", job, subscriber.id)
+
+    async def subscribers(self, owner: Owner, job: str) -> Sequence[Subscriber]:
+        """The subscribers of a job, in the order of their ids; none of a job that its owner does not have."""
+        rows = await self._database.fetch("list_job_subscribers", owner.tenant, owner.subject, job)
+        return [Subscriber(**dict(row)) for row in rows]
+
+    async def unsubscribe(self, owner: Owner, job: str, subscriber: str) -> None:
+        """Removes a subscriber, and what is still to be told to it, if it is there."""
+        args = (owner.tenant, owner.subject, job, subscriber)
+        await self._database.execute("delete_job_subscriber", *args)
+
     async def _messages(self, job: str, after: int) -> Sequence[Message]:
         rows = await self._database.fetch("list_job_messages", job, after, _MESSAGES)
         return [Message(number=row["number"], content=row["content"]) for row in rows]
@@ -198,5 +231,5 @@ class Jobs:
         return Job.from_row(row)
 
 
-def _seen(job: Job) -> tuple[State, bool, bytes]:
-    return job.state, job.cancelling, job.note
+def _seen(job: Job) -> tuple[State, bool, int, bytes]:
+    return job.state, job.cancelling, job.fence, job.note

@@ -1,10 +1,45 @@
 -- name: begin_job
--- Stores a job. No row: its key is taken.
-INSERT INTO jobs (id, tenant, subject, kind, context, note, key, agent, method, request, identity, traceparent,
-                  streams, repeatable, deadline, keep, webhook_url, webhook_secret)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, now() + $15::interval, $16, $17, $18)
-ON CONFLICT (tenant, subject, key) WHERE key IS NOT NULL DO NOTHING
-RETURNING *;
+-- Stores a job, with a subscriber ($22, NULL: none) of $23 and $24. With a lease ($21, NULL: none) it runs already. No
+-- row: its key is taken.
+WITH made AS (
+    INSERT INTO jobs (id, tenant, subject, kind, context, note, key, agent, method, request, identity, traceparent,
+                      conversation, streams, repeatable, resumable, deadline, keep, webhook_url, webhook_secret,
+                      state, fence, lease_until, start_time)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, now() + $17::interval, $18, $19, $20,
+            CASE WHEN $21::interval IS NULL THEN 'QUEUED' ELSE 'RUNNING' END, ($21::interval IS NOT NULL)::int,
+            now() + $21::interval, CASE WHEN $21::interval IS NOT NULL THEN now() END)
+    ON CONFLICT (tenant, subject, key) WHERE key IS NOT NULL DO NOTHING
+    RETURNING *
+), subscribed AS (
+    INSERT INTO job_subscribers (job, id, url, settings)
+    SELECT made.id, $22::text, $23::text, $24::bytea FROM made WHERE $22::text IS NOT NULL
+)
+SELECT * FROM made;
+
+-- name: store_ended_job
+-- Stores a job whose call was over before anybody knew of the job: it ended ($10) or waits, at $11. It might have taken
+-- $13, and is kept for $14. Of its call nobody needs the request again, nor the identity it was made with.
+INSERT INTO jobs (id, tenant, subject, kind, context, note, agent, method, traceparent, state, state_time, waits_for,
+                  deadline, keep, response, status, repeatable, conversation,
+                  request, identity, streams, resumable, start_time, end_time, expire_time, webhook_url, webhook_secret)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+        $11::timestamptz + CASE WHEN $10 = 'WAITING' THEN $14::interval ELSE $13::interval END, $14, $15, $16, $17, $18,
+        '', '', false, $19, $11, CASE WHEN $10 <> 'WAITING' THEN $11::timestamptz END,
+        CASE WHEN $10 <> 'WAITING' THEN $11::timestamptz + $14::interval END, '', '');
+
+-- name: resume_job
+-- Goes on with a job ($3) of a caller ($1, $2) that waits, with a new request ($4), note ($5), identity ($6); it may take
+-- $7, and runs by a lease of $8. Messages of the run before are forgotten. No row: it does not wait.
+WITH resumed AS (
+    UPDATE jobs
+    SET state = 'RUNNING', fence = fence + 1, lease_until = now() + $8::interval, deadline = now() + $7::interval,
+        request = $4, note = $5, identity = $6, status = NULL, waits_for = ''
+    WHERE id = $3 AND tenant = $1 AND subject = $2 AND state = 'WAITING'
+    RETURNING *
+), cleared AS (
+    DELETE FROM job_messages USING resumed WHERE job = resumed.id
+)
+SELECT * FROM resumed;
 
 -- name: find_job_by_key
 -- The job of a caller ($1, $2) that was begun with a key.
@@ -33,10 +68,10 @@ LIMIT $8;
 -- Asks for a job to be cancelled; one that nobody runs has ended with that ($4: its status). No row: it had ended.
 UPDATE jobs
 SET cancelling = true,
-    state = CASE WHEN state = 'QUEUED' THEN 'CANCELLED' ELSE state END,
-    status = CASE WHEN state = 'QUEUED' THEN $4 ELSE status END,
+    state = CASE WHEN state = 'RUNNING' THEN state ELSE 'CANCELLED' END,
+    status = CASE WHEN state = 'RUNNING' THEN status ELSE $4 END,
     update_time = now()
-WHERE id = $3 AND tenant = $1 AND subject = $2 AND state IN ('QUEUED', 'RUNNING')
+WHERE id = $3 AND tenant = $1 AND subject = $2 AND state IN ('QUEUED', 'RUNNING', 'WAITING')
 RETURNING *;
 
 -- name: delete_job
@@ -83,6 +118,7 @@ SET state = CASE WHEN cancelling THEN 'CANCELLED' ELSE 'FAILED' END,
 WHERE id IN (
     SELECT id FROM jobs
     WHERE state = 'QUEUED' AND (deadline <= now() OR cancelling)
+        OR state = 'WAITING' AND deadline <= now()
         OR state = 'RUNNING' AND lease_until < now()
            AND (cancelling OR NOT repeatable OR deadline <= now() OR losses >= $5)
     LIMIT $1
@@ -116,6 +152,13 @@ UPDATE jobs
 SET state = $3, response = $4, status = $5
 WHERE id = $1 AND fence = $2 AND state = 'RUNNING';
 
+-- name: wait_job
+-- Lets a job wait for its caller: its status, and the reason in it. One that is being cancelled has ended with that ($5).
+UPDATE jobs
+SET state = CASE WHEN cancelling THEN 'CANCELLED' ELSE 'WAITING' END, waits_for = $4,
+    status = CASE WHEN cancelling THEN $5 ELSE $3::bytea END
+WHERE id = $1 AND fence = $2 AND state = 'RUNNING';
+
 -- name: add_job_messages
 -- Adds messages ($3) to a job that has had $5, behind $6 that are not kept, and forgets those up to the number $4. No row:
 -- the lease is lost, or it was done before.
@@ -139,3 +182,42 @@ SELECT messages FROM jobs WHERE id = $1 AND fence = $2 AND state = 'RUNNING';
 -- name: forget_jobs
 -- Forgets up to $1 jobs whose time is over.
 DELETE FROM jobs WHERE ctid = ANY(ARRAY(SELECT ctid FROM jobs WHERE expire_time < now() LIMIT $1));
+
+-- name: add_job_subscriber
+-- Adds or replaces a subscriber ($4, $5, $6) of a job ($3) of a caller; of one that has ended or waits it is told at once.
+-- No row: there is no such job.
+WITH asked AS (
+    SELECT * FROM jobs WHERE id = $3 AND tenant = $1 AND subject = $2 FOR SHARE
+), added AS (
+    INSERT INTO job_subscribers (job, id, url, settings)
+    SELECT asked.id, $4, $5, $6 FROM asked
+    ON CONFLICT (job, id) DO UPDATE SET url = excluded.url, settings = excluded.settings
+)
+SELECT state FROM asked;
+
+-- name: tell_job_subscriber
+-- Tells a subscriber ($2) of a job how it stands.
+SELECT tell_subscribers(jobs, $2) FROM jobs WHERE id = $1 AND state NOT IN ('QUEUED', 'RUNNING') FOR SHARE;
+
+-- name: list_job_subscribers
+-- Subscribers of a job ($3) of a caller ($1, $2).
+SELECT each.id, each.url, each.settings
+FROM job_subscribers AS each JOIN jobs ON jobs.id = each.job
+WHERE jobs.id = $3 AND jobs.tenant = $1 AND jobs.subject = $2
+ORDER BY each.id;
+
+-- name: delete_job_subscriber
+-- Removes a subscriber ($4) of a job, and what is still to be told to it.
+WITH gone AS (
+    DELETE FROM job_subscribers USING jobs
+    WHERE job = $3 AND job_subscribers.id = $4 AND jobs.id = $3 AND jobs.tenant = $1 AND jobs.subject = $2
+    RETURNING job, job_subscribers.id
+)
+DELETE FROM job_webhooks USING gone
+WHERE job_webhooks.job = gone.job AND subscriber = gone.id AND secret = '' AND state = 'PENDING';
+
+-- name: read_job_told
+-- A job and what a subscriber of it ($2) is told with, whosever it is. No row: one of them is gone.
+SELECT jobs.*, job_subscribers.settings
+FROM jobs JOIN job_subscribers ON job = jobs.id
+WHERE jobs.id = $1 AND job_subscribers.id = $2;

@@ -9,8 +9,6 @@ import hashlib
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import orjson
-
 from weft.gateway.doors.a2a import protocol
 from weft.gateway.doors.a2a.protocol import Json
 from weft.gateway.doors.a2a.skills import JSON, MESH, PROTOBUF, TEXT, Skill, SkillSet
@@ -37,13 +35,19 @@ _SCHEMES: Json = {
 
 
 def card(
-    skills: SkillSet, url: str, *, asks: bool, scopes: Collection[str] | None = frozenset()
-) -> bytes:
-    """A card as JSON.
+    skills: SkillSet,
+    url: str,
+    grpc: str,
+    *,
+    asks: bool,
+    scopes: Collection[str] | None = frozenset(),
+) -> Json:
+    """A card.
 
     Args:
         skills: what is offered.
-        url: where the agent is reached.
+        url: where the agent is reached by HTTP.
+        grpc: "host:port" of the gRPC port.
         asks: whether callers must say who they are.
         scopes: skills that need others are left out; None: none is.
     """
@@ -55,10 +59,7 @@ def card(
     document: Json = {
         **_described(skills),
         "version": _version(skills),
-        "supportedInterfaces": [
-            {"url": url, "protocolBinding": binding, "protocolVersion": protocol.VERSION}
-            for binding in ("JSONRPC", "HTTP+JSON")
-        ],
+        "supportedInterfaces": _interfaces(skills.agent, url, grpc),
         "capabilities": {
             "streaming": True,
             "pushNotifications": True,
@@ -72,7 +73,20 @@ def card(
     if asks:
         document["securitySchemes"] = _SCHEMES
         document["securityRequirements"] = [{"schemes": {name: {}}} for name in _SCHEMES]
-    return orjson.dumps(document)
+    return document
+
+
+def _interfaces(agent: str, url: str, grpc: str) -> list[Json]:
+    """The ways to an agent, the one that most callers speak first.
+
+    At the gRPC port, which has no paths, the tenant says which agent is meant.
+    """
+    ways: list[Json] = [
+        {"url": url, "protocolBinding": "JSONRPC"},
+        {"url": url, "protocolBinding": "HTTP+JSON"},
+        {"url": grpc, "protocolBinding": "GRPC", "tenant": agent},
+    ]
+    return [way | {"protocolVersion": protocol.VERSION} for way in ways]
 
 
 def _described(skills: SkillSet) -> Json:
@@ -113,12 +127,13 @@ def _schemas(skill: Skill) -> dict[str, Any]:
 
 def _skill(skill: Skill) -> Json:
     method = skill.method
+    examples = list(method.skill.examples)
     return {
         "id": skill.id,
         "name": f"{method.agent.name}: {method.name}",
         "description": method.skill.description or f"Calls {skill.id}.",
         "tags": list(method.skill.tags or method.agent.tags or (method.agent.name,)),
-        "examples": list(method.skill.examples),
+        **({"examples": examples} if examples else {}),
         "inputModes": list(skill.input_modes),
         "outputModes": list(skill.output_modes),
     }

@@ -3,6 +3,9 @@
 In: one part with data (ProtoJSON; also text of the type application/json) or raw bytes (protobuf); text goes to the
 request's text field. Out: what `acceptedOutputModes` asks for; by default ProtoJSON, and to who wrote text also text. A
 skill that answers with google.api.HttpBody says itself what its bytes are.
+
+A skill that is written for A2A takes lf.a2a.v1.Message, and is given the caller's as it is; it answers with
+lf.a2a.v1.Artifact, or with lf.a2a.v1.SendMessageResponse, of which it fills in `message`, or artifacts of `task`.
 """
 
 from __future__ import annotations
@@ -19,12 +22,23 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import DecodeError
 
 from weft import rpc
-from weft.gateway.doors.a2a.protocol import ContentTypeNotSupported
-from weft.gateway.doors.a2a.skills import JSON, PROTOBUF, PROTOBUF_TYPES, TEXT, Skill
+from weft.gateway.doors.a2a.protocol import EXTENSION, ContentTypeNotSupported, Json
+from weft.gateway.doors.a2a.skills import (
+    ARTIFACT,
+    JSON,
+    PROTOBUF,
+    PROTOBUF_TYPES,
+    SEND_MESSAGE_RESPONSE,
+    TEXT,
+    Skill,
+)
 
 _KINDS = ("text", "raw", "url", "data")
 _MOST_PARTS = 100
 _HTTP_BODY = HttpBody.DESCRIPTOR.full_name
+OWN_FORM = frozenset({_HTTP_BODY, ARTIFACT, SEND_MESSAGE_RESPONSE})
+"""Answers that say themselves what they are."""
+_ANSWER = "answer"  # id of the artifact that typed answers are
 
 
 @dataclass(slots=True)
@@ -34,6 +48,10 @@ class Given:
     json: bytes | None = None
     wire: bytes | None = None
     texts: list[str] = field(default_factory=list)
+    message: Json = field(default_factory=dict)
+    """All of it, for skills that take that."""
+    refused: rpc.Error | None = None
+    """Why no other skill takes it."""
 
     @property
     def only_text(self) -> bool:
@@ -48,6 +66,10 @@ class Given:
             rpc.InvalidArgument: it is not such a message.
         """
         codec = skill.method.request_codec
+        if skill.takes_message:
+            return codec.to_wire(orjson.dumps(self.message))
+        if self.refused is not None:
+            raise self.refused
         if self.texts and not skill.text_in:
             raise ContentTypeNotSupported(f"{skill.id} takes no text; send a part with data.")
         if self.wire is not None:
@@ -64,16 +86,16 @@ class Given:
         return codec.to_wire(orjson.dumps(body))
 
 
-def read(parts: object) -> Given:
+def read(message: Json) -> Given:
     """What the parts of a message hold.
 
     Raises:
-        ContentTypeNotSupported: nothing that a skill could take.
         rpc.InvalidArgument: they are malformed.
     """
+    parts = message.get("parts")
     if not isinstance(parts, list) or not 1 <= len(parts) <= _MOST_PARTS:
         raise rpc.InvalidArgument(f"must be 1 to {_MOST_PARTS} parts", field="message.parts")
-    given = Given()
+    given = Given(message=message)
     for number, part in enumerate(parts):
         path = f"message.parts[{number}]"
         kinds = [kind for kind in _KINDS if isinstance(part, dict) and kind in part]
@@ -82,7 +104,10 @@ def read(parts: object) -> Given:
         media = part.get("mediaType") or ""
         if not isinstance(media, str):
             raise rpc.InvalidArgument("must be a string", field=f"{path}.mediaType")
-        _take(given, kinds[0], part[kinds[0]], media.partition(";")[0].strip().lower(), path)
+        try:
+            _take(given, kinds[0], part[kinds[0]], media.partition(";")[0].strip().lower(), path)
+        except ContentTypeNotSupported as refused:
+            given.refused = given.refused or refused
     return given
 
 
@@ -130,6 +155,20 @@ def _check(skill: Skill, wire: bytes) -> None:
         raise rpc.InvalidArgument(f"is no {name}", field="message.parts") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """An artifact, or a part of one that is made little by little."""
+
+    id: str
+    head: bytes
+    """Its JSON without parts, open at the end."""
+    parts: list[bytes]
+
+    def render(self, parts: Iterable[bytes]) -> bytes:
+        """As JSON, with these parts."""
+        return self.head + b'"parts":[' + b",".join(parts) + b"]}"
+
+
 class Shape:
     """How answers are shown to one caller.
 
@@ -142,26 +181,61 @@ class Shape:
         ContentTypeNotSupported: the skill gives none of these types.
     """
 
-    __slots__ = ("_body", "_codec", "_json", "_raw", "_text")
+    __slots__ = ("_codec", "_head", "_json", "_kind", "_raw", "_text")
 
     def __init__(self, skill: Skill, accepted: Iterable[str], *, text: bool) -> None:
         wanted = [each.partition(";")[0].strip().lower() for each in accepted]
         self._codec = skill.method.response_codec
-        self._body = skill.method.output.full_name == _HTTP_BODY
+        self._kind = skill.method.output.full_name
+        named = {"artifactId": _ANSWER, "name": skill.method.name, "extensions": [EXTENSION]}
+        self._head = orjson.dumps(named)[:-1] + b","
         self._json = not wanted or _fits(JSON, wanted)
         self._raw = any(each in PROTOBUF_TYPES for each in wanted)
         shown = text if not wanted else _fits(TEXT, wanted)
         self._text = skill.text_out if shown else ""
-        if not (self._body or self._json or self._raw or self._text):
+        own = self._kind in OWN_FORM
+        if not (own or self._json or self._raw or self._text):
             raise ContentTypeNotSupported(f"{skill.id} gives {', '.join(skill.output_modes)}.")
 
-    def parts(self, reply: bytes) -> list[bytes]:
-        """An answer as parts, each as JSON.
+    @classmethod
+    def kept(cls, skill: Skill | None, accepted: Iterable[str], *, text: bool) -> Shape:
+        """How answers of a task are shown, whatever its skill gives by now. None: it is gone."""
+        if skill is not None:
+            try:
+                return cls(skill, accepted, text=text)
+            except ContentTypeNotSupported:
+                return cls(skill, (), text=text)
+        return Unread()
+
+    def message(self, reply: bytes) -> Json | None:
+        """The Message that an answer is; None: it is a task's."""
+        if self._kind != SEND_MESSAGE_RESPONSE:
+            return None
+        found: Json | None = orjson.loads(self._codec.to_json(reply)).get("message")
+        return found
+
+    def chunks(self, reply: bytes) -> list[Chunk]:
+        """An answer as artifacts.
 
         Raises:
             rpc.Internal: it is not what the contract says.
         """
-        if self._body:
+        if self._kind == ARTIFACT:
+            return [_artifact(orjson.loads(self._codec.to_json(reply)))]
+        if self._kind == SEND_MESSAGE_RESPONSE:
+            answer: Json = orjson.loads(self._codec.to_json(reply))
+            if "message" in answer:
+                return [_artifact({"parts": answer["message"].get("parts", [])})]
+            return [_artifact(each) for each in answer.get("task", {}).get("artifacts", ())]
+        return [Chunk(_ANSWER, self._head, self.parts(reply))]
+
+    def parts(self, reply: bytes) -> list[bytes]:
+        """A typed answer as parts, each as JSON.
+
+        Raises:
+            rpc.Internal: it is not what the contract says.
+        """
+        if self._kind == _HTTP_BODY:
             return [_file(reply)]
         parts: list[bytes] = []
         json = self._codec.to_json(reply)
@@ -173,6 +247,27 @@ class Shape:
             raw = base64.b64encode(reply)
             parts.append(b'{"raw":"' + raw + b'","mediaType":"application/x-protobuf"}')
         return parts
+
+
+class Unread(Shape):
+    """How answers are shown whose type nobody knows any more."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._head = orjson.dumps({"artifactId": _ANSWER})[:-1] + b","
+
+    def parts(self, reply: bytes) -> list[bytes]:
+        """The bytes of an answer."""
+        raw = base64.b64encode(reply)
+        return [b'{"raw":"' + raw + b'","mediaType":"application/x-protobuf"}']
+
+
+def _artifact(artifact: Json) -> Chunk:
+    parts = [orjson.dumps(each) for each in artifact.pop("parts", ())]
+    head = {"artifactId": _ANSWER} | artifact
+    return Chunk(head["artifactId"], orjson.dumps(head)[:-1] + b",", parts)
 
 
 def _file(reply: bytes) -> bytes:

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableMapping
-from typing import Any
+from datetime import timedelta
 
 import orjson
 
 from weft import rpc
 from weft.gateway.doors.a2a.protocol import NAME
-from weft.gateway.doors.a2a.tasks import Task
 from weft.gateway.doors.calls import Calls
-from weft.gateway.http.exchange import Exchange, Receive
+from weft.gateway.http.exchange import Exchange
+from weft.gateway.jobs import Owner
 from weft.gateway.transcoding.catalog import Method
+from weft.rpc.call import Call
 
 
-async def enter(calls: Calls, exchange: Exchange, method: Method, wire: bytes) -> None:
-    """Admits a request, whose body was read, for a method; it may take as long as the skill says.
+async def admit(
+    calls: Calls, exchange: Exchange, method: Method, time: timedelta, owner: Owner, context: str
+) -> Call:
+    """Admits a request, whose body was read, for a method.
+
+    Args:
+        calls: the way to agents.
+        exchange: the request.
+        method: what is to be called.
+        time: how long that may take, whatever its caller waits.
+        owner: the caller.
+        context: what the call belongs to.
 
     Raises:
         rpc.Error: the caller lacks a scope, or is not let in.
     """
-    exchange.receive = _again(wire, exchange.receive)
-    await calls.enter(exchange, method, NAME)
-    assert exchange.call is not None
-    # How long the caller waits is not how long the task may take.
-    exchange.call.deadline = rpc.Deadline.after(method.skill.default_timeout)
-
-
-def converse(exchange: Exchange, task: Task) -> None:
-    """Tells the agent the conversation that a task belongs to.
-
-    Its id is made of the caller and the context, so that nobody can take part in another's by naming its context.
-    """
-    assert exchange.call is not None
-    whose = orjson.dumps([task.owner.tenant, task.owner.subject, task.context_id])
-    exchange.call.conversation = f"a2a-{hashlib.sha256(whose).hexdigest()[:32]}"
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """What a request receives whose body was read before: this body, then what comes."""
-    told = False
-
-    async def receive_again() -> MutableMapping[str, Any]:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_again
+    await calls.admit(exchange, method, NAME)
+    call = exchange.call
+    assert call is not None
+    call.deadline = rpc.Deadline.after(time)
+    # The conversation, as the agent is told, is made of caller and context, so that nobody can take part in another's by
+    # naming its context.
+    whose = orjson.dumps([owner.tenant, owner.subject, context])
+    call.conversation = f"a2a-{hashlib.sha256(whose).hexdigest()[:32]}"
+    return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from google.rpc.error_details_pb2 import ErrorInfo
 
 from weft import rpc
 from weft.gateway import failures
@@ -34,6 +35,19 @@ def details(error: rpc.Error) -> list[Json]:
             if each.get("reason") == error.reason:
                 each["domain"] = error.domain
     return found
+
+
+def status(error: rpc.Error) -> bytes:
+    """A google.rpc.Status, serialized, for gRPC."""
+    made = rpc.status_proto(error)
+    made.message = words(error)
+    if isinstance(error, A2aError):
+        info = ErrorInfo()
+        made.details[0].Unpack(info)
+        info.domain = error.domain
+        made.details[0].Pack(info)
+    serialized: bytes = made.SerializeToString()
+    return serialized
 
 
 def words(error: rpc.Error) -> str:

@@ -10,7 +10,7 @@ import orjson
 from weft import rpc
 from weft.gateway.doors.a2a import content, protocol
 from weft.gateway.doors.a2a.content import Given
-from weft.gateway.doors.a2a.params import Params
+from weft.gateway.doors.a2a.params import Params, renamed
 from weft.gateway.doors.a2a.protocol import Json
 
 _USER = ("ROLE_USER", 1)
@@ -52,18 +52,31 @@ def read(params: Params) -> Sent:
     if message.raw("role") not in _USER:
         raise rpc.InvalidArgument("must be ROLE_USER", field="message.role")
     typed = _typed(message)
+    whole = _as_json_names(params.raw("message"))
     answer = typed.text("answer")
     if answer not in {"", "task", "message"}:
         raise rpc.InvalidArgument("must be task or message", field=typed.path("answer"))
     return Sent(
         task_id=message.text("taskId"),
         context_id=message.text("contextId"),
-        given=content.read(message.raw("parts")),
+        given=content.read(whole),
         skill=typed.raw("skill"),
         as_message=answer == "message",
         accepted=params.inner("configuration").texts("acceptedOutputModes"),
-        whole=params.raw("message"),
+        whole=whole,
     )
+
+
+def _as_json_names(message: Json) -> Json:
+    """A message as it is shown again: with the names that JSON gives its members."""
+    message = renamed(message)
+    parts = message.get("parts")
+    if isinstance(parts, list) and any(
+        isinstance(part, dict) and part is not renamed(part) for part in parts
+    ):
+        parts = [renamed(part) if isinstance(part, dict) else part for part in parts]
+        return message | {"parts": parts}
+    return message
 
 
 def _typed(message: Params) -> Params:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 
+import orjson
+
 from weft import rpc
 from weft.gateway.doors.a2a import messages, protocol
 from weft.gateway.doors.a2a.content import Shape
-from weft.gateway.doors.a2a.entry import converse, enter
+from weft.gateway.doors.a2a.entry import admit
 from weft.gateway.doors.a2a.following import follow
 from weft.gateway.doors.a2a.listing import list_tasks
 from weft.gateway.doors.a2a.messages import Sent
 from weft.gateway.doors.a2a.params import Params
-from weft.gateway.doors.a2a.protocol import TaskNotCancelable, TaskNotFound, UnsupportedOperation
+from weft.gateway.doors.a2a.protocol import TaskNotCancelable, UnsupportedOperation
 from weft.gateway.doors.a2a.push_configs import (
     create_config,
     delete_config,
@@ -24,17 +26,24 @@ from weft.gateway.doors.a2a.push_configs import (
     list_configs,
     read_config,
 )
-from weft.gateway.doors.a2a.running import Run, Runner, Watch
 from weft.gateway.doors.a2a.sending import Events
+from weft.gateway.doors.a2a.shelf import Shelf
 from weft.gateway.doors.a2a.skills import Skill, SkillSet
-from weft.gateway.doors.a2a.store import Store
-from weft.gateway.doors.a2a.tasks import Owner, Task, new_id
-from weft.gateway.doors.a2a.webhooks import Webhooks
+from weft.gateway.doors.a2a.tasks import Note, Task, new_id
 from weft.gateway.doors.calls import Calls
+from weft.gateway.guarded import Guarded
 from weft.gateway.guards import caller_deadline
+from weft.gateway.guards.idempotency import KEY, parse_key
 from weft.gateway.http.exchange import Exchange
+from weft.gateway.jobs import Job, NewJob, Owner, State
+from weft.gateway.jobs.asked import Asking
+from weft.gateway.jobs.direct import Direct
+from weft.gateway.jobs.model import new_id as new_job_id
+from weft.gateway.jobs.webhooks import Targets
+from weft.rpc.call import IDENTITY_KEY
 
 _LONGEST = timedelta(days=1)
+_CANCELLING = 5.0  # seconds that a call may take to be dropped
 _MOST_HISTORY = 2**31 - 1
 
 
@@ -43,9 +52,13 @@ class Parts:
     """What operations work with."""
 
     calls: Calls
-    store: Store
-    runner: Runner
-    webhooks: Webhooks
+    guarded: Guarded
+    shelf: Shelf
+    direct: Direct
+    asking: Asking
+    targets: Targets
+    closing: asyncio.Event
+    """Set when nobody is to wait for anything that may never come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,41 +72,18 @@ class Request:
     parts: Parts
     extended_card: Callable[[], bytes]
 
-    async def task(self, name: str = "id") -> Task:
-        """The task that a parameter names.
+    async def task(self, name: str = "id") -> Job:
+        """The job of the task that a parameter names.
 
         Raises:
             TaskNotFound: the caller has none of that id here.
         """
-        return await find(self, self.params.needed(name))
+        wanted = self.params.needed(name)
+        return await self.parts.shelf.find(self.owner, wanted, self.skills.agent)
 
 
 Answer = bytes | Events
 Operation = Callable[[Request], Awaitable[Answer]]
-
-
-async def find(request: Request, task_id: str) -> Task:
-    """A task of the caller, as it is now."""
-    agent, owner = request.skills.agent, request.owner
-    run = request.parts.runner.find(task_id)
-    if run is not None:
-        if run.task.owner == owner and agent in {run.task.agent, "-"}:
-            return run.task
-        raise TaskNotFound
-    task = await request.parts.store.find(task_id, owner, agent)
-    if task is None:
-        raise TaskNotFound
-    return task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """A message on its way."""
-
-    run: Run
-    watch: Watch
-    first: bytes
-    """The task as it was when it began."""
 
 
 async def send_message(request: Request) -> Answer:
@@ -103,18 +93,18 @@ async def send_message(request: Request) -> Answer:
         return b'{"message":' + await _message(request, sent) + b"}"
     wanted = request.params.inner("configuration")
     history = _history(wanted)
-    begun = await _begin(request, sent, store_first=wanted.flag("returnImmediately"))
-    run = begun.run
-    if wanted.flag("returnImmediately"):
-        await run.stored()
-    else:
+    at_once = wanted.flag("returnImmediately")
+    task = await _begin(request, sent, stored=at_once)
+    job = task.job
+    if job.state.settled:
+        if job.response is not None and (said := task.shape.message(job.response)) is not None:
+            return b'{"message":' + orjson.dumps({"contextId": job.context} | said) + b"}"
+    elif not at_once:
         patience = caller_deadline(request.exchange.headers, maximum=_LONGEST)
-        try:
-            async with asyncio.timeout(None if patience is None else patience.seconds()):
-                await run.over()
-        except TimeoutError:  # the task goes on
-            await run.stored()
-    return b'{"task":' + run.task.render(history) + b"}"
+        seconds = _LONGEST.total_seconds() if patience is None else patience.seconds()
+        shelf = request.parts.shelf
+        task = await shelf.whole(await shelf.jobs.wait(job.owner, job.id, seconds))
+    return b'{"task":' + task.render(history) + b"}"
 
 
 async def stream_message(request: Request) -> Answer:
@@ -122,31 +112,38 @@ async def stream_message(request: Request) -> Answer:
     sent = messages.read(request.params)
     if sent.as_message:
         return _once(b'{"message":' + await _message(request, sent) + b"}")
-    begun = await _begin(request, sent, store_first=True)
-    await begun.run.stored()
-    return _events(begun)
+    task = await _begin(request, sent, stored=True)
+    parts = request.parts
+    return follow(parts.shelf, task, parts.closing, until_settled=True)
 
 
 async def get_task(request: Request) -> Answer:
     """GetTask."""
     history = _history(request.params)
-    return (await request.task()).render(history)
+    return (await request.parts.shelf.whole(await request.task())).render(history)
 
 
 async def cancel_task(request: Request) -> Answer:
     """CancelTask."""
-    task = await request.task()
-    if not await request.parts.runner.cancel(task):
+    job = await request.task()
+    if job.state.ended:
         raise TaskNotCancelable
-    return (await find(request, task.id)).render()
+    shelf = request.parts.shelf
+    job = await shelf.jobs.cancel(job.owner, job.id)
+    if not job.state.ended:
+        job = await shelf.jobs.wait(job.owner, job.id, _CANCELLING)
+    if job.state.ended and job.state is not State.CANCELLED:
+        raise TaskNotCancelable
+    return (await shelf.whole(job)).render()
 
 
 async def subscribe(request: Request) -> Answer:
     """SubscribeToTask: the task as it is, then what happens to it until it ends."""
-    task = await request.task()
-    if task.ended:
+    job = await request.task()
+    if job.state.ended:
         raise UnsupportedOperation("The task has ended; nothing more will happen to it.")
-    return follow(request.parts.runner, request.parts.store, task.id)
+    parts = request.parts
+    return follow(parts.shelf, await parts.shelf.whole(job), parts.closing)
 
 
 async def extended_card(request: Request) -> Answer:
@@ -171,49 +168,79 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
 )
 
 
-async def _begin(request: Request, sent: Sent, *, store_first: bool) -> _Begun:
-    before = await find(request, sent.task_id) if sent.task_id else None
-    if before is not None:
+async def _begin(request: Request, sent: Sent, *, stored: bool) -> Task:
+    parts, owner = request.parts, request.owner
+    before = None
+    if sent.task_id:
+        before = await parts.shelf.find(owner, sent.task_id, request.skills.agent)
         _check_continues(sent, before)
-    skill, shape, wire = _typed(request, sent, before.skill if before else "")
+    skill, shape, wire = _typed(request, sent, before.method[1:] if before else "")
+    method = skill.method
     pushed = request.params.inner("configuration").inner("taskPushNotificationConfig")
-    config = await read_config(request.parts.webhooks, pushed) if pushed else None
-    await enter(request.parts.calls, request.exchange, skill.method, wire)
-    task = before or Task(
-        id=new_id(),
-        context_id=sent.context_id or new_id(),
-        owner=request.owner,
-        agent=request.skills.agent,
-        skill=skill.id,
+    config = read_config(parts.targets, pushed) if pushed else None
+    key = request.exchange.header(KEY.encode())
+    time, keep = parts.asking.times(request.exchange.headers)
+    context = before.context if before else sent.context_id or new_id()
+    call = await admit(parts.calls, request.exchange, method, time, owner, context)
+    task_id = before.id if before else new_job_id()
+    note = Note(
+        accepted=sent.accepted,
+        text=bool(sent.given.texts),
+        history=_history_of(parts.shelf, before),
     )
-    if before is not None:
-        if not await request.parts.store.resume(task):
-            raise UnsupportedOperation("The task has gone on meanwhile; look at it again.")
+    note.history.append(sent.kept(task_id, context))
+    identity = call.first(IDENTITY_KEY)
+    work = await parts.guarded.admitted(method, call, wire, headers=request.exchange.answer_headers)
+    new = NewJob(
+        id=task_id,
+        owner=owner,
+        agent=method.agent.name,
+        method=method.path,
+        request=wire,
+        identity=identity if isinstance(identity, bytes) else b"",
+        time=time,
+        keep=keep,
+        streams=method.server_streaming,
+        repeatable=method.idempotency.repeatable,
+        resumable=True,
+        conversation=call.conversation,
+        traceparent=call.traceparent,
+        key=parse_key(key.decode("latin-1")) if key and before is None else "",
+        kind=protocol.NAME,
+        context=context,
+        note=note.encode(),
+        subscriber=config,
+    )
+    if before is None:
+        job = await parts.direct.begin(
+            new, work, stored=stored, unless=lambda reply: shape.message(reply) is not None
+        )
+        if job.id != task_id:  # of a key that was used before
+            return await parts.shelf.whole(job)
+    else:
         if config is not None:
-            await request.parts.store.add_config(task, config)
-        if task.told:
-            task.history.append(task.told)
-        task.become(protocol.WORKING)
-    task.history.append(sent.kept(task.id, task.context_id))
-    converse(request.exchange, task)
-    run = Run(task, skill, shape, wire)
-    begun = _Begun(run=run, watch=run.watch(), first=b'{"task":' + task.render() + b"}")
-    request.parts.runner.start(
-        request.exchange,
-        run,
-        config=config if before is None else None,
-        store_first=store_first,
-        resumed=before is not None,
-    )
-    return begun
+            await parts.shelf.jobs.subscribe(owner, task_id, config)
+        found = await parts.direct.resume(new, work)
+        if found is None:
+            raise UnsupportedOperation("The task has gone on meanwhile; look at it again.")
+        job = found
+    return Task(job, note, shape)
 
 
-def _check_continues(sent: Sent, task: Task) -> None:
-    if sent.context_id and sent.context_id != task.context_id:
+def _history_of(shelf: Shelf, before: Job | None) -> list[bytes]:
+    """The messages of a task that is continued."""
+    if before is None:
+        return []
+    task = shelf.bare(before)
+    return [*task.note.history, *([task.told] if task.told else [])]
+
+
+def _check_continues(sent: Sent, job: Job) -> None:
+    if sent.context_id and sent.context_id != job.context:
         raise rpc.InvalidArgument("is not that of the task", field="message.contextId")
-    if task.ended:
+    if job.state.ended:
         raise UnsupportedOperation("The task has ended; begin another one.")
-    if not task.settled:
+    if job.state is not State.WAITING:
         raise UnsupportedOperation("The task is being worked on; wait, or cancel it.")
 
 
@@ -226,23 +253,18 @@ def _typed(request: Request, sent: Sent, continued: str) -> tuple[Skill, Shape, 
 async def _message(request: Request, sent: Sent) -> bytes:
     """Calls a skill and answers with a Message; no task is made of it."""
     skill, shape, wire = _typed(request, sent, "")
-    if sent.task_id or skill.method.server_streaming:
+    method = skill.method
+    if sent.task_id or method.server_streaming:
         raise UnsupportedOperation("Only a skill with one answer, and no task, gives a message.")
-    await enter(request.parts.calls, request.exchange, skill.method, wire)
-    reply = await request.parts.calls.unary(request.exchange, skill.method, wire)
-    parts = b",".join(shape.parts(reply))
-    return protocol.message(new_id(), parts, context_id=sent.context_id or new_id())
-
-
-async def _events(begun: _Begun) -> Events:
-    try:
-        yield [begun.first]
-        async for batch in begun.watch.batches():
-            yield batch
-        if begun.run.failure is not None:
-            raise begun.run.failure
-    finally:
-        begun.run.leave(begun.watch)
+    parts = request.parts
+    context = sent.context_id or new_id()
+    time = method.skill.default_timeout
+    await admit(parts.calls, request.exchange, method, time, request.owner, context)
+    reply = await parts.calls.unary(request.exchange, method, wire)
+    if (said := shape.message(reply)) is not None:
+        return orjson.dumps({"contextId": context} | said)
+    made = b",".join(part for chunk in shape.chunks(reply) for part in chunk.parts)
+    return protocol.message(new_id(), made, context_id=context)
 
 
 async def _once(event: bytes) -> Events:

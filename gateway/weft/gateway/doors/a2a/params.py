@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -18,15 +19,28 @@ _SHAPES: dict[type, str] = {
     list: "a list",
 }
 _MOST = 2_000  # characters of an id
+_AFTER_UNDERSCORE = re.compile("_([a-z0-9])")
+
+
+def renamed(values: Json) -> Json:
+    """An object whose members have the names that JSON gives them, not those of the contract."""
+    if not any("_" in name for name in values):
+        return values
+    return {_camel(name): value for name, value in values.items()}
+
+
+def _camel(name: str) -> str:
+    # What stands under a URI is an extension's, not the contract's.
+    return name if ":" in name else _AFTER_UNDERSCORE.sub(lambda found: found[1].upper(), name)
 
 
 class Params:
-    """The members of an object; null is as good as absent (ProtoJSON)."""
+    """The members of an object; null is as good as absent, task_id is taken for taskId (ProtoJSON)."""
 
     __slots__ = ("_path", "_values")
 
     def __init__(self, values: Json, path: str = "") -> None:
-        self._values = values
+        self._values = renamed(values)
         self._path = path
 
     def __bool__(self) -> bool:

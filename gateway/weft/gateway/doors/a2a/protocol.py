@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, ClassVar
 
+import grpc
 import orjson
 
 from weft import rpc
 
 Json = dict[str, Any]
+
+C = grpc.StatusCode
 
 NAME = "a2a"
 VERSION = "1.0"
@@ -33,6 +37,17 @@ AUTH_REQUIRED = "TASK_STATE_AUTH_REQUIRED"
 TERMINAL = frozenset({COMPLETED, FAILED, CANCELED, REJECTED})
 INTERRUPTED = frozenset({INPUT_REQUIRED, AUTH_REQUIRED})
 STATES = frozenset({SUBMITTED, WORKING}) | TERMINAL | INTERRUPTED
+
+STATE_OF_ERROR = MappingProxyType(
+    {
+        C.CANCELLED: CANCELED,
+        C.INVALID_ARGUMENT: REJECTED,
+        C.PERMISSION_DENIED: REJECTED,
+        C.OUT_OF_RANGE: REJECTED,
+        C.UNAUTHENTICATED: REJECTED,
+    }
+)
+"""By the code of the error that the agent answered; all others: FAILED."""
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

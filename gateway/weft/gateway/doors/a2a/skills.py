@@ -24,6 +24,11 @@ JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 PROTOBUF_TYPES = frozenset({PROTOBUF, "application/protobuf"})
 
+MESSAGE = "lf.a2a.v1.Message"
+ARTIFACT = "lf.a2a.v1.Artifact"
+SEND_MESSAGE_RESPONSE = "lf.a2a.v1.SendMessageResponse"
+"""Types of A2A itself: who uses them is written for A2A."""
+
 _TEXT_FIELD = "text"
 
 
@@ -42,13 +47,20 @@ class SkillNotNamed(rpc.InvalidArgument):
 class Skill:
     """A method as A2A shows it."""
 
-    __slots__ = ("id", "input_modes", "method", "output_modes", "text_in", "text_out")
+    __slots__ = (
+        *("id", "input_modes", "method", "output_modes", "takes_message", "text_in", "text_out"),
+    )
 
     def __init__(self, method: Method) -> None:
         self.method = method
         self.id = method.full_name
-        self.text_in = _text_field(method.input)
+        self.takes_message = method.input.full_name == MESSAGE
+        self.text_in = "parts" if self.takes_message else _text_field(method.input)
         self.text_out = _text_field(method.output)
+        if self.takes_message:
+            self.input_modes: tuple[str, ...] = (TEXT, JSON, "*/*")
+            self.output_modes: tuple[str, ...] = (TEXT, JSON, "*/*")
+            return
         self.input_modes = (JSON, *([TEXT] if self.text_in else []), PROTOBUF)
         self.output_modes = (JSON, *([TEXT] if self.text_out else []), PROTOBUF)
 

@@ -1,101 +1,97 @@
-"""A task: what was asked of an agent, how it stands, what came of it."""
+"""A task is a job: what A2A keeps beside it, and how it is shown."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import orjson
 
-from weft.gateway.doors.a2a import protocol
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose a task is. Nobody else learns that it is there."""
-
-    tenant: str
-    subject: str
+from weft.gateway.doors.a2a import errors, protocol
+from weft.gateway.doors.a2a.content import Chunk, Shape
+from weft.gateway.jobs import Job, State
 
 
 @dataclass(slots=True, kw_only=True)
-class Artifact:
-    """What an agent made; its parts are JSON."""
+class Note:
+    """What only A2A needs of a job: how its answers are shown, and the messages of its task."""
 
-    id: str
-    name: str
-    parts: list[bytes] = field(default_factory=list)
-
-    def render(self, parts: Iterable[bytes] | None = None) -> bytes:
-        """As JSON, with these parts instead of all."""
-        head = orjson.dumps(
-            {"artifactId": self.id, "name": self.name, "extensions": [protocol.EXTENSION]}
-        )
-        shown = b",".join(self.parts if parts is None else parts)
-        return head[:-1] + b',"parts":[' + shown + b"]}"
-
-
-@dataclass(slots=True, kw_only=True)
-class Task:
-    """A task as its runner changes it, or as it was read from the store."""
-
-    id: str
-    context_id: str
-    owner: Owner
-    agent: str
-    """Whom it was asked of: an agent, or all of the mesh."""
-    skill: str
-    """The method, "package.Service/Method"."""
-    state: str = protocol.WORKING
-    status_time: datetime = field(default_factory=lambda: datetime.now(UTC))
-    told: bytes = b""
-    """Message that goes with the state, as JSON; empty: none."""
-    stored_artifacts: bytes = b""
-    """Artifacts that came from the store, as JSON, between brackets that are left out."""
-    artifacts: list[Artifact] = field(default_factory=list)
-    """Artifacts made since."""
+    accepted: list[str] = field(default_factory=list)
+    """Media types of answers; none: any."""
+    text: bool = False
+    """Whether its caller wrote text."""
     history: list[bytes] = field(default_factory=list)
-    revision: int = 0
-    """How often it was changed in the store."""
+    """Messages as JSON."""
+
+    def encode(self) -> bytes:
+        """As it is stored. It is put together from bytes: most are never read."""
+        return b'{"accepted":%s,"text":%s,"history":[%s]}' % (
+            orjson.dumps(self.accepted),
+            b"true" if self.text else b"false",
+            b",".join(self.history),
+        )
+
+    @classmethod
+    def decode(cls, stored: bytes) -> Note:
+        """What `encode` made."""
+        values = orjson.loads(stored)
+        values["history"] = [orjson.dumps(each) for each in values["history"]]
+        return cls(**values)
+
+
+class Task:
+    """A job as A2A shows it.
+
+    Args:
+        job: the job.
+        note: what is kept beside it.
+        shape: how its answers are shown.
+        answers: its answers so far.
+    """
+
+    __slots__ = ("answers", "job", "note", "shape", "state")
+
+    def __init__(self, job: Job, note: Note, shape: Shape, answers: Sequence[bytes] = ()) -> None:
+        self.job = job
+        self.note = note
+        self.shape = shape
+        self.answers = answers if job.response is None else (job.response,)
+        self.state = state_of(job)
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in protocol.TERMINAL
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing will happen to it without another message."""
-        return self.ended or self.state in protocol.INTERRUPTED
-
-    def become(self, state: str, told: bytes = b"") -> None:
-        """Goes into a state, with a message that says why."""
-        self.state = state
-        self.told = told
-        self.status_time = datetime.now(UTC)
-
-    def all_artifacts(self) -> bytes:
-        """Artifacts as JSON, separated by commas."""
-        made = b",".join(each.render() for each in self.artifacts)
-        return b",".join(filter(None, (self.stored_artifacts, made)))
-
-    def rendered_artifacts(self) -> list[bytes]:
-        """Artifacts, each as JSON."""
-        stored = orjson.loads(b"[" + self.stored_artifacts + b"]")
-        return [*map(orjson.dumps, stored), *(each.render() for each in self.artifacts)]
+    def told(self) -> bytes:
+        """Message that goes with the state, as JSON; empty: none."""
+        job = self.job
+        error = None if job.state is State.CANCELLED else job.error
+        if error is None:
+            return b""
+        return protocol.message(
+            f"{job.id}-{job.fence}",
+            b'{"text":' + orjson.dumps(error.message) + b"}",
+            context_id=job.context,
+            task_id=job.id,
+            metadata=errors.as_metadata(error),
+        )
 
     def status(self) -> bytes:
         """TaskStatus as JSON."""
-        told = b',"message":' + self.told if self.told else b""
+        told = self.told
         return (
             b'{"state":"%s","timestamp":"' % self.state.encode()
-            + protocol.timestamp(self.status_time)
+            + protocol.timestamp(self.job.state_time)
             + b'"'
-            + told
+            + (b',"message":' + told if told else b"")
             + b"}"
         )
+
+    def artifacts(self) -> list[bytes]:
+        """Artifacts, each as JSON."""
+        made: dict[str, tuple[Chunk, list[bytes]]] = {}
+        for answer in self.answers:
+            for chunk in self.shape.chunks(answer):
+                made.setdefault(chunk.id, (chunk, []))[1].extend(chunk.parts)
+        return [chunk.render(parts) for chunk, parts in made.values()]
 
     def render(self, history: int | None = None, *, artifacts: bool = True) -> bytes:
         """As JSON.
@@ -104,41 +100,78 @@ class Task:
             history: the most messages to show, the latest; None: all.
             artifacts: whether to show them.
         """
+        job = self.job
         shown = b'{"id":"%s","contextId":%s,"status":%s' % (
-            self.id.encode(),
-            orjson.dumps(self.context_id),
+            job.id.encode(),
+            orjson.dumps(job.context),
             self.status(),
         )
-        made = self.all_artifacts() if artifacts else b""
-        if made:
-            shown += b',"artifacts":[' + made + b"]"
-        messages = self.history if history is None else self.history[-history:] if history else []
+        if artifacts and (made := self.artifacts()):
+            shown += b',"artifacts":[' + b",".join(made) + b"]"
+        kept = self.note.history
+        messages = kept if history is None else kept[-history:] if history else []
         if messages:
             shown += b',"history":[' + b",".join(messages) + b"]"
         return shown + b',"metadata":{"%s":{"skill":%s}}}' % (
             protocol.EXTENSION.encode(),
-            orjson.dumps(self.skill),
+            orjson.dumps(job.method[1:]),
         )
+
+    def event(self) -> bytes:
+        """As a member of a StreamResponse, or of a SendMessageResponse."""
+        return b'{"task":' + self.render() + b"}"
 
     def status_update(self) -> bytes:
         """TaskStatusUpdateEvent, as a member of a StreamResponse."""
         return b'{"statusUpdate":{"taskId":"%s","contextId":%s,"status":%s}}' % (
-            self.id.encode(),
-            orjson.dumps(self.context_id),
+            self.job.id.encode(),
+            orjson.dumps(self.job.context),
             self.status(),
         )
 
-    def artifact_update(self, artifact: bytes, *, append: bool, last: bool) -> bytes:
-        """TaskArtifactUpdateEvent, as a member of a StreamResponse."""
-        flags = (b',"append":true' if append else b"") + (b',"lastChunk":true' if last else b"")
-        return b'{"artifactUpdate":{"taskId":"%s","contextId":%s,"artifact":%s%s}}' % (
-            self.id.encode(),
-            orjson.dumps(self.context_id),
-            artifact,
-            flags,
+    def artifact_updates(self, answer: bytes, seen: set[str], *, last: bool) -> Iterable[bytes]:
+        """TaskArtifactUpdateEvents of an answer, as members of StreamResponses.
+
+        Args:
+            answer: what the agent said.
+            seen: ids of the artifacts that were begun; takes those of this answer.
+            last: whether it is all of the answer.
+        """
+        for chunk in self.shape.chunks(answer):
+            flags = b',"append":true' if chunk.id in seen else b""
+            flags += b',"lastChunk":true' if last else b""
+            seen.add(chunk.id)
+            yield b'{"artifactUpdate":{"taskId":"%s","contextId":%s,"artifact":%s%s}}' % (
+                self.job.id.encode(),
+                orjson.dumps(self.job.context),
+                chunk.render(chunk.parts),
+                flags,
+            )
+
+
+def state_of(job: Job) -> str:
+    """The state of a job's task; a2a_state in the database says the same."""
+    if job.state is State.QUEUED:
+        return protocol.SUBMITTED if job.start_time is None else protocol.WORKING
+    if job.state is State.WAITING:
+        return f"TASK_STATE_{job.waits_for}"
+    if job.state is State.FAILED:
+        error = job.error
+        return (
+            protocol.FAILED
+            if error is None
+            else protocol.STATE_OF_ERROR.get(error.code, protocol.FAILED)
         )
+    return _STATES[job.state]
+
+
+_STATES = {
+    State.RUNNING: protocol.WORKING,
+    State.SUCCEEDED: protocol.COMPLETED,
+    State.CANCELLED: protocol.CANCELED,
+}
 
 
 def new_id() -> str:
-    """An id of a task, context, message or config."""
+    """An id of a context, message or config."""
     return str(uuid.uuid4())

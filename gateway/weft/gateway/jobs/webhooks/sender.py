@@ -10,8 +10,10 @@ import asyncio
 import logging
 import random
 import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 
 import asyncpg
 import httpx
@@ -33,12 +35,24 @@ _GONE = 410
 
 
 class Refused(Exception):
-    """The receiver did not take it. `final`: it never will."""
+    """The receiver did not take it, or it cannot be told. `final`: it never will."""
 
     def __init__(self, problem: str, *, final: bool = False) -> None:
         super().__init__(problem)
         self.problem = problem
         self.final = final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What is sent."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+Form = Callable[[str, str], Awaitable[Told]]
+"""Makes what a subscriber is told of a job: of their two ids. Raises Refused where one of them is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +82,7 @@ class Sender:
         database: with the queries of weft.gateway.sql.
         bells: what wakes it.
         targets: where they may go.
+        forms: what subscribers are told, by the kind of a job.
         tls: whose certificates are believed; None: those that the system's client libraries believe.
     """
 
@@ -78,9 +93,11 @@ class Sender:
         targets: Targets,
         settings: SenderSettings | None = None,
         *,
+        forms: Mapping[str, Form] = MappingProxyType({}),
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._tls = tls
+        self._forms = forms
         self._database = database
         self._bells = bells
         self._targets = targets
@@ -163,7 +180,7 @@ class Sender:
             log.warning("what became of a webhook is lost", extra={"webhook": row["id"]})
 
     async def _post(self, client: httpx.AsyncClient, row: asyncpg.Record) -> None:
-        body = _body(row)
+        told = await self._told(row)
         try:
             target = await self._targets.resolve(row["url"])
         except TargetRefused as refused:
@@ -171,13 +188,12 @@ class Sender:
         except rpc.Unavailable as away:
             raise Refused(away.message) from None
         url = target.url
-        sent = headers(row["secret"], row["id"], body)
-        sent |= {"host": url.netloc.decode("ascii"), "user-agent": "weft-webhooks/1"}
+        host = {"host": url.netloc.decode("ascii"), "user-agent": "weft-webhooks/1"}
         request = client.build_request(
             "POST",
             url.copy_with(host=str(target.address)),
-            content=body,
-            headers=sent,
+            content=told.body,
+            headers={**told.headers, **host},
             # The certificate must be that of the name, not of the address.
             extensions={"sni_hostname": url.raw_host.decode("ascii")},
         )
@@ -192,6 +208,18 @@ class Sender:
         if not response.is_success:
             status = response.status_code
             raise Refused(f"it answered {status}", final=status == _GONE)
+
+    async def _told(self, row: asyncpg.Record) -> Told:
+        if not row["subscriber"]:
+            body = _body(row)
+            return Told(body=body, headers=headers(row["secret"], row["id"], body))
+        form = self._forms.get(row["kind"])
+        if form is None:
+            raise Refused("this gateway does not know how to tell it")
+        try:
+            return await form(row["job"], row["subscriber"])
+        except rpc.Error as failed:
+            raise Refused(f"it cannot be put together ({failed.message})") from None
 
     def _pause(self, attempts: int) -> timedelta:
         settings = self._settings

@@ -1,4 +1,4 @@
-"""New tasks, stored together where they come together: a statement costs more than a row."""
+"""Rows that are stored together where they come together: a statement costs more than a row."""
 
 from __future__ import annotations
 
