@@ -227,6 +227,7 @@ class Gateway:
         self._stack.push_async_callback(http.stop, _DRAIN)
         self._stack.callback(mcp.close)
         self._stack.callback(a2a.end_streams)
+        self._stack.callback(self._app.end_events)
         self.url = f"http://{http.address}"
 
     def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:

@@ -285,6 +285,8 @@ class FieldHints(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     MCP_HEADER_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
     secret: _builtins.bool
     """The value is never logged, traced or shown."""
     description: _builtins.str
@@ -293,18 +295,28 @@ class FieldHints(_message.Message):
     """Name under which MCP clients repeat the value in the header Mcp-Param-NAME, for proxies that route by it. For
     string, bool and 32-bit integer fields of a request, never for secrets. Empty: none.
     """
+    pattern: _builtins.str
+    """What the text must match: a regular expression of ECMA 262, for string fields. Documents and forms show it, the
+    agent checks it. Empty: any text.
+    """
+    minimum: _builtins.int
+    """The least value, for fields of integers. Documents and forms show it, the agent checks it. Unset: any."""
     def __init__(
         self,
         *,
         secret: _builtins.bool = ...,
         description: _builtins.str = ...,
         mcp_header: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        minimum: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_minimum", b"_minimum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "mcp_header", b"mcp_header", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_minimum", b"_minimum", "description", b"description", "mcp_header", b"mcp_header", "minimum", b"minimum", "pattern", b"pattern", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
 
 Global___FieldHints: _TypeAlias = FieldHints  # noqa: Y015
 

@@ -192,6 +192,8 @@ class Runner:
         again = timedelta(seconds=pause)
         if waits and now + again < job.deadline:
             await self._store("requeue_job", job, held, again)
+        elif isinstance(failed, AgentUnavailable) and not (job.repeatable or failed.unsent):
+            await self._end(job, held, State.FAILED, _UNKNOWN)  # its agent went away within it
         else:
             await self._end(job, held, State.FAILED, _status(failed))
 

@@ -60,7 +60,10 @@ def connect_operation(method: Method, components: Components) -> Json:
     operation["x-weft-connect"] = True
     if headers := [*_headers(method)]:
         operation["parameters"] = headers
-    operation["requestBody"] = _body(components.of(method.input), _examples(method))
+    required = any(map(is_required, method.input.fields))
+    operation["requestBody"] = _body(
+        components.of(method.input), _examples(method), required=required
+    )
     operation["responses"] = _responses(method, components.of(method.output), "ConnectError")
     return operation
 
@@ -175,26 +178,28 @@ def _request_body(method: Method, binding: Binding, components: Components) -> J
         return {"required": False, "content": {"*/*": {"schema": dict(_RAW)}}}
     if field is not None:
         examples = [each[field.json_name] for each in _examples(method) if field.json_name in each]
-        return _body(components.field(field), examples)
-    if not binding.path_fields:
-        return _body(components.of(method.input), _examples(method))
+        return _body(components.field(field), examples, required=is_required(field))
     whole = {path[0] for path in binding.path_fields if len(path) == 1}
+    required = any(is_required(field) for field in method.input.fields if field not in whole)
+    if not binding.path_fields:
+        return _body(components.of(method.input), _examples(method), required=required)
     names = {field.json_name for field in whole}
     examples = [
         {name: value for name, value in each.items() if name not in names}
         for each in _examples(method)
     ]
-    return _body(components.object(method.input, lambda each: each not in whole), examples)
+    schema = components.object(method.input, lambda each: each not in whole)
+    return _body(schema, examples, required=required)
 
 
-def _body(schema: Json, examples: list[Any]) -> Json:
+def _body(schema: Json, examples: list[Any], *, required: bool) -> Json:
     content: Json = {"schema": schema}
     if examples:
         content["examples"] = {
             f"example{number}": {"value": value} for number, value in enumerate(examples, 1)
         }
     # No body is as good as an empty message.
-    return {"required": False, "content": {"application/json": content}}
+    return {"required": required, "content": {"application/json": content}}
 
 
 def _examples(method: Method) -> list[Any]:
