@@ -118,15 +118,20 @@ async def _kill(
     """Kills at random moments until the jobs have ended; whatever it kills runs again when it returns."""
     chance = random.Random(setup.seed + 1)
     victims = [v for v in world.victims if not setup.only or v.name.startswith(setup.only)]
+    deck: list[Victim] = []  # whose turn it is: everybody's as often
     async with asyncio.TaskGroup() as group:
         while not over.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(chance.expovariate(1 / setup.pace)):
                     await over.wait()
-            victim = chance.choice(victims)
-            if kills[victim.name] >= victim.most or over.is_set():
+            if not deck:
+                deck = chance.sample(victims, len(victims))
+            ready = [each for each in deck if each.name not in world.down and each.ready()]
+            if over.is_set() or not ready:
                 continue
-            if victim.name in world.down or not victim.ready():
+            victim = ready[0]
+            deck.remove(victim)
+            if kills[victim.name] >= victim.most:
                 continue
             world.down.add(victim.name)
             victim.kill()
