@@ -167,7 +167,8 @@ class Gateway:
         await database.migrate("weft.gateway.sql")
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
-        office = Office(database, self._database_url, self._method, self._jobs)
+        metrics = self._telemetry.metrics if self._telemetry is not None else None
+        office = Office(database, self._database_url, self._method, self._jobs, metrics)
         await self._stack.enter_async_context(office)
         self._upstream = Upstream(
             breakers,

@@ -34,6 +34,7 @@ class Setup:
     pace: float = 1.2
     lease: float = 2.0
     callers: int = 60
+    most_kills: int = 1_000_000
     patience: float = 120.0
     """Seconds for jobs to end and webhooks to arrive when nothing is killed any more."""
     only: tuple[str, ...] = ()
@@ -120,7 +121,7 @@ async def _kill(
     victims = [v for v in world.victims if not setup.only or v.name.startswith(setup.only)]
     deck: list[Victim] = []  # whose turn it is: everybody's as often
     async with asyncio.TaskGroup() as group:
-        while not over.is_set():
+        while not over.is_set() and kills.total() < setup.most_kills:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(chance.expovariate(1 / setup.pace)):
                     await over.wait()

@@ -86,7 +86,7 @@ def _show(seed: int, outcome: Outcome, *, as_json: bool) -> None:
     ended = ", ".join(f"{number} {name[10:].lower()}" for name, number in report.ended.items())
     for line in (
         f"{sum(report.ended.values())} jobs ended: {ended}",
-        f"outcome unknown (with effects): {report.unknown}",
+        f"outcome unknown: {report.unknown}",
         f"begun again after their gateway was lost: {report.again}; called again: {report.called_again}",
         f"webhooks: {report.deliveries} attempts, {report.delivered_again} arrived more than once",
         f"kills: {kills or 'none'}; callers tried again {outcome.retries} times; {outcome.seconds:.0f} s",

@@ -99,6 +99,7 @@ async def running(
         world.hook = f"http://127.0.0.1:{port}/"
         settings = {
             "GRPC_VERBOSITY": "ERROR",
+            "TMPDIR": str(folder),  # where a gateway that is killed leaves a socket
             "WEFT_DATABASE_URL": database_url,
             "WEFT_REDIS_URL": redis.url,
             "WEFT_REGISTRY": registry,
@@ -111,10 +112,10 @@ async def running(
             "WEFT_GATEWAY_LIMITS": "per=identity rate=100000/s",
             "WEFT_GATEWAY_JOB_LEASE": f"{lease}s",
             "WEFT_GATEWAY_JOBS_AT_ONCE": "16",
-            # Four times as long each time: the sixth is 20 s.
-            "WEFT_GATEWAY_WEBHOOK_PAUSE": "0.02s",
+            "WEFT_GATEWAY_WEBHOOK_PAUSE": "0.1s",
+            "WEFT_GATEWAY_WEBHOOK_LONGEST_PAUSE": "2s",
             "WEFT_GATEWAY_WEBHOOK_TIME": "1s",
-            "WEFT_GATEWAY_WEBHOOK_ATTEMPTS": "30",
+            "WEFT_GATEWAY_WEBHOOK_ATTEMPTS": "100",
             "WEFT_GATEWAY_WEBHOOK_NETWORKS": "127.0.0.0/8",
             "WEFT_TRACE_SAMPLE": "0",
         }  # fmt: skip

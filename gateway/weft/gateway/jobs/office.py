@@ -12,6 +12,7 @@ from typing import Self
 from weft.gateway.jobs.asked import Asking, JobLimits
 from weft.gateway.jobs.bells import CHANNEL, Bells
 from weft.gateway.jobs.deliveries import Deliveries
+from weft.gateway.jobs.figures import Figures
 from weft.gateway.jobs.own_agent import AGENT, OwnAgent
 from weft.gateway.jobs.runner import Runner, RunnerSettings
 from weft.gateway.jobs.service import JobService
@@ -21,6 +22,7 @@ from weft.gateway.jobs.webhooks import Sender, SenderSettings, Targets
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database, Listener
 from weft.rpc.signing import Signer
+from weft.telemetry import Instruments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +46,32 @@ class Office:
         database: with the queries of weft.gateway.sql.
         url: of the same database, to listen on.
         find: the method of a path, as it is known now.
+        metrics: where jobs are counted; None: nowhere.
 
     Raises:
         ValueError: of `webhook_networks`, one is not a network.
     """
 
     def __init__(
-        self, database: Database, url: str, find: FindMethod, settings: JobSettings
+        self,
+        database: Database,
+        url: str,
+        find: FindMethod,
+        settings: JobSettings,
+        metrics: Instruments | None = None,
     ) -> None:
+        self._figures = Figures(database, metrics)
         self._database = database
         self._settings = settings
         self._bells = Bells()
         self._listener = Listener(url, CHANNEL, self._bells.hear)
         self._targets = Targets(settings.webhook_networks)
-        self.jobs = Jobs(database, self._bells, most_open=settings.limits.most_open)
+        self.jobs = Jobs(
+            database,
+            self._bells,
+            most_open=settings.limits.most_open,
+            on_end=self._figures.ended,
+        )
         self.asking = Asking(self.jobs, self._targets, settings.limits)
         deliveries = Deliveries(database, self._bells)
         self._agent = OwnAgent(JobService(self.jobs, deliveries, Shown(find)))
@@ -78,10 +92,25 @@ class Office:
         """Runs jobs and sends webhooks meanwhile."""
         settings = self._settings
         runner = Runner(
-            self._database, upstream, self._bells, signer=signer, settings=settings.runner
+            self._database,
+            upstream,
+            self._bells,
+            signer=signer,
+            settings=settings.runner,
+            on_end=self._figures.ended,
         )
-        sender = Sender(self._database, self._bells, self._targets, settings.sender)
-        async with _doing(sender.run(), "webhooks"), _doing(runner.run(), "jobs"):
+        sender = Sender(
+            self._database,
+            self._bells,
+            self._targets,
+            settings.sender,
+            on_sent=self._figures.sent,
+        )
+        async with (
+            _doing(self._figures.run(), "figures of jobs"),
+            _doing(sender.run(), "webhooks"),
+            _doing(runner.run(), "jobs"),
+        ):
             yield
 
     async def __aexit__(

@@ -15,6 +15,7 @@ from weft.gateway.transcoding.binding import Binding
 from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.gateway.transcoding.fields import is_map, is_plain_message
 from weft.gateway.transcoding.values import has_text_form
+from weft.v1 import jobs_pb2
 
 Path = tuple[FieldDescriptor, ...]
 _RAW: Json = {"type": "string", "format": "binary"}  # google.api.HttpBody
@@ -40,7 +41,7 @@ def rest_operation(
         operation["requestBody"] = _request_body(method, binding, components)
     field = binding.response_field
     schema = components.field(field) if field else components.of(method.output)
-    operation["responses"] = _responses(method, schema, "Error")
+    operation["responses"] = _responses(method, schema, "Error") | _accepted(method, components)
     content: Json = operation["responses"]["200"]["content"]
     if binding.raw_reply:
         content.clear()
@@ -64,7 +65,9 @@ def connect_operation(method: Method, components: Components) -> Json:
     operation["requestBody"] = _body(
         components.of(method.input), _examples(method), required=required
     )
-    operation["responses"] = _responses(method, components.of(method.output), "ConnectError")
+    operation["responses"] = _responses(
+        method, components.of(method.output), "ConnectError"
+    ) | _accepted(method, components)
     return operation
 
 
@@ -228,6 +231,14 @@ def _responses(method: Method, schema: Json, error: str) -> Json:
         "200": {"description": text, "content": {kind: {"schema": schema}}},
         "default": {"$ref": f"#/components/responses/{error}"},
     }
+
+
+def _accepted(method: Method, components: Components) -> Json:
+    """Where every call becomes a job, the job is what comes back."""
+    if not method.skill.as_job:
+        return {}
+    content = {"application/json": {"schema": components.of(jobs_pb2.Job.DESCRIPTOR)}}
+    return {"202": {"description": "The job that the call became.", "content": content}}
 
 
 def _event(schema: Json) -> Json:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -69,6 +70,7 @@ class Sender:
         bells: what wakes it.
         targets: where they may go.
         tls: whose certificates are believed; None: those that the system's client libraries believe.
+        on_sent: told after each attempt in what state the delivery is.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class Sender:
         settings: SenderSettings | None = None,
         *,
         tls: ssl.SSLContext | None = None,
+        on_sent: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._tls = tls
+        self._on_sent = on_sent
         self._database = database
         self._bells = bells
         self._targets = targets
@@ -158,7 +162,8 @@ class Sender:
             log.warning("a webhook was given up", extra={"webhook": row["id"], "problem": problem})
         args = (row["id"], row["attempts"], state, pause, problem)
         try:
-            await self._database.execute("end_webhook", *args)
+            if await self._database.execute("end_webhook", *args):
+                self._on_sent(state)
         except rpc.Error:  # it is due again
             log.warning("what became of a webhook is lost", extra={"webhook": row["id"]})
 
