@@ -28,6 +28,7 @@ _COMMANDS = {
     "trace": "Show recent traces, or the waterfall of one.",
     "tickets": "List, claim and answer tickets.",
     "keys": "Create, list and revoke API keys.",
+    "jobs": "Show jobs, and look after them.",
     "breakers": "Show circuit breakers, and hold them.",
     "bench": "Measure the mesh that runs.",
     "new": "Make an agent of your own.",

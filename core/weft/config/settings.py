@@ -136,6 +136,9 @@ class Settings:
         "Pause before a webhook is tried again; four times as long each time.",
         timedelta(seconds=5),
     )
+    gateway_webhook_longest_pause: timedelta = _doc(
+        "Longest that pause grows to.", timedelta(hours=6)
+    )
     gateway_webhook_time: timedelta = _doc(
         "How long the receiver of a webhook may take.", timedelta(seconds=15)
     )

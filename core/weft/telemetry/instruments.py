@@ -141,6 +141,34 @@ class Instruments:
             ["agent", "event"],
             registry=self.registry,
         )
+        self.jobs = Gauge(
+            "weft_gateway_jobs",
+            "Jobs of all gateways that have not ended: queued, running.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.jobs_oldest = Gauge(
+            "weft_gateway_jobs_oldest_seconds",
+            "For how long the oldest job waits that nobody runs; 0: none waits.",
+            registry=self.registry,
+        )
+        self.jobs_ended = Counter(
+            "weft_gateway_jobs_ended",
+            "Jobs that this gateway ended: succeeded, failed, cancelled.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.webhooks_pending = Gauge(
+            "weft_gateway_webhooks_pending",
+            "Webhooks of all gateways that have not arrived and are not given up.",
+            registry=self.registry,
+        )
+        self.webhooks = Counter(
+            "weft_gateway_webhooks",
+            "Attempts of this gateway to deliver a webhook: delivered, pending (it is tried again), dead (given up).",
+            ["outcome"],
+            registry=self.registry,
+        )
 
     def server_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
         """A function that records one served call of `method`: status, seconds."""

@@ -164,7 +164,8 @@ class Gateway:
         await database.migrate("weft.gateway.sql")
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
-        office = Office(database, self._database_url, self._method, self._jobs)
+        metrics = self._telemetry.metrics if self._telemetry is not None else None
+        office = Office(database, self._database_url, self._method, self._jobs, metrics)
         await self._stack.enter_async_context(office)
         self._upstream = Upstream(
             breakers,
@@ -225,6 +226,7 @@ class Gateway:
         self._stack.push_async_callback(http.stop, _DRAIN)
         self._stack.callback(mcp.close)
         self._stack.callback(a2a.end_streams)
+        self._stack.callback(self._app.end_events)
         self.url = f"http://{http.address}"
 
     def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:

@@ -148,6 +148,8 @@ class SkillOptions(_message.Message):
     UNITS_FIELD_NUMBER: _builtins.int
     CACHE_SHARED_FIELD_NUMBER: _builtins.int
     HEDGE_AFTER_FIELD_NUMBER: _builtins.int
+    AS_JOB_FIELD_NUMBER: _builtins.int
+    JOB_KEEP_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """What the skill does, in one or two sentences. At most 1,000 characters."""
     fallback_text: _builtins.str
@@ -177,6 +179,10 @@ class SkillOptions(_message.Message):
     """
     cache_shared: _builtins.bool
     """Whether what is answered from a cache is the same for all callers. Default: each identity has answers of its own."""
+    as_job: _builtins.bool
+    """Whether a call by REST, Connect or gRPC becomes a job without being asked to (docs/jobs.md). For unary and
+    server-streaming methods; the other doors make the call.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find the skill by, lower case. At most 20."""
@@ -207,6 +213,12 @@ class SkillOptions(_message.Message):
         unary methods that may run twice. Unset or 0: never.
         """
 
+    @_builtins.property
+    def job_keep(self) -> _duration_pb2.Duration:
+        """For how long the result of a job is kept where its caller does not say, at most as long as the gateway keeps any.
+        Unset or 0: as long as that.
+        """
+
     def __init__(
         self,
         *,
@@ -227,10 +239,12 @@ class SkillOptions(_message.Message):
         units: _builtins.int = ...,
         cache_shared: _builtins.bool = ...,
         hedge_after: _duration_pb2.Duration | None = ...,
+        as_job: _builtins.bool = ...,
+        job_keep: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "hedge_after", b"hedge_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "hedge_after", b"hedge_after", "job_keep", b"job_keep"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_shared", b"cache_shared", "cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "hedge_after", b"hedge_after", "limits", b"limits", "needs_approval", b"needs_approval", "prompt", b"prompt", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name", "units", b"units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_job", b"as_job", "cache_shared", b"cache_shared", "cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "hedge_after", b"hedge_after", "job_keep", b"job_keep", "limits", b"limits", "needs_approval", b"needs_approval", "prompt", b"prompt", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,6 +299,8 @@ class FieldHints(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     MCP_HEADER_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
     secret: _builtins.bool
     """The value is never logged, traced or shown."""
     description: _builtins.str
@@ -293,18 +309,28 @@ class FieldHints(_message.Message):
     """Name under which MCP clients repeat the value in the header Mcp-Param-NAME, for proxies that route by it. For
     string, bool and 32-bit integer fields of a request, never for secrets. Empty: none.
     """
+    pattern: _builtins.str
+    """What the text must match: a regular expression of ECMA 262, for string fields. Documents and forms show it, the
+    agent checks it. Empty: any text.
+    """
+    minimum: _builtins.int
+    """The least value, for fields of integers. Documents and forms show it, the agent checks it. Unset: any."""
     def __init__(
         self,
         *,
         secret: _builtins.bool = ...,
         description: _builtins.str = ...,
         mcp_header: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        minimum: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_minimum", b"_minimum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "mcp_header", b"mcp_header", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_minimum", b"_minimum", "description", b"description", "mcp_header", b"mcp_header", "minimum", b"minimum", "pattern", b"pattern", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
 
 Global___FieldHints: _TypeAlias = FieldHints  # noqa: Y015
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -32,6 +33,7 @@ FLEET = [
 ]
 HERE = Path(__file__).parent
 CONFIG = HERE / "schemathesis.toml"
+HOOKS = HERE / "hooks.py"
 EXAMPLES = 60
 TIME = timedelta(seconds=270)  # for the whole run, which takes 80 s on an idle machine
 
@@ -112,6 +114,7 @@ async def test_nothing_is_found(gateway: str, tmp_path: Path) -> None:
         *("run", f"{gateway}/openapi.json"),
         *("--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1"),
         *("--request-timeout", "30", "--warnings", "off", "--continue-on-failure"),
+        env={**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS)},
         cwd=tmp_path,  # where it looks for a configuration and keeps what it remembers
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

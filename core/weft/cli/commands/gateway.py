@@ -109,6 +109,7 @@ def _jobs(settings: Settings) -> JobSettings:
         sender=SenderSettings(
             attempts=settings.gateway_webhook_attempts,
             first_pause=settings.gateway_webhook_pause,
+            longest_pause=settings.gateway_webhook_longest_pause,
             time=settings.gateway_webhook_time,
         ),
         webhook_networks=networks,

@@ -179,8 +179,10 @@ class _Passing:
             self._end(call, code, started)
 
     def _is_job(self, sent: Metadata) -> bool:
-        asked = any(name == _PREFER for name, _ in sent)
-        return asked and is_asked(self._target.method, _headers(sent))
+        method = self._target.method
+        if not method.skill.as_job and all(name != _PREFER for name, _ in sent):
+            return False  # of most calls that is all there is to see
+        return is_asked(method, _headers(sent))
 
     async def _later(self, call: Call, sent: Metadata, request: bytes, context: Context) -> None:
         """Begins a job, whose id is in the trailers."""

@@ -32,7 +32,7 @@ class Pages:
         agents: AgentPages | None = None,
         breakers: BreakerPages | None = None,
     ) -> None:
-        self._ready = ready
+        self.ready = ready
         self._agents = agents
         self._breakers = breakers
         self._catalog = Catalog()
@@ -80,7 +80,7 @@ class Pages:
         await exchange.reply(200, b'{"status":"SERVING"}')
 
     async def _readiness(self, exchange: Exchange) -> None:
-        if self._ready():
+        if self.ready():
             await exchange.reply(200, b'{"status":"SERVING"}')
         else:
             await exchange.reply(

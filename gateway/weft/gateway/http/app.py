@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from time import perf_counter
 
 import grpc
@@ -15,7 +16,8 @@ from weft.gateway.doors.calls import Calls
 from weft.gateway.doors.pages import Pages
 from weft.gateway.http.cors import Cors
 from weft.gateway.http.exchange import Exchange, Receive, Scope, Send
-from weft.gateway.transcoding.catalog import Catalog
+from weft.gateway.transcoding.catalog import Catalog, Endpoint, Method
+from weft.gateway.transcoding.router import Match
 from weft.rpc.tracing import end_span
 from weft.telemetry import Telemetry
 
@@ -24,6 +26,13 @@ log = logging.getLogger("weft.gateway")
 C = grpc.StatusCode
 Record = Callable[[grpc.StatusCode, float], None]
 _UNKNOWN = "unknown"
+_SOON = timedelta(seconds=1)
+
+
+class NotReady(rpc.Unavailable):
+    """The gateway has just started and knows no agents yet; try again."""
+
+    reason = "GATEWAY_NOT_READY"
 
 
 class App:
@@ -56,6 +65,11 @@ class App:
         self._metrics = telemetry.metrics if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
+        self._events = websocket.Events(calls, self._method, self._cors, self._end)
+
+    def end_events(self) -> None:
+        """Ends the WebSockets that would go on for ever."""
+        self._events.close()
 
     def use(self, catalog: Catalog) -> None:
         """Takes the methods to serve; replaces those before."""
@@ -101,7 +115,7 @@ class App:
             elif exchange.path.startswith(websocket.PREFIX):
                 websocket.refuse_plain()
             else:
-                match = rest.resolve(self.catalog.router, exchange)
+                match = self._match(exchange)
                 name = match.target.method.full_name
                 told = await rest.serve(self._calls, exchange, match)
             if told is not None:
@@ -124,9 +138,24 @@ class App:
         method = self.catalog.methods.get(exchange.path.removeprefix("/ws"))
         name = _UNKNOWN if method is None else method.full_name
         began = perf_counter()
-        told = await websocket.serve(self._calls, method, self._cors, socket)
+        if exchange.path == websocket.EVENTS:
+            name = "events"
+            told = await self._events.serve(socket)
+        else:
+            told = await websocket.serve(self._calls, method, self._cors, socket)
         code = C.OK if told is None else told.code
         self._end(exchange, websocket.NAME, name, code, perf_counter() - began)
+
+    def _match(self, exchange: Exchange) -> Match[Endpoint]:
+        try:
+            return rest.resolve(self.catalog.router, exchange)
+        except rpc.NotFound:
+            if self._pages.ready():
+                raise
+            raise NotReady(retry_after=_SOON) from None
+
+    def _method(self, path: str) -> Method | None:
+        return self.catalog.methods.get(path)
 
     def _end(
         self, exchange: Exchange, door: str, name: str, code: grpc.StatusCode, seconds: float

@@ -6,7 +6,7 @@ import orjson
 from google.protobuf import json_format
 
 from weft.gateway.http.exchange import JSON, Exchange, Headers
-from weft.gateway.jobs.asked import Asked
+from weft.gateway.jobs.asked import Asked, is_preferred
 from weft.gateway.jobs.shown import Shown
 
 _SHOWN = Shown(lambda _: None)  # it has no result yet
@@ -21,9 +21,10 @@ async def send_accepted(exchange: Exchange, asked: Asked, content_type: bytes) -
         body = job.SerializeToString()
     headers: Headers = [
         (b"location", b"/v1/jobs/" + job.id.encode()),
-        (b"preference-applied", b"respond-async"),
         (b"cache-control", b"no-store"),
     ]
+    if is_preferred(exchange.headers):
+        headers.append((b"preference-applied", b"respond-async"))
     if asked.secret:
         headers.append((b"job-webhook-secret", asked.secret.encode()))
     await exchange.reply(202, body, content_type, headers)

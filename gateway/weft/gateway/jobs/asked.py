@@ -91,7 +91,7 @@ class Asking:
                 request=request,
                 identity=identity.SerializeToString() if identity is not None else b"",
                 time=_span(given, _TIME, limits.time, headers),
-                keep=_span(given, _KEEP, limits.keep),
+                keep=_keep(given, method, limits.keep),
                 streams=method.server_streaming,
                 repeatable=method.idempotency.repeatable,
                 traceparent=call.traceparent,
@@ -125,14 +125,26 @@ class Asking:
 
 
 def is_asked(method: Method, headers: Headers) -> bool:
-    """Whether a call is to be a job. Those about jobs never are."""
+    """Whether a call is to be a job, by its caller's wish or its skill's option. Those about jobs never are."""
+    always = method.skill.as_job and not method.client_streaming
+    return (always or is_preferred(headers)) and method.agent.name != AGENT
+
+
+def is_preferred(headers: Headers) -> bool:
+    """Whether a caller prefers a job."""
     for name, value in headers:
         if name == PREFER:
             for preference in value.split(b","):
                 found = _PREFERENCE.match(preference)
                 if found is not None and found[1].lower() == _ASYNC:
-                    return method.agent.name != AGENT
+                    return True
     return False
+
+
+def _keep(given: dict[bytes, bytes], method: Method, most: timedelta) -> timedelta:
+    if _KEEP not in given and method.skill.job_keep > timedelta(0):
+        return min(method.skill.job_keep, most)
+    return _span(given, _KEEP, most)
 
 
 def _span(

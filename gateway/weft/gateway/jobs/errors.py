@@ -36,7 +36,7 @@ class TooManyJobs(rpc.ResourceExhausted):
 
 
 class JobOutcomeUnknown(rpc.Aborted):
-    """The gateway that ran the job was lost: whether the call had its effect is not known. Look for it."""
+    """The gateway or the agent that ran the job was lost: whether the call had its effect is not known. Look for it."""
 
     reason = "JOB_OUTCOME_UNKNOWN"
 

@@ -13,6 +13,7 @@ from weft.gateway.jobs.asked import Asking, JobLimits
 from weft.gateway.jobs.bells import CHANNEL, Bells
 from weft.gateway.jobs.deliveries import Deliveries
 from weft.gateway.jobs.direct import Direct
+from weft.gateway.jobs.figures import Figures
 from weft.gateway.jobs.own_agent import AGENT, OwnAgent
 from weft.gateway.jobs.runner import Runner, RunnerSettings
 from weft.gateway.jobs.service import JobService
@@ -22,6 +23,7 @@ from weft.gateway.jobs.webhooks import Form, Sender, SenderSettings, Targets
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database, Listener
 from weft.rpc.signing import Signer
+from weft.telemetry import Instruments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,20 +47,32 @@ class Office:
         database: with the queries of weft.gateway.sql.
         url: of the same database, to listen on.
         find: the method of a path, as it is known now.
+        metrics: where jobs are counted; None: nowhere.
 
     Raises:
         ValueError: of `webhook_networks`, one is not a network.
     """
 
     def __init__(
-        self, database: Database, url: str, find: FindMethod, settings: JobSettings
+        self,
+        database: Database,
+        url: str,
+        find: FindMethod,
+        settings: JobSettings,
+        metrics: Instruments | None = None,
     ) -> None:
+        self._figures = Figures(database, metrics)
         self._database = database
         self._settings = settings
         self._bells = Bells()
         self._listener = Listener(url, CHANNEL, self._bells.hear)
         self.targets = Targets(settings.webhook_networks)
-        self.jobs = Jobs(database, self._bells, most_open=settings.limits.most_open)
+        self.jobs = Jobs(
+            database,
+            self._bells,
+            most_open=settings.limits.most_open,
+            on_end=self._figures.ended,
+        )
         self.asking = Asking(self.jobs, self.targets, settings.limits)
         deliveries = Deliveries(database, self._bells)
         self._agent = OwnAgent(JobService(self.jobs, deliveries, Shown(find)))
@@ -81,13 +95,27 @@ class Office:
         """Runs jobs and sends webhooks meanwhile; yields how doors begin jobs of their own here."""
         settings = self._settings
         runner = Runner(
-            self._database, upstream, self._bells, signer=signer, settings=settings.runner
+            self._database,
+            upstream,
+            self._bells,
+            signer=signer,
+            settings=settings.runner,
+            on_end=self._figures.ended,
         )
         sender = Sender(
-            self._database, self._bells, self.targets, settings.sender, forms=self.forms
+            self._database,
+            self._bells,
+            self.targets,
+            settings.sender,
+            forms=self.forms,
+            on_sent=self._figures.sent,
         )
         direct = Direct(self._database, self.jobs, runner)
-        async with _doing(sender.run(), "webhooks"), _doing(runner.run(), "jobs"):
+        async with (
+            _doing(self._figures.run(), "figures of jobs"),
+            _doing(sender.run(), "webhooks"),
+            _doing(runner.run(), "jobs"),
+        ):
             try:
                 yield direct
             finally:

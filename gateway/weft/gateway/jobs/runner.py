@@ -82,6 +82,7 @@ class Runner:
         upstream: the way to agents.
         bells: what wakes it.
         signer: signs the identities that jobs are run with; None: they are not signed.
+        on_end: told when it has ended a job.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class Runner:
         *,
         signer: Signer | None = None,
         settings: RunnerSettings | None = None,
+        on_end: Callable[[State], None] = lambda _: None,
     ) -> None:
+        self._on_end = on_end
         self._database = database
         self._upstream = upstream
         self._bells = bells
@@ -131,8 +134,12 @@ class Runner:
 
     async def _end_lost(self) -> None:
         args = (_BATCH, _TOO_LATE, _UNKNOWN, _CANCELLED, self._settings.losses)
-        while await self._database.execute("end_lost_jobs", *args) == _BATCH:
-            pass
+        while True:
+            ended = await self._database.fetch("end_lost_jobs", *args)
+            for row in ended:
+                self._on_end(State(row["state"]))
+            if len(ended) < _BATCH:
+                return
 
     async def _take(self, room: int) -> int:
         settings = self._settings
@@ -234,6 +241,8 @@ class Runner:
         again = timedelta(seconds=pause)
         if waits and now + again < job.deadline:
             await self._store("requeue_job", job, held, again)
+        elif isinstance(failed, AgentUnavailable) and not (job.repeatable or failed.unsent):
+            await self._end(job, held, State.FAILED, _UNKNOWN)  # its agent went away within it
         else:
             await self._end(job, held, State.FAILED, _status(failed))
 
@@ -258,9 +267,10 @@ class Runner:
         status: bytes | None,
         response: bytes | None = None,
     ) -> None:
-        await self._store("end_job", job, held, state, response, status)
+        if await self._store("end_job", job, held, state, response, status):
+            self._on_end(state)
 
-    async def _store(self, query: str, job: Job, held: _Held, *args: object) -> None:
+    async def _store(self, query: str, job: Job, held: _Held, *args: object) -> bool:
         """Changes a job, as soon as the database is there: what was found out must not be lost.
 
         Twice does no harm: the fence holds, and the state that it starts from is gone.
@@ -275,7 +285,7 @@ class Runner:
             else:
                 if not done:
                     log.warning("a job was lost to another runner", extra={"job": job.id})
-                return
+                return bool(done)
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 jitter
             pause = min(pause * 2, 5.0)
 

@@ -47,12 +47,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> jobs_pb2.ListJobsResponse:
         """Lists jobs."""
         del context
+        method = _text(request.method, "method")
         page = await self._jobs.list(
             _owner(),
-            kind=request.kind,
-            context=request.context,
+            kind=_text(request.kind, "kind"),
+            context=_text(request.context, "context"),
             state=State(name) if (name := _state(request.state)) else None,
-            method=f"/{request.method.lstrip('/')}" if request.method else "",
+            method=f"/{method.lstrip('/')}" if method else "",
             size=request.page_size,
             token=request.page_token,
         )
@@ -137,8 +138,12 @@ def _owner() -> Owner:
 def _id(given: str) -> str:
     if not given:
         raise rpc.InvalidArgument("is required", field="id")
+    return _text(given, "id")
+
+
+def _text(given: str, field: str) -> str:
     if "\0" in given:  # which PostgreSQL cannot even look for
-        raise rpc.InvalidArgument("is not an id", field="id")
+        raise rpc.InvalidArgument("must not hold NUL", field=field)
     return given
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
 
 from weft import rpc
@@ -27,9 +27,18 @@ class Jobs:
         database: with the queries of weft.gateway.sql.
         bells: what wakes watchers.
         most_open: jobs of a caller that may be open at a time.
+        on_end: told when a job has ended that was cancelled before it was run.
     """
 
-    def __init__(self, database: Database, bells: Bells, *, most_open: int = MOST_OPEN) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bells: Bells,
+        *,
+        most_open: int = MOST_OPEN,
+        on_end: Callable[[State], None] = lambda _: None,
+    ) -> None:
+        self._on_end = on_end
         self._database = database
         self._bells = bells
         self._most_open = most_open
@@ -121,7 +130,12 @@ class Jobs:
         row = await self._database.fetchrow(
             "cancel_job", owner.tenant, owner.subject, job, _CANCELLED
         )
-        return Job.from_row(row) if row is not None else await self.get(owner, job)
+        if row is None:
+            return await self.get(owner, job)
+        found = Job.from_row(row)
+        if found.state.ended:
+            self._on_end(found.state)
+        return found
 
     async def delete(self, owner: Owner, job: str) -> None:
         """Forgets a job that has ended.

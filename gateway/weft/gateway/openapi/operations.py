@@ -15,6 +15,7 @@ from weft.gateway.transcoding.binding import Binding
 from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.gateway.transcoding.fields import is_map, is_plain_message
 from weft.gateway.transcoding.values import has_text_form
+from weft.v1 import jobs_pb2
 
 Path = tuple[FieldDescriptor, ...]
 _RAW: Json = {"type": "string", "format": "binary"}  # google.api.HttpBody
@@ -40,7 +41,7 @@ def rest_operation(
         operation["requestBody"] = _request_body(method, binding, components)
     field = binding.response_field
     schema = components.field(field) if field else components.of(method.output)
-    operation["responses"] = _responses(method, schema, "Error")
+    operation["responses"] = _responses(method, schema, "Error") | _accepted(method, components)
     content: Json = operation["responses"]["200"]["content"]
     if binding.raw_reply:
         content.clear()
@@ -60,8 +61,13 @@ def connect_operation(method: Method, components: Components) -> Json:
     operation["x-weft-connect"] = True
     if headers := [*_headers(method)]:
         operation["parameters"] = headers
-    operation["requestBody"] = _body(components.of(method.input), _examples(method))
-    operation["responses"] = _responses(method, components.of(method.output), "ConnectError")
+    required = any(map(is_required, method.input.fields))
+    operation["requestBody"] = _body(
+        components.of(method.input), _examples(method), required=required
+    )
+    operation["responses"] = _responses(
+        method, components.of(method.output), "ConnectError"
+    ) | _accepted(method, components)
     return operation
 
 
@@ -175,26 +181,28 @@ def _request_body(method: Method, binding: Binding, components: Components) -> J
         return {"required": False, "content": {"*/*": {"schema": dict(_RAW)}}}
     if field is not None:
         examples = [each[field.json_name] for each in _examples(method) if field.json_name in each]
-        return _body(components.field(field), examples)
-    if not binding.path_fields:
-        return _body(components.of(method.input), _examples(method))
+        return _body(components.field(field), examples, required=is_required(field))
     whole = {path[0] for path in binding.path_fields if len(path) == 1}
+    required = any(is_required(field) for field in method.input.fields if field not in whole)
+    if not binding.path_fields:
+        return _body(components.of(method.input), _examples(method), required=required)
     names = {field.json_name for field in whole}
     examples = [
         {name: value for name, value in each.items() if name not in names}
         for each in _examples(method)
     ]
-    return _body(components.object(method.input, lambda each: each not in whole), examples)
+    schema = components.object(method.input, lambda each: each not in whole)
+    return _body(schema, examples, required=required)
 
 
-def _body(schema: Json, examples: list[Any]) -> Json:
+def _body(schema: Json, examples: list[Any], *, required: bool) -> Json:
     content: Json = {"schema": schema}
     if examples:
         content["examples"] = {
             f"example{number}": {"value": value} for number, value in enumerate(examples, 1)
         }
     # No body is as good as an empty message.
-    return {"required": False, "content": {"application/json": content}}
+    return {"required": required, "content": {"application/json": content}}
 
 
 def _examples(method: Method) -> list[Any]:
@@ -223,6 +231,14 @@ def _responses(method: Method, schema: Json, error: str) -> Json:
         "200": {"description": text, "content": {kind: {"schema": schema}}},
         "default": {"$ref": f"#/components/responses/{error}"},
     }
+
+
+def _accepted(method: Method, components: Components) -> Json:
+    """Where every call becomes a job, the job is what comes back."""
+    if not method.skill.as_job:
+        return {}
+    content = {"application/json": {"schema": components.of(jobs_pb2.Job.DESCRIPTOR)}}
+    return {"202": {"description": "The job that the call became.", "content": content}}
 
 
 def _event(schema: Json) -> Json:

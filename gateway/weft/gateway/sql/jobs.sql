@@ -123,7 +123,8 @@ WHERE id IN (
            AND (cancelling OR NOT repeatable OR deadline <= now() OR losses >= $5)
     LIMIT $1
     FOR UPDATE SKIP LOCKED
-);
+)
+RETURNING state;
 
 -- name: next_job_due
 -- In how many seconds something is to be done: a job is due, a lease runs out. NULL: nothing is.
@@ -178,6 +179,15 @@ SELECT 1 FROM held;
 -- name: count_job_messages
 -- How many messages a job has had that is held by a fence.
 SELECT messages FROM jobs WHERE id = $1 AND fence = $2 AND state = 'RUNNING';
+
+-- name: count_jobs
+-- What has not ended: jobs that wait, for how many seconds the oldest of them, jobs that run, webhooks.
+SELECT count(*) FILTER (WHERE state = 'QUEUED') AS queued,
+    count(*) FILTER (WHERE state = 'RUNNING') AS running,
+    extract(epoch FROM now() - min(create_time) FILTER (WHERE state = 'QUEUED'))::float8 AS oldest,
+    (SELECT count(*) FROM job_webhooks WHERE state = 'PENDING') AS webhooks
+FROM jobs
+WHERE state IN ('QUEUED', 'RUNNING');
 
 -- name: forget_jobs
 -- Forgets up to $1 jobs whose time is over.

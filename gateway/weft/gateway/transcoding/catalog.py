@@ -72,6 +72,8 @@ class Skill:
     units: int = 0
     cache_shared: bool = False
     hedge_after: timedelta = timedelta(0)
+    as_job: bool = False
+    job_keep: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,6 +308,8 @@ def _skill(options: options_pb2.SkillOptions) -> tuple[Skill, list[str]]:
         units=options.units,
         cache_shared=options.cache_shared,
         hedge_after=options.hedge_after.ToTimedelta(),
+        as_job=options.as_job,
+        job_keep=options.job_keep.ToTimedelta(),
     )
     return skill, faults
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
 from typing import ClassVar, NoReturn
 
@@ -20,7 +20,8 @@ from weft.gateway.transcoding.catalog import Method
 NAME = "websocket"
 PREFIX = "/ws/"
 
-_FIRST_FRAME = timedelta(seconds=10).total_seconds()
+FIRST_FRAME = timedelta(seconds=10).total_seconds()
+"""Seconds in which the caller must say something."""
 
 log = logging.getLogger("weft.gateway")
 
@@ -50,6 +51,18 @@ async def serve(
         cors: which pages of other origins may call.
         socket: the WebSocket, not accepted yet.
     """
+
+    async def work() -> None:
+        await socket.begin(FIRST_FRAME)
+        await _call(calls, method, socket)
+
+    return await answered(cors, socket, work)
+
+
+async def answered(
+    cors: Cors, socket: Socket, work: Callable[[], Awaitable[None]]
+) -> rpc.Error | None:
+    """Opens a WebSocket, does the work, and closes it as the work ended; returns the error."""
     if not cors.opens(socket.exchange):
         refused = OriginNotAllowed()
         await socket.refuse(refused)
@@ -57,8 +70,7 @@ async def serve(
     failed: rpc.Error | None = None
     try:
         await socket.accept()
-        await socket.begin(_FIRST_FRAME)
-        await _call(calls, method, socket)
+        await work()
     except rpc.Error as error:
         failed = error
     except asyncio.CancelledError:

@@ -122,6 +122,35 @@ class Socket:
             else:
                 raise frames.FrameMalformed("@start comes first, and once.")
 
+    async def texts(self) -> AsyncIterator[str]:
+        """Text frames of the caller as they stand, until it says @end.
+
+        Raises:
+            rpc.InvalidArgument: a frame is binary, or says @start.
+            CallerGone: the caller left.
+        """
+        while not self._ended:
+            frame, self._first = self._first, None
+            if frame is None:
+                frame = await self._frame()
+            if not isinstance(frame, str):
+                raise frames.FrameMalformed("What is said here are text frames.")
+            said = frames.control(frame)
+            if isinstance(said, Start):
+                raise frames.FrameMalformed("@start comes first, and once.")
+            if said is None:
+                yield frame
+            else:
+                self._ended = True
+
+    async def say(self, text: str) -> None:
+        """Sends a text frame; returns when the caller has room for the next.
+
+        Raises:
+            CallerGone: the caller left.
+        """
+        await self._say({"type": "websocket.send", "text": text})
+
     async def write(self, message: bytes, codec: Codec) -> None:
         """Sends a message; returns when the caller has room for the next."""
         if self._encoding is Encoding.PROTO:

@@ -84,6 +84,7 @@ class Sender:
         targets: where they may go.
         forms: what subscribers are told, by the kind of a job.
         tls: whose certificates are believed; None: those that the system's client libraries believe.
+        on_sent: told after each attempt in what state the delivery is.
     """
 
     def __init__(
@@ -95,9 +96,11 @@ class Sender:
         *,
         forms: Mapping[str, Form] = MappingProxyType({}),
         tls: ssl.SSLContext | None = None,
+        on_sent: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._tls = tls
         self._forms = forms
+        self._on_sent = on_sent
         self._database = database
         self._bells = bells
         self._targets = targets
@@ -175,7 +178,8 @@ class Sender:
             log.warning("a webhook was given up", extra={"webhook": row["id"], "problem": problem})
         args = (row["id"], row["attempts"], state, pause, problem)
         try:
-            await self._database.execute("end_webhook", *args)
+            if await self._database.execute("end_webhook", *args):
+                self._on_sent(state)
         except rpc.Error:  # it is due again
             log.warning("what became of a webhook is lost", extra={"webhook": row["id"]})
 
