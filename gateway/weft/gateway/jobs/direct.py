@@ -46,9 +46,18 @@ class Direct:
         database: with the queries of weft.gateway.sql.
         jobs: the same, as callers see it.
         runner: sees to what does not end at once.
+        on_end: told when a job has ended at once.
     """
 
-    def __init__(self, database: Database, jobs: Jobs, runner: Runner) -> None:
+    def __init__(
+        self,
+        database: Database,
+        jobs: Jobs,
+        runner: Runner,
+        *,
+        on_end: Callable[[State], None] = lambda _: None,
+    ) -> None:
+        self._on_end = on_end
         self._database = database
         self._jobs = jobs
         self._runner = runner
@@ -88,6 +97,7 @@ class Direct:
         if (ended := _ended(new, call)) is not None:
             if ended.response is None or not unless(ended.response):
                 await self._ended.add(_row(new, ended))
+                self._on_end(ended.state)
             return ended
         return await asyncio.shield(self._settle(new, call))
 

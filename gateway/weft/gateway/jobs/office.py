@@ -110,7 +110,7 @@ class Office:
             forms=self.forms,
             on_sent=self._figures.sent,
         )
-        direct = Direct(self._database, self.jobs, runner)
+        direct = Direct(self._database, self.jobs, runner, on_end=self._figures.ended)
         async with (
             _doing(self._figures.run(), "figures of jobs"),
             _doing(sender.run(), "webhooks"),
