@@ -182,6 +182,18 @@ class Settings:
     gateway_a2a_push_hosts: str = _doc(
         "Hosts inside that may be told of A2A tasks, by http too, joined by commas.", ""
     )
+    gateway_request_log: str = _doc(
+        "Which requests are logged: off, failures, all, or a share such as 0.01, beside which all failures are.",
+        "off",
+    )
+    gateway_request_log_bodies: Literal["off", "on"] = _doc(
+        "Whether those lines hold the request, without its secret fields.", "off"
+    )
+    gateway_audit_log: str = _doc(
+        "Where who did what is written: log (with the other lines), off, or a file; auto: log where callers need a key "
+        "or a token, else off.",
+        "auto",
+    )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(

@@ -42,11 +42,13 @@ from weft.gateway.jobs import own_agent
 from weft.gateway.jobs.asked import Asking
 from weft.gateway.jobs.office import JobSettings, Office
 from weft.gateway.mesh_view import Contracts, MeshView
+from weft.gateway.records import AuditLog, RequestLog, RequestLogSettings
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
 from weft.rpc.signing import Signer
 from weft.telemetry import Telemetry
+from weft.v1.identity_pb2 import Identity
 
 log = logging.getLogger("weft.gateway")
 
@@ -81,6 +83,8 @@ class Gateway:
         cache: how much is kept of the answers of skills that say so.
         retry: how often calls that may run twice are tried again.
         jobs: how calls are run that nobody waits for.
+        request_log: which requests are logged.
+        audit: whether the audit log is written (logger `weft.audit`); None: where callers are asked who they are.
         telemetry: where calls are counted and traced.
 
     Raises:
@@ -110,6 +114,8 @@ class Gateway:
         cache: CacheSettings | None = None,
         retry: RetrySettings | None = None,
         jobs: JobSettings | None = None,
+        request_log: RequestLogSettings | None = None,
+        audit: bool | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         if auth == "auto":
@@ -137,6 +143,9 @@ class Gateway:
         self._cache = cache
         self._retry = retry
         self._jobs = jobs or JobSettings()
+        log_of_requests = request_log or RequestLogSettings()
+        self._requests = RequestLog(log_of_requests) if log_of_requests.on else None
+        self._audit = AuditLog() if (auth != "off" if audit is None else audit) else None
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
         self._stack = contextlib.AsyncExitStack()
@@ -165,6 +174,10 @@ class Gateway:
         database = await Database.connect(self._database_url, schema="gateway")
         self._stack.push_async_callback(database.close)
         await database.migrate("weft.gateway.sql")
+        if self._audit is not None:
+            telling = asyncio.create_task(self._audit.follow(database), name="audit log")
+            self._stack.push_async_callback(_cancel, telling)
+            self._stack.callback(self._audit.settle)
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
         office = Office(database, self._database_url, self._method, self._jobs)
@@ -208,11 +221,20 @@ class Gateway:
         looking_after = asyncio.create_task(a2a.run(), name="A2A tasks")
         self._stack.push_async_callback(_cancel, looking_after)
         self._stack.push_async_callback(a2a.close, _DRAIN)
-        self._app = App(calls, pages, mcp, a2a, cors=self._cors, telemetry=self._telemetry)
+        self._app = App(
+            calls,
+            pages,
+            mcp,
+            a2a,
+            cors=self._cors,
+            requests=self._requests,
+            telemetry=self._telemetry,
+        )
         self._door = GrpcDoor(
             guarded,
             admission,
             telemetry=self._telemetry,
+            requests=self._requests,
             longest=self._max_timeout.total_seconds(),
         )
         self._reflection = Reflection(admission)
@@ -239,7 +261,15 @@ class Gateway:
         limits = CallLimits(self._limits, shared, on_refused=self._limited)
         cache = ResponseCache(self._cache, on_use=self._cached)
         self._stack.push_async_callback(cache.settle)
-        return Guarded(self._upstream, idempotent, limits, cache, asking)
+        return Guarded(
+            self._upstream,
+            idempotent,
+            limits,
+            cache,
+            asking,
+            audit=self._audit,
+            keeps=self._requests is not None and self._requests.bodies,
+        )
 
     def _admission(self, database: Database) -> Admission:
         tokens = None
@@ -251,6 +281,7 @@ class Gateway:
             required=self._auth != "off",
             tokens=tokens,
             signer=self._signer,
+            on_refused=self._refused,
         )
 
     async def _listen_grpc(self) -> None:
@@ -327,7 +358,13 @@ class Gateway:
             metrics.breaker_transitions.labels(transition.agent, method, transition.state).inc()
             metrics.breaker_state.labels(transition.agent, method).set(_STATES[transition.state])
 
-    def _limited(self, rule: str) -> None:
+    def _refused(self, refusal: rpc.Error, identity: Identity | None, key: str) -> None:
+        if self._audit is not None:
+            self._audit.refused(refusal, identity, key)
+
+    def _limited(self, rule: str, method: str, identity: Identity | None) -> None:
+        if self._audit is not None:
+            self._audit.limited(rule, method, identity)
         if self._telemetry is not None:
             self._telemetry.metrics.limited.labels(rule).inc()
 

@@ -132,12 +132,32 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             settings.gateway_cors_origins.split(","),
             credentials=settings.gateway_cors_credentials == "on",
         )
-    guards = _guards(settings)
+    guards = _guards(settings) | _records(settings)
     async with part.observed(settings, "gateway", settings.gateway_metrics) as telemetry:
+        _divert_audit(settings)
         with failures.settings_checked("WEFT_GATEWAY_*"):
             gateway = _gateway(settings, telemetry, breaker, cors, tokens, signer, guards)
         async with gateway as found:
             await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
+
+
+def _records(settings: Settings) -> dict[str, Any]:
+    from weft.gateway.records import RequestLogSettings
+
+    with failures.settings_checked("WEFT_GATEWAY_REQUEST_LOG"):
+        requests = RequestLogSettings.read(
+            settings.gateway_request_log, bodies=settings.gateway_request_log_bodies == "on"
+        )
+    audit = {"auto": None, "off": False}.get(settings.gateway_audit_log, True)
+    return {"request_log": requests, "audit": audit}
+
+
+def _divert_audit(settings: Settings) -> None:
+    from weft.telemetry import logs
+
+    if settings.gateway_audit_log not in {"auto", "off", "log"}:
+        with failures.settings_checked("WEFT_GATEWAY_AUDIT_LOG"):
+            logs.divert("weft.audit", Path(settings.gateway_audit_log), service="gateway")
 
 
 def _guards(settings: Settings) -> dict[str, Any]:

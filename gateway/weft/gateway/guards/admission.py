@@ -69,6 +69,7 @@ class Admission:
         tokens: verifies tokens; None: they are not accepted.
         required: whether a caller with no credential is refused, and scopes are asked for.
         signer: signs identities for agents; None: they are not signed.
+        on_refused: told of each refusal, of whom, where that is known, and of the id of the API key that was given.
         clock: seconds, monotonic.
     """
 
@@ -79,8 +80,10 @@ class Admission:
         required: bool,
         tokens: TokenCheck | None = None,
         signer: Signer | None = None,
+        on_refused: Callable[[rpc.Error, Identity | None, str], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._on_refused = on_refused
         self._key_check = key_check
         self._tokens = tokens
         self.required = required
@@ -105,8 +108,20 @@ class Admission:
         """
         caller = await self.caller(headers)
         if required:
-            caller.check(method, required)
+            self.check(caller, method, required)
         return caller.entry
+
+    def check(self, caller: Caller, method: str, required: Sequence[str]) -> None:
+        """Lets a caller call a method with these required scopes.
+
+        Raises:
+            ScopeMissing: it lacks one.
+        """
+        try:
+            caller.check(method, required)
+        except scopes.ScopeMissing as refused:
+            self._on_refused(refused, caller.identity, "")
+            raise
 
     async def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """The caller behind a request; "anonymous" where no credential is given and none is required.
@@ -118,6 +133,13 @@ class Admission:
             rpc.Unavailable: it cannot be verified now.
         """
         given = [header for header in headers if header[0] in _CREDENTIALS]
+        try:
+            return await self._found(given)
+        except rpc.Unauthenticated as refused:
+            self._on_refused(refused, None, keys.named_in(given))
+            raise
+
+    async def _found(self, given: list[tuple[bytes, bytes]]) -> Caller:
         now = self._clock()
         if not given:
             return self._nobody(now)

@@ -38,12 +38,14 @@ class Exchange:
         beside: metadata of that call, at the doors that carry it.
         extend: adds to the headers of the answer.
         answer_headers: what a guard adds to them.
+        status: of the answer; 0: it has not begun.
+        received: bytes of the body, or of messages.
+        sent: the same of the answer.
     """
 
     __slots__ = (
         *("answer_headers", "beside", "call", "extend", "headers", "method", "path", "query"),
-        *("receive", "send"),
-        "started",
+        *("receive", "received", "send", "sent", "started", "status"),
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,6 +60,9 @@ class Exchange:
         self.beside: Beside | None = None
         self.extend: Callable[[Headers], None] | None = None
         self.started = False
+        self.status = 0
+        self.received = 0
+        self.sent = 0
 
     def header(self, name: bytes) -> bytes:
         """First value of a header; empty: it is not there."""
@@ -79,6 +84,7 @@ class Exchange:
     async def begin(self, status: int, headers: Headers) -> None:
         """Sends status and headers, the trace of the call among them."""
         self.started = True
+        self.status = status
         if self.call is not None:
             headers.append((b"traceparent", self.call.traceparent.encode()))
         headers += self.answer_headers
@@ -88,6 +94,7 @@ class Exchange:
 
     async def write(self, body: bytes, *, more: bool) -> None:
         """Sends a part of the body."""
+        self.sent += len(body)
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def reply(
@@ -104,6 +111,7 @@ class Exchange:
         ]
         if headers:
             sent += headers
+        self.sent += len(body)
         await self.begin(status, sent)
         await self.send({"type": "http.response.body", "body": body})
 

@@ -65,7 +65,7 @@ async def serve(
         # By the watch over the caller, or because the server is at the end of its grace.
         failed = socket.wrong or Stopping()
     except Exception:
-        log.exception("%s failed", socket.exchange.path)
+        log.exception("%s failed", "a WebSocket" if method is None else method.full_name)
         failed = rpc.Internal()
     await socket.end(failed)
     return failed
