@@ -83,7 +83,11 @@ class Calls:
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
         call.deadline = deadline or _usual_deadline(method)
-        call.trust(await self._admission.admit(headers, method.path, method.skill.required_scopes))
+        call.trust(
+            await self._admission.admit(
+                headers, method.path, method.skill.required_scopes, exchange.certificate
+            )
+        )
         serve_as(call)
         if self._telemetry is not None:
             attributes = {
@@ -107,7 +111,7 @@ class Calls:
             rpc.Error: the caller is not let in.
         """
         call = exchange.call = Call.at_door(exchange.path, (), rpc.Deadline.after_seconds(0))
-        caller = await self._admission.caller(exchange.headers)
+        caller = await self._admission.caller(exchange.headers, exchange.certificate)
         call.trust(caller.entry)
         return None if caller.everything else caller.scopes
 
@@ -118,7 +122,7 @@ class Calls:
             rpc.Error: the caller is not let in, or lacks a scope.
         """
         await self.visit(exchange)
-        caller = await self._admission.caller(exchange.headers)
+        caller = await self._admission.caller(exchange.headers, exchange.certificate)
         self._admission.check(caller, exchange.path, required)
 
     async def read(self, exchange: Exchange) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from weft import rpc
+from weft.gateway.doors.grpc_peer import certificate_of
 from weft.gateway.failures import AgentUnknown, NotServedHere
 from weft.gateway.guarded import REPLAYED, Guarded, Headers, told_of
 from weft.gateway.guards.admission import Admission
@@ -72,6 +73,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         admission: finds out who calls.
         telemetry: where calls are counted and traced.
         requests: where calls are logged; None: nowhere.
+        encrypted: whether connections may bring a certificate.
         longest: most seconds a caller may ask for.
     """
 
@@ -82,6 +84,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         *,
         telemetry: Telemetry | None = None,
         requests: RequestLog | None = None,
+        encrypted: bool = False,
         longest: float = math.inf,
     ) -> None:
         self._guarded = guarded
@@ -89,6 +92,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         self._telemetry = telemetry
         self._longest = longest
         self._requests = requests
+        self._encrypted = encrypted
         self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def serve(self, targets: Mapping[str, Target]) -> None:
@@ -106,6 +110,7 @@ class GrpcDoor(grpc.GenericRpcHandler):
         passing = _Passing(path, target, self._guarded, self._admission, self._telemetry)
         passing.longest = self._longest
         passing.requests = self._requests
+        passing.encrypted = self._encrypted
         if target.unary:
             return grpc.unary_unary_rpc_method_handler(passing.unary)
         return grpc.stream_stream_rpc_method_handler(passing.stream)
@@ -125,6 +130,7 @@ class _Passing:
         "_target",
         "_telemetry",
         "_upstream",
+        "encrypted",
         "longest",
         "requests",
     )
@@ -147,6 +153,7 @@ class _Passing:
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._record = telemetry.metrics.door_call("grpc", path.lstrip("/")) if telemetry else None
         self.longest = math.inf
+        self.encrypted = False
         self.requests: RequestLog | None = None
         self._call: Any = None
         if not target.unary:
@@ -293,7 +300,10 @@ class _Passing:
                     credentials.append((key.encode(), _as_bytes(value)))
             elif not key.startswith("weft-"):
                 sent.append((key, value))
-        trusted = await self._admission.admit(credentials, self._path, self._target.scopes)
+        certificate = certificate_of(context) if self.encrypted else None
+        trusted = await self._admission.admit(
+            credentials, self._path, self._target.scopes, certificate
+        )
         left = context.time_remaining()
         seconds = self._target.timeout if left is None else min(left, self.longest)
         deadline = rpc.Deadline.after_seconds(math.inf if seconds is None else seconds)

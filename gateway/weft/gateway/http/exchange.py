@@ -16,7 +16,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = b"application/json"
+CERTIFICATE = "certificate"
 _TYPE_JSON = (b"content-type", JSON)
+
+
+_KEPT = frozenset({"GET", "HEAD"})
+_NOT_STORED = (b"cache-control", b"no-store")
 
 
 class UnsupportedMediaType(rpc.InvalidArgument):
@@ -41,10 +46,21 @@ class Exchange:
         status: of the answer; 0: it has not begun.
         received: bytes of the body, or of messages.
         sent: the same of the answer.
+        certificate: that the caller's connection brought, as DER; None: it brought none.
     """
 
     __slots__ = (
-        *("answer_headers", "beside", "call", "extend", "headers", "method", "path", "query"),
+        *(
+            "answer_headers",
+            "beside",
+            "call",
+            "certificate",
+            "extend",
+            "headers",
+            "method",
+            "path",
+            "query",
+        ),
         *("receive", "received", "send", "sent", "started", "status"),
     )
 
@@ -63,6 +79,8 @@ class Exchange:
         self.status = 0
         self.received = 0
         self.sent = 0
+        state = scope.get("state")  # of the connection
+        self.certificate: bytes | None = state.get(CERTIFICATE) if state else None
 
     def header(self, name: bytes) -> bytes:
         """First value of a header; empty: it is not there."""
@@ -88,6 +106,9 @@ class Exchange:
         if self.call is not None:
             headers.append((b"traceparent", self.call.traceparent.encode()))
         headers += self.answer_headers
+        if self.call is not None and self.method in _KEPT and not _says_cache(headers):
+            # What was made for one caller is for no cache on the way: it may not know x-api-key for a credential.
+            headers.append(_NOT_STORED)
         if self.extend is not None:
             self.extend(headers)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -138,3 +159,7 @@ class Exchange:
         await self.reply(
             failures.http_status(error), render(error), headers=failures.http_headers(error)
         )
+
+
+def _says_cache(headers: Headers) -> bool:
+    return any(name == b"cache-control" for name, _ in headers)
