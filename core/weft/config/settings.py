@@ -190,6 +190,47 @@ class Settings:
     gateway_a2a_agent: str = _doc(
         "Agent that A2A callers mean who name none; empty: the mesh as a whole.", ""
     )
+    gateway_tls_certificate: str = _doc(
+        "Certificate of both listeners, a PEM file with the whole chain; empty: they are not encrypted.",
+        "",
+    )
+    gateway_tls_key: str = _doc("Its private key, a PEM file.", "")
+    gateway_tls_client_ca: str = _doc(
+        "Authorities whose certificates callers bring (mTLS), a PEM file; empty: none are asked for.",
+        "",
+    )
+    gateway_tls_client: Literal["required", "optional"] = _doc(
+        "Whether callers must bring one; optional: by HTTP they may, gRPC asks for none.",
+        "required",
+    )
+    gateway_tls_subject: Literal["spiffe", "cn"] = _doc(
+        "Who the bearer of a certificate is: its SPIFFE id; cn: its common name where it has none.",
+        "spiffe",
+    )
+    gateway_tls_scopes: str = _doc(
+        "Scopes of bearers, such as spiffe://example.org/shop/*=a.read a.write, cert:billing=b.read.",
+        "",
+    )
+    gateway_tls_tenants: str = _doc(
+        "Tenants of bearers, such as spiffe://acme.example/*=acme, one of which must fit then; empty: none.",
+        "",
+    )
+    gateway_hsts: timedelta = _doc(
+        "For how long browsers shall come by https alone, where TLS is the gateway's or of a proxy before it; 0s: not said.",
+        timedelta(0),
+    )
+    gateway_request_log: str = _doc(
+        "Which requests are logged: off, failures, all, or a share such as 0.01, beside which all failures are.",
+        "off",
+    )
+    gateway_request_log_bodies: Literal["off", "on"] = _doc(
+        "Whether those lines hold the request, without its secret fields.", "off"
+    )
+    gateway_audit_log: str = _doc(
+        "Where who did what is written: log (with the other lines), off, or a file; auto: log where callers need a key "
+        "or a token, else off.",
+        "auto",
+    )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(

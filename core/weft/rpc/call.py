@@ -74,6 +74,7 @@ class Call:
         "_metadata",
         "_traceparent",
         "agent",
+        "kept",
         "method",
         "span",
     )
@@ -81,6 +82,8 @@ class Call:
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any] | None) -> None:
         self.method = method
         self.agent = ""
+        self.kept: bytes | None = None
+        """Its request, where whoever serves it logs requests."""
         self.span: trace.Span | None = None
         self._context = context
         self._metadata: Metadata | None = None

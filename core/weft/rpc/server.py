@@ -57,6 +57,7 @@ class Server:
         max_message_bytes: largest message taken in.
         trace_roots: whether a call that brings no trace may begin one.
         verifier: believes who calls, and has the scopes of skills kept; None: whoever calls is believed.
+        credentials: of encrypted connections; None: they are not.
         reflects: whether it serves reflection of its own services; not where a fallback serves it.
     """
 
@@ -69,11 +70,13 @@ class Server:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         trace_roots: bool = True,
         verifier: Verifier | None = None,
+        credentials: grpc.ServerCredentials | None = None,
         reflects: bool = True,
     ) -> None:
         self._verifier = verifier
         self.address = address
         self._reflects = reflects
+        self._credentials = credentials
         self.load = LoadMeter(max_concurrency)
         self.stopping = asyncio.Event()
         self._telemetry = telemetry
@@ -144,7 +147,10 @@ class Server:
             )
         host, _, _ = self.address.rpartition(":")
         try:
-            port = self._server.add_insecure_port(self.address)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(self.address)
+            else:
+                port = self._server.add_secure_port(self.address, self._credentials)
         except RuntimeError as failed:
             raise AddressInUseError(
                 f"cannot listen on {self.address}: stop what uses the port, or choose another"

@@ -26,6 +26,7 @@ from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.breaker_holds import BreakerHolds
 from weft.gateway.guards.cache import CacheSettings, ResponseCache
 from weft.gateway.guards.call_limits import CallLimits
+from weft.gateway.guards.certificates import CertificateRules
 from weft.gateway.guards.idempotency import LIFE, IdempotentCalls
 from weft.gateway.guards.jwks import KeySet
 from weft.gateway.guards.key_check import KeyCheck
@@ -42,11 +43,14 @@ from weft.gateway.jobs import own_agent
 from weft.gateway.jobs.asked import Asking
 from weft.gateway.jobs.office import JobSettings, Office
 from weft.gateway.mesh_view import Contracts, MeshView
+from weft.gateway.records import AuditLog, RequestLog, RequestLogSettings
+from weft.gateway.tls import Tls, TlsSettings
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
 from weft.rpc.signing import Signer
 from weft.telemetry import Telemetry
+from weft.v1.identity_pb2 import Identity
 
 log = logging.getLogger("weft.gateway")
 
@@ -80,10 +84,15 @@ class Gateway:
         cache: how much is kept of the answers of skills that say so.
         retry: how often calls that may run twice are tried again.
         jobs: how calls are run that nobody waits for.
+        tls: certificates of both listeners; None: connections are not encrypted.
+        certificates: who callers are by the certificates they bring, where `auth` is "on", "off" or "auto"; None: nobody.
+        hsts: for how long browsers shall come by https alone; 0: nothing is said of that.
+        request_log: which requests are logged.
+        audit: whether the audit log is written (logger `weft.audit`); None: where callers are asked who they are.
         telemetry: where calls are counted and traced.
 
     Raises:
-        ValueError: `auth` is "jwt" and `tokens` is None, or the URL of their keys cannot be used.
+        ValueError: `auth` is "jwt" and `tokens` is None, the URL of their keys cannot be used, or certificates cannot.
     """
 
     def __init__(
@@ -108,6 +117,11 @@ class Gateway:
         cache: CacheSettings | None = None,
         retry: RetrySettings | None = None,
         jobs: JobSettings | None = None,
+        tls: TlsSettings | None = None,
+        certificates: CertificateRules | None = None,
+        hsts: timedelta = timedelta(0),
+        request_log: RequestLogSettings | None = None,
+        audit: bool | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         if auth == "auto":
@@ -134,6 +148,12 @@ class Gateway:
         self._cache = cache
         self._retry = retry
         self._jobs = jobs or JobSettings()
+        self._tls = Tls(tls) if tls is not None else None
+        self._certificates = None if auth in {"keys", "jwt"} else certificates
+        self._hsts = hsts
+        log_of_requests = request_log or RequestLogSettings()
+        self._requests = RequestLog(log_of_requests) if log_of_requests.on else None
+        self._audit = AuditLog() if (auth != "off" if audit is None else audit) else None
         self._telemetry = telemetry
         self._view = MeshView(registry, self._use)
         self._stack = contextlib.AsyncExitStack()
@@ -162,6 +182,10 @@ class Gateway:
         database = await Database.connect(self._database_url, schema="gateway")
         self._stack.push_async_callback(database.close)
         await database.migrate("weft.gateway.sql")
+        if self._audit is not None:
+            telling = asyncio.create_task(self._audit.follow(database), name="audit log")
+            self._stack.push_async_callback(_cancel, telling)
+            self._stack.callback(self._audit.settle)
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
         metrics = self._telemetry.metrics if self._telemetry is not None else None
@@ -207,27 +231,46 @@ class Gateway:
             signer=self._signer,
             addresses=lambda: (self.url, self.grpc_address),
         )
-        self._app = App(calls, pages, mcp, a2a, cors=self._cors, telemetry=self._telemetry)
+        self._app = App(
+            calls,
+            pages,
+            mcp,
+            a2a,
+            cors=self._cors,
+            requests=self._requests,
+            telemetry=self._telemetry,
+        )
         self._door = GrpcDoor(
             guarded,
             admission,
             telemetry=self._telemetry,
+            requests=self._requests,
+            encrypted=self._tls is not None,
             longest=self._max_timeout.total_seconds(),
         )
         self._reflection = Reflection(admission)
         self._use({}, {})  # what the gateway serves of its own
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
+        if self._tls is not None:
+            renewing = asyncio.create_task(self._tls.run(), name="certificates")
+            self._stack.push_async_callback(_cancel, renewing)
         await self._listen_grpc(A2aGrpc(a2a, calls, telemetry=self._telemetry))
         host, _, port = self._listen.rpartition(":")
-        settings = HttpSettings(host=host.strip("[]"), port=int(port), max_message=self._max_body)
+        settings = HttpSettings(
+            host=host.strip("[]"),
+            port=int(port),
+            max_message=self._max_body,
+            tls=self._tls.context if self._tls is not None else None,
+            hsts=self._hsts,
+        )
         http = HttpServer(self._app, settings)
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
         self._stack.callback(mcp.close)
         self._stack.callback(a2a.end_streams)
         self._stack.callback(self._app.end_events)
-        self.url = f"http://{http.address}"
+        self.url = f"{'http' if self._tls is None else 'https'}://{http.address}"
 
     def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:
         shared = None
@@ -239,7 +282,15 @@ class Gateway:
         limits = CallLimits(self._limits, shared, on_refused=self._limited)
         cache = ResponseCache(self._cache, on_use=self._cached)
         self._stack.push_async_callback(cache.settle)
-        return Guarded(self._upstream, idempotent, limits, cache, asking)
+        return Guarded(
+            self._upstream,
+            idempotent,
+            limits,
+            cache,
+            asking,
+            audit=self._audit,
+            keeps=self._requests is not None and self._requests.bodies,
+        )
 
     def _admission(self, database: Database) -> Admission:
         tokens = None
@@ -250,7 +301,9 @@ class Gateway:
             None if self._auth == "jwt" else KeyCheck(KeyStore(database)),
             required=self._auth != "off",
             tokens=tokens,
+            certificates=self._certificates,
             signer=self._signer,
+            on_refused=self._refused,
         )
 
     async def _listen_grpc(self, a2a: A2aGrpc) -> None:
@@ -258,6 +311,7 @@ class Gateway:
             self._grpc_listen,
             telemetry=self._telemetry,
             max_message_bytes=self._max_body,
+            credentials=self._tls.grpc_credentials() if self._tls is not None else None,
             reflects=False,
         )
         server.add_fallback(self._reflection)
@@ -328,7 +382,13 @@ class Gateway:
             metrics.breaker_transitions.labels(transition.agent, method, transition.state).inc()
             metrics.breaker_state.labels(transition.agent, method).set(_STATES[transition.state])
 
-    def _limited(self, rule: str) -> None:
+    def _refused(self, refusal: rpc.Error, identity: Identity | None, key: str) -> None:
+        if self._audit is not None:
+            self._audit.refused(refusal, identity, key)
+
+    def _limited(self, rule: str, method: str, identity: Identity | None) -> None:
+        if self._audit is not None:
+            self._audit.limited(rule, method, identity)
         if self._telemetry is not None:
             self._telemetry.metrics.limited.labels(rule).inc()
 

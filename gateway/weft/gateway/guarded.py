@@ -5,8 +5,13 @@ Limits, then idempotency, then the cache; `Upstream` has the circuit breaker and
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import grpc
 
 from weft import rpc
 from weft.gateway.failures import AgentUnavailable
@@ -17,6 +22,7 @@ from weft.gateway.guards.idempotency import IdempotentCalls
 from weft.gateway.guards.subjects import subject_of
 from weft.gateway.jobs.asked import Asked, Asking
 from weft.gateway.metadata import Beside
+from weft.gateway.records import AuditLog
 from weft.gateway.transcoding.catalog import Catalog, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import Call
@@ -35,6 +41,8 @@ class Guarded:
         limits: lets calls in.
         cache: keeps answers.
         asking: begins jobs.
+        audit: told of calls with effects; None: nobody is.
+        keeps: whether calls keep their requests, for the request log.
     """
 
     def __init__(
@@ -44,12 +52,17 @@ class Guarded:
         limits: CallLimits,
         cache: ResponseCache,
         asking: Asking,
+        *,
+        audit: AuditLog | None = None,
+        keeps: bool = False,
     ) -> None:
         self.upstream = upstream
         self._idempotent = idempotent
         self._limits = limits
         self._cache = cache
         self._asking = asking
+        self._audit = audit
+        self._keeps = keeps
 
     def use(self, catalog: Catalog) -> None:
         """Takes the methods that can be called."""
@@ -81,6 +94,25 @@ class Guarded:
         Raises:
             rpc.Error: as the agent answered, or the guard that refuses the call.
         """
+        if self._keeps:
+            call.kept = request
+        if self._audit is None or method.idempotency is Idempotency.NO_SIDE_EFFECTS:
+            return await self._unary(method, call, request, headers, beside, key, control)
+        with self.noted(method, call) as note:
+            response = await self._unary(method, call, request, headers, beside, key, control)
+            note.replayed = (REPLAYED, b"true") in headers
+            return response
+
+    async def _unary(
+        self,
+        method: Method,
+        call: Call,
+        request: bytes,
+        headers: Headers,
+        beside: Beside | None,
+        key: str | None,
+        control: bytes,
+    ) -> bytes:
         plan = self._limits.plan(method.path)
         if plan is None:
             return (await self._kept(method, call, request, headers, beside, key, control))[0]
@@ -124,13 +156,17 @@ class Guarded:
         beside: Beside | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages. Arguments and errors as `unary`."""
+        if self._keeps:
+            call.kept = request
 
         def begin(told: Beside | None) -> AsyncGenerator[bytes, None]:
             return self.upstream.stream(
                 method.agent.name, method.path, request, call.deadline, told
             )
 
-        return self._streamed(lambda: self.enter(method, call, headers), method, begin, beside)
+        return self._streamed(
+            lambda: self.enter(method, call, headers), method, call, begin, beside
+        )
 
     def converse(
         self,
@@ -148,28 +184,32 @@ class Guarded:
                 method.agent.name, method.path, requests, call.deadline, told
             )
 
-        return self._streamed(lambda: self.enter(method, call, headers), method, begin, beside)
+        return self._streamed(
+            lambda: self.enter(method, call, headers), method, call, begin, beside
+        )
 
     async def _streamed(
         self,
         enter: Callable[[], Awaitable[Entry | None]],
         method: Method,
+        call: Call,
         begin: Callable[[Beside | None], AsyncGenerator[bytes, None]],
         beside: Beside | None,
     ) -> AsyncGenerator[bytes, None]:
-        entry = await enter()
-        if entry is not None and beside is None:
-            beside = Beside()
-        try:
-            async with contextlib.aclosing(begin(beside)) as messages:
-                async for message in messages:
-                    yield message
-        except rpc.Error as failed:
-            raise told_of(method, failed) from failed.__cause__
-        finally:
-            if entry is not None:
-                assert beside is not None
-                entry.done(units_in(beside.trailing))
+        with self.noted(method, call):
+            entry = await enter()
+            if entry is not None and beside is None:
+                beside = Beside()
+            try:
+                async with contextlib.aclosing(begin(beside)) as messages:
+                    async for message in messages:
+                        yield message
+            except rpc.Error as failed:
+                raise told_of(method, failed) from failed.__cause__
+            finally:
+                if entry is not None:
+                    assert beside is not None
+                    entry.done(units_in(beside.trailing))
 
     async def later(
         self, method: Method, call: Call, request: bytes, asked: Headers, *, headers: Headers
@@ -186,12 +226,22 @@ class Guarded:
         Raises:
             rpc.Error: no job can be begun.
         """
-        entry = await self.enter(method, call, headers)
-        try:
-            return await self._asking.begin(call, method, request, asked)
-        finally:
-            if entry is not None:
-                entry.done()
+        if self._keeps:
+            call.kept = request
+        with self.noted(method, call) as note:
+            entry = await self.enter(method, call, headers)
+            try:
+                begun = await self._asking.begin(call, method, request, asked)
+            finally:
+                if entry is not None:
+                    entry.done()
+            note.job = begun.job.id
+            return begun
+
+    def noted(self, method: Method, call: Call) -> _Noted:
+        """For the length of a call: tells the audit log of it, if it has effects."""
+        silent = method.idempotency is Idempotency.NO_SIDE_EFFECTS
+        return _Noted(None if silent else self._audit, method, call)
 
     async def admitted(
         self, method: Method, call: Call, request: bytes, *, headers: Headers
@@ -201,6 +251,8 @@ class Guarded:
         Raises:
             LimitReached: not now.
         """
+        if self._keeps:
+            call.kept = request
         return Admitted(
             self, method, call, request, await self.enter(method, call, headers), headers
         )
@@ -316,9 +368,10 @@ class Admitted:
             rpc.Error: as the agent answered, or the guard that refuses the call.
         """
         asked = (self._method, self._call, self._request, self._headers)
-        if self._entry is None:
-            return (await self._guarded._kept(*asked, None, None, b""))[0]  # noqa: SLF001 its own kind
-        return await self._guarded._entered(self._entry, *asked, Beside(), None, b"")  # noqa: SLF001
+        with self._guarded.noted(self._method, self._call):
+            if self._entry is None:
+                return (await self._guarded._kept(*asked, None, None, b""))[0]  # noqa: SLF001 its own kind
+            return await self._guarded._entered(self._entry, *asked, Beside(), None, b"")  # noqa: SLF001
 
     def stream(self) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages. Errors as `unary`."""
@@ -332,12 +385,48 @@ class Admitted:
                 method.agent.name, method.path, self._request, deadline, told
             )
 
-        return self._guarded._streamed(enter, method, begin, None)  # noqa: SLF001 its own kind
+        return self._guarded._streamed(enter, method, self._call, begin, None)  # noqa: SLF001 its own kind
 
     def drop(self) -> None:
         """It is not made here."""
         if self._entry is not None:
             self._entry.done()
+
+
+class _Noted:
+    """A call that the audit log is told of as it ends."""
+
+    __slots__ = ("_audit", "_call", "_method", "job", "replayed")
+
+    def __init__(self, audit: AuditLog | None, method: Method, call: Call) -> None:
+        self._audit = audit
+        self._method = method
+        self._call = call
+        self.job = ""
+        self.replayed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failed: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._audit is None:
+            return
+        if failed is None:
+            code = grpc.StatusCode.OK
+        elif isinstance(failed, rpc.Error):
+            code = failed.code
+        elif isinstance(failed, asyncio.CancelledError | GeneratorExit):
+            code = grpc.StatusCode.CANCELLED
+        else:
+            code = grpc.StatusCode.INTERNAL
+        self._audit.called(
+            self._method.full_name, self._call, code, job=self.job, replayed=self.replayed
+        )
 
 
 def told_of(method: Method, failed: rpc.Error) -> rpc.Error:

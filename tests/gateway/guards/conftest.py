@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -126,20 +127,32 @@ def public_jwk(key: Any, **members: Any) -> dict[str, Any]:
     return {**made, **members}
 
 
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
+@contextlib.asynccontextmanager
+async def issuing() -> AsyncIterator[Issuer]:
     made = Issuer()
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
-    yield made
-    made.gate.set()
-    server.close()
+    try:
+        yield made
+    finally:
+        made.gate.set()
+        server.close()
 
 
-@pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, ModuleType]:
-    """The generated modules of shop.proto."""
-    out = tmp_path_factory.mktemp("shop")
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with issuing() as made:
+        yield made
+
+
+@pytest.fixture
+def issuer_rules() -> Any:
+    """Begins to serve an identity provider, in a loop of the test's own."""
+    return issuing
+
+
+def _generated(name: str, out: Path) -> tuple[ModuleType, ModuleType]:
+    """The generated modules of a contract beside this file."""
     google = importlib.metadata.distribution("googleapis-common-protos").locate_file("")
     builtin = Path(grpc_tools.__file__).parent / "_proto"
     options = importlib.util.find_spec("weft.v1.options_pb2")
@@ -147,18 +160,30 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, ModuleTy
     assert options.origin is not None
     proto = Path(options.origin).parents[2]
     includes = [f"-I{path}" for path in (Path(__file__).parent, proto, google, builtin)]
-    arguments = [*includes, f"--python_out={out}", f"--grpc_python_out={out}", "shop.proto"]
+    arguments = [*includes, f"--python_out={out}", f"--grpc_python_out={out}", f"{name}.proto"]
     assert protoc.main(["protoc", *arguments]) == 0
     modules = []
-    for name in ("shop_pb2", "shop_pb2_grpc"):
-        spec = importlib.util.spec_from_file_location(name, out / f"{name}.py")
+    for each in (f"{name}_pb2", f"{name}_pb2_grpc"):
+        spec = importlib.util.spec_from_file_location(each, out / f"{each}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
+        sys.modules[each] = module
         spec.loader.exec_module(module)
         modules.append(module)
     return modules[0], modules[1]
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, ModuleType]:
+    """The generated modules of shop.proto."""
+    return _generated("shop", tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, ModuleType]:
+    """The generated modules of vault.proto."""
+    return _generated("vault", tmp_path_factory.mktemp("vault"))
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,9 @@ class Limited:
 
     def __init__(self, rules: str, clock: Any, shared: SharedLimits | None = None, **skill: Any):
         self.refused: list[str] = []
-        self.limits = CallLimits(parse(rules), shared, on_refused=self.refused.append, clock=clock)
+        self.limits = CallLimits(
+            parse(rules), shared, on_refused=lambda name, *_: self.refused.append(name), clock=clock
+        )
         other = "/shop.v1.Shop/Look"
         self.limits.use({PATH: method(**skill), other: method(other)})
         self.headers: dict[str, str] = {}

@@ -4,229 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-import importlib.metadata
-import importlib.util
 import itertools
-import json
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import asyncpg
 import grpc
-import grpc_tools
-import httpx
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from grpc_tools import protoc
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from grpc_reflection.v1alpha import reflection_pb2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.gateway.doors.mcp_client import Session
+from tests.gateway.guards.house import NEEDS, SCOPES, SERVICE, STREAMS, House, house
+from tests.gateway.guards.ways import HTTP, JOBS, WAYS, by_grpc, ways_to
 
 from weft import rpc
-from weft.agents import Host
-from weft.broker import Broker
-from weft.gateway import Gateway
-from weft.gateway.guards.key_store import KeyStore
-from weft.postgres import Database
-from weft.registry import Registry
+from weft.gateway.guards.claims import ClaimRules
 from weft.rpc.signing import Signer, Verifier
 from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
 from weft.v1.identity_pb2 import Identity
 
 C = grpc.StatusCode
-SERVICE = "test.vault.v1.VaultService"
-NEEDS = {
-    "Look": set(),
-    "Read": {"vault.read"},
-    "Write": {"vault.read", "vault.write"},
-    "Watch": {"vault.watch"},
-    "Pour": {"vault.write"},
-    "Talk": {"vault.watch"},
-}
-SCOPES = ("vault.read", "vault.write", "vault.watch")
 # What gRPC puts on the wire for a "-bin" entry.
 ROOT = base64.b64encode(Identity(subject="root", all_scopes=True).SerializeToString()).decode()
-BY_NAME = ("grpc", "websocket")  # doors that tell the name of a status
-STREAMS = {"Watch": (False, True), "Pour": (True, False), "Talk": (True, True)}
-
-
-@pytest.fixture(scope="session")
-def vault(tmp_path_factory) -> tuple[ModuleType, ModuleType]:
-    """The generated modules of the contract beside this file."""
-    out = tmp_path_factory.mktemp("vault")
-    google = importlib.metadata.distribution("googleapis-common-protos").locate_file("")
-    builtin = Path(grpc_tools.__file__).parent / "_proto"
-    proto = Path(importlib.util.find_spec("weft.v1.options_pb2").origin).parents[2]
-    here = Path(__file__).parent
-    includes = [f"-I{path}" for path in (here, proto, google, builtin)]
-    made = protoc.main(
-        ["protoc", *includes, f"--python_out={out}", f"--grpc_python_out={out}", "vault.proto"]
-    )
-    assert made == 0
-    modules = []
-    for name in ("vault_pb2", "vault_pb2_grpc"):
-        spec = importlib.util.spec_from_file_location(name, out / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        modules.append(module)
-    return modules[0], modules[1]
-
-
-def vault_agent(vault, calls: Counter[str]) -> Any:
-    messages, services = vault
-
-    class Vault(services.VaultServiceServicer):
-        """Counts what reaches it."""
-
-        def _said(self, method):
-            calls[method] += 1
-            identity = rpc.current_call().identity or Identity(subject="nobody")
-            return messages.LookResponse(caller=identity.subject, tenant=identity.tenant)
-
-        async def Look(self, request, context):
-            return self._said("Look")
-
-        async def Read(self, request, context):
-            return self._said("Read")
-
-        async def Write(self, request, context):
-            return self._said("Write")
-
-        async def Watch(self, request, context):
-            yield self._said("Watch")
-
-        async def Pour(self, request_iterator, context):
-            return self._said("Pour")
-
-        async def Talk(self, request_iterator, context):
-            yield self._said("Talk")
-
-    return Vault()
-
-
-@dataclass(kw_only=True)
-class House:
-    gateway: Gateway
-    host: Host
-    http: httpx.AsyncClient
-    grpc: grpc.aio.Channel
-    store: KeyStore
-    messages: ModuleType
-    broker: str
-    trusted: Signer
-    calls: Counter[str] = field(default_factory=Counter)
-
-    async def say(self, door: str, method: str, headers: dict[str, str]) -> tuple[str, Any]:
-        """The code a call ends with, and what was answered. No answer: the door has no such method."""
-        if door == "grpc":
-            return await self._by_grpc(self.grpc, method, headers)
-        if door == "websocket":
-            return await self._by_websocket(method, headers)
-        path = f"/v1/vault:{method.lower()}" if door != "connect" else f"/{SERVICE}/{method}"
-        if door == "get":
-            told = await self.http.get("/v1/vault", headers=headers)
-        elif door == "sse":
-            told = await self.http.post(
-                path, json={}, headers={**headers, "accept": "text/event-stream"}
-            )
-        else:
-            told = await self.http.post(path, json={}, headers=headers)
-        return str(told.status_code), told
-
-    async def _by_websocket(self, method, headers) -> tuple[str, Any]:
-        url = f"ws{self.gateway.url.removeprefix('http')}/ws/{SERVICE}/{method}"
-        async with connect(url, additional_headers=headers) as socket:
-            heard = {}
-            with contextlib.suppress(ConnectionClosed):
-                await socket.send("{}")
-                await socket.send('{"@end": {}}')
-                while True:
-                    heard = json.loads(await socket.recv())
-            if socket.close_code == 1000:
-                return "OK", heard
-            (info,) = (each for each in heard["@error"]["details"] if "reason" in each)
-            assert socket.close_code == 4000 + C[heard["@error"]["status"]].value[0]
-            return heard["@error"]["status"], SimpleNamespace(**{"metadata": {}, **info})
-
-    async def _by_grpc(self, channel, method, headers) -> tuple[str, Any]:
-        streams = STREAMS.get(method, (False, False))
-        sides = ["stream" if one else "unary" for one in streams]
-        call = getattr(channel, "_".join(sides))(
-            f"/{SERVICE}/{method}", response_deserializer=self.messages.LookResponse.FromString
-        )
-        request = iter([b""]) if streams[0] else b""
-        metadata = [
-            (name, base64.b64decode(value) if name.endswith("-bin") else value)
-            for name, value in headers.items()
-        ]
-        running = call(request, metadata=tuple(metadata), timeout=10)
-        try:
-            if streams[1]:
-                (said,) = [one async for one in running]
-            else:
-                said = await running
-        except grpc.aio.AioRpcError as failed:
-            return failed.code().name, rpc.error_from_call(failed)
-        return "OK", said
-
-
-@contextlib.asynccontextmanager
-async def house(database_url, redis_url, vault, issuer, **further: Any) -> AsyncIterator[House]:
-    signer = Signer(Ed25519PrivateKey.generate())
-    calls: Counter[str] = Counter()
-    async with contextlib.AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        broker = await enter(
-            Broker(redis_url=redis_url, address="127.0.0.1:0", beat=timedelta(milliseconds=50))
-        )
-        registry = await enter(
-            Registry(database_url=database_url, address="127.0.0.1:0", cold_start=timedelta(0))
-        )
-        host = await enter(
-            Host(
-                registry=registry.address,
-                brokers=broker.address,
-                identity_trust=signer.public if further.pop("agents_check", True) else "",
-            )
-        )
-        host.add(vault_agent(vault, calls))
-        if events := further.pop("events", None):
-            host.on("vault.>", events)
-        await host.start()
-        given = {"auth": "on", "tokens": issuer.rules(), "signer": signer, **further}
-        gateway = await enter(
-            Gateway(
-                registry=registry.address, database_url=database_url, listen="127.0.0.1:0",
-                grpc_listen="127.0.0.1:0", **given,
-            )
-        )  # fmt: skip
-        http = await enter(httpx.AsyncClient(base_url=gateway.url, timeout=20))
-        channel = await enter(grpc.aio.insecure_channel(gateway.grpc_address))
-        database = await enter(await Database.connect(database_url, schema="gateway"))
-        database.load("weft.gateway.sql")
-        made = House(
-            gateway=gateway, host=host, http=http, grpc=channel, store=KeyStore(database),
-            messages=vault[0], broker=broker.address, trusted=signer, calls=calls,
-        )  # fmt: skip
-        good = {"authorization": f"Bearer {issuer.token()}"}
-
-        async def served() -> bool:
-            return (await http.post("/v1/vault:look", json={}, headers=good)).status_code in {
-                200,
-                500,
-            }
-
-        await wait_until(served)
-        calls.clear()
-        yield made
 
 
 @pytest_asyncio.fixture
@@ -242,42 +46,207 @@ async def doors_alone(fresh_xds, database_url, redis_url, vault, issuer) -> Asyn
         yield made
 
 
-def doors_of(method: str) -> list[str]:
-    doors = [*BY_NAME]
-    if method not in {"Pour", "Talk"}:
-        doors += ["connect", "sse" if method == "Watch" else "rest"]
-    return [*doors, "get"] if method == "Read" else doors
+async def reached(mesh: House, expected: Counter[str]) -> None:
+    """Returns when agents were called so often; a job is called for when it is its turn."""
+    await wait_until(lambda: mesh.calls == expected)
 
 
-async def test_no_request_without_the_scope_reaches_an_agent(doors_alone, issuer) -> None:
-    """Every door, every method, every set of scopes, both kinds of credential."""
+async def test_no_request_without_the_scope_reaches_an_agent(
+    doors_alone, issuer, database_url
+) -> None:
+    """Every door in every form, every method, every set of scopes, both kinds of credential."""
     expected: Counter[str] = Counter()
-    tried = 0
+    tried: Counter[str] = Counter()
+    begun: Counter[str] = Counter()
     for count in range(4):
         for granted in itertools.combinations(SCOPES, count):
             key = await doors_alone.store.create("x", scopes=granted)
             token = issuer.token(scope=" ".join((*granted, "vault", "vault.read2", "VAULT.READ")))
-            for text, method in itertools.product((key.text, token), NEEDS):
+            credentials = itertools.cycle((key.text, token))
+            for method in NEEDS:
                 missing = NEEDS[method] - set(granted)
-                for door in doors_of(method):
-                    tried += 1
-                    headers = {"authorization": f"Bearer {text}", "weft-identity-bin": ROOT}
-                    code, told = await doors_alone.say(door, method, headers)
-                    where = f"{method} by {door} with {granted}"
+                for way in ways_to(method):
+                    tried[way] += 1
+                    headers = {"authorization": f"Bearer {next(credentials)}"}
+                    headers["weft-identity-bin"] = ROOT
+                    told = await WAYS[way](doors_alone, method, headers)
+                    where = f"{method} by {way} with {granted}: {told}"
                     if not missing:
                         expected[method] += 1
-                        assert code in {"OK", "200"}, where
-                    elif door in BY_NAME:
-                        assert code == "PERMISSION_DENIED", where
-                        assert told.reason == "SCOPE_MISSING"
-                        assert set(told.metadata["missing_scopes"].split()) == missing
+                        assert told.status == "OK", where
+                        if way in JOBS:
+                            begun[way] += 1
+                            await reached(doors_alone, expected)
+                    elif way.startswith("mcp"):
+                        assert told.status == "NOT_THERE", where
                     else:
-                        assert code == "403", where
-                        assert "SCOPE_MISSING" in told.text
-                        assert all(scope in told.text for scope in missing)
-                        assert 'error="insufficient_scope"' in told.headers["www-authenticate"]
+                        assert told.status == "PERMISSION_DENIED", where
+                        assert "SCOPE_MISSING" in told.text, where
+                        assert all(scope in told.text for scope in missing), where
+                    if missing and way in HTTP:
+                        assert told.http == 403
+                        assert told.missing == missing
+                        assert 'error="insufficient_scope"' in told.challenge
                     assert doors_alone.calls == expected, where
-    assert tried == 8 * 2 * 21
+    assert set(tried) == set(WAYS)
+    assert sum(tried.values()) == 8 * sum(len(ways_to(method)) for method in NEEDS)
+    # No job waits that was begun for whoever lacked a scope.
+    stored = await asyncpg.connect(database_url)
+    jobs = await stored.fetchval("select count(*) from gateway.jobs")
+    await stored.close()
+    assert jobs == sum(begun.values()) > 0
+
+
+# What callers may try to be believed: names that the mesh uses, credentials twice, in other places, in other forms.
+FORGED = {
+    "weft-identity-bin": ROOT,
+    "weft-identity": ROOT,
+    "weft-scopes": " ".join(SCOPES),
+    "x-scopes": " ".join(SCOPES),
+    "x-weft-identity": ROOT,
+    "scope": " ".join(SCOPES),
+    "prefer": "respond-async",
+    "idempotency-key": "k",
+    "x-http-method-override": "GET",
+    "x-original-url": "/v1/vault:look",
+    "x-forwarded-for": "127.0.0.1",
+    "x-forwarded-client-cert": "Subject=CN=root",
+    "cache-control": "max-age=99999",
+    "origin": "http://localhost",
+}
+
+
+def test_whatever_else_a_caller_sends(
+    fresh_xds, database_url, redis_url, vault, issuer_rules
+) -> None:
+    """An agent is reached if and only if the scopes are there: any door, any scopes, with forged headers."""
+    with asyncio.Runner() as runner:
+        serving = issuer_rules()
+        issuer = runner.run(serving.__aenter__())
+        mesh_of = house(database_url, redis_url, vault, issuer, agents_check=False)
+        mesh = runner.run(mesh_of.__aenter__())
+
+        @settings(
+            max_examples=120,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(
+            target=st.sampled_from([(m, w) for m in NEEDS for w in ways_to(m) if w not in JOBS]),
+            scopes=st.lists(
+                st.sampled_from(
+                    [*SCOPES, "*", "vault.*", "vault", "VAULT.READ", "vault.read.x", "-"]
+                )
+            ),
+            forged=st.lists(st.sampled_from(sorted(FORGED)), unique=True, max_size=4),
+            wrong=st.sampled_from(["", "", "", "expired", "cut", "none"]),
+        )
+        def holds(target: Any, scopes: list[str], forged: list[str], wrong: str) -> None:
+            method, way = target
+            if method in STREAMS or "mcp" in way:  # may be refused for these
+                forged = [name for name in forged if name not in {"idempotency-key", "origin"}]
+            if "prefer" in forged:
+                forged.remove("prefer")
+                scopes = [one for one in scopes if one not in NEEDS[method]] or ["x"]
+                prefers = bool(NEEDS[method])
+            else:
+                prefers = False
+            token = issuer.token(
+                scope=" ".join(scopes), **({"exp": 1} if wrong == "expired" else {})
+            )
+            if wrong == "cut":
+                token = token[:-4]
+            headers = {name: FORGED[name] for name in forged}
+            if prefers:
+                headers["prefer"] = "respond-async"
+            if wrong != "none":
+                headers["authorization"] = f"Bearer {token}"
+            before = mesh.calls[method]
+            if "idempotency-key" in headers:
+                headers["idempotency-key"] = f"k{next(numbers)}"
+            told = runner.run(WAYS[way](mesh, method, headers))
+            allowed = not wrong and set(scopes) >= NEEDS[method]
+            assert (told.status == "OK") == allowed, told
+            if not allowed:
+                assert mesh.calls[method] == before
+            elif "cache-control" not in headers:
+                assert mesh.calls[method] == before + 1
+            assert sum(mesh.calls.values()) - sum(counted.values()) == allowed
+            counted.update({method: int(allowed)})
+
+        numbers = itertools.count()
+        counted: Counter[str] = Counter()
+        try:
+            holds()
+        finally:
+            runner.run(mesh_of.__aexit__(None, None, None))
+            runner.run(serving.__aexit__(None, None, None))
+
+
+async def test_paths_that_are_written_otherwise_are_no_way_around(doors_alone, issuer) -> None:
+    """The scopes are those of what is called, however its path is written; and no other path calls it."""
+    nobody = {"authorization": f"Bearer {issuer.token()}", "content-type": "application/json"}
+    written = [
+        "/v1/vault:write", "/v1/vault%3Awrite", "/v1/vaul%74:write", "/v1//vault:write", "//v1/vault:write",
+        "/v1/./vault:write", "/v1/x/../vault:write", "/v1/vault:write/", "/v1/vault:write?", "/V1/vault:write",
+        "/v1/vault:write;x", "/v1/vault:write%00", "/v1/vault%2fwrite", "/v1/look/..%2fvault:write",
+        f"/{SERVICE}/Write", f"//{SERVICE}/Write", f"/{SERVICE}/Write/", f"/{SERVICE}%2FWrite",
+        f"/{SERVICE}/%57rite", f"/{SERVICE}/write", f"/.{SERVICE}/Write", f"/{SERVICE}//Write",
+        f"/{SERVICE}/Look/../Write", f"/ws/{SERVICE}/Write", f"/ws//{SERVICE}/Write",
+        "/v1/vault:look?method=Write", f"http://{SERVICE}/v1/vault:write",
+    ]  # fmt: skip
+    host, port = doors_alone.gateway.url.removeprefix("http://").rsplit(":", 1)
+    for path, verb in itertools.product(written, ("POST", "GET", "PUT", "HEAD", "PROPFIND")):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        given = {**nobody, "host": "gateway", "content-length": "2", "connection": "close"}
+        lines = [f"{verb} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in given.items()), "", ""]
+        writer.write("\r\n".join(lines).encode() + b"{}")
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        status = int(answer.split()[1])
+        if path.startswith("/v1/vault:look"):
+            continue
+        assert 400 <= status < 500, (verb, path, answer)
+    assert doors_alone.calls["Write"] == 0
+    for path in (
+        f"/{SERVICE}/write",
+        f"//{SERVICE}/Write",
+        f"{SERVICE}/Write",
+        f"/{SERVICE}/Write/",
+    ):
+        call = doors_alone.grpc.unary_unary(path)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(b"", metadata=(("authorization", nobody["authorization"]),), timeout=20)
+    assert doors_alone.calls["Write"] == 0
+
+
+async def test_names_are_told_to_who_is_let_in_alone(doors_alone, issuer) -> None:
+    """Reflection and what is about agents: no word to strangers, and no agent is asked."""
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    for version in ("v1", "v1alpha"):
+        path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+        call = doors_alone.grpc.stream_stream(
+            path,
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        for text in ("", issuer.token(exp=1), "x"):
+            metadata = (("authorization", f"Bearer {text}"),) if text else ()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                _ = [one async for one in call(iter([asked]), metadata=metadata, timeout=20)]
+            assert refused.value.code() is C.UNAUTHENTICATED
+            assert "vault" not in str(refused.value)
+        metadata = (("authorization", f"Bearer {issuer.token()}"),)
+        (listed,) = [one async for one in call(iter([asked]), metadata=metadata, timeout=20)]
+        names = [one.name for one in listed.list_services_response.service]
+        assert SERVICE in names
+    for path in ("/agents", "/agents/vault", "/breakers"):
+        answer = await doors_alone.http.get(path)
+        assert answer.status_code == 401
+        assert "Vault" not in answer.text
+    assert not doors_alone.calls
 
 
 async def test_nobody_who_is_not_known_reaches_an_agent(doors_alone, issuer) -> None:
@@ -295,29 +264,21 @@ async def test_nobody_who_is_not_known_reaches_an_agent(doors_alone, issuer) -> 
         "KEY_REVOKED": [{"x-api-key": revoked.text}],
         "KEY_MALFORMED": [{"authorization": "Bearer x"}, {"authorization": f"Basic {good}"}],
     }
-    for reason, given in credentials.items():
-        for headers, method in itertools.product(given, NEEDS):
-            for door in doors_of(method):
-                code, told = await doors_alone.say(door, method, headers)
-                if door in BY_NAME:
-                    assert (code, told.reason) == ("UNAUTHENTICATED", reason)
-                else:
-                    assert code == "401"
-                    assert reason in told.text
-                    challenge = told.headers["www-authenticate"]
-                    assert challenge.startswith('Bearer realm="weft"')
-                    assert ("invalid_token" in challenge) == (reason != "CREDENTIAL_MISSING")
+    for reason, tried in credentials.items():
+        for headers, method in itertools.product(tried, NEEDS):
+            for way in ways_to(method):
+                told = await WAYS[way](doors_alone, method, headers)
+                assert told.status == "UNAUTHENTICATED", (way, told)
+                assert reason in told.text, (way, told)
+                if way in HTTP:
+                    assert told.http == 401
+                    assert told.challenge.startswith('Bearer realm="weft"')
+                    assert ("invalid_token" in told.challenge) == (reason != "CREDENTIAL_MISSING")
     # An identity that an agent would believe is not taken from outside.
-    for door in doors_of("Read"):
-        headers = (
-            {} if door in BY_NAME else {"weft-identity-bin": anonymous.SerializeToString().hex()}
-        )
-        code, _ = await doors_alone.say(door, "Read", headers)
-        assert code in {"UNAUTHENTICATED", "401"}
-    call = doors_alone.grpc.unary_unary(f"/{SERVICE}/Read")
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await call(b"", metadata=(("weft-identity-bin", anonymous.SerializeToString()),))
-    assert refused.value.code() is C.UNAUTHENTICATED
+    forged = base64.b64encode(anonymous.SerializeToString()).decode()
+    for way in ways_to("Read"):
+        told = await WAYS[way](doors_alone, "Read", {"weft-identity-bin": forged})
+        assert told.status == "UNAUTHENTICATED"
     assert not doors_alone.calls
 
 
@@ -335,7 +296,7 @@ async def test_agents_that_are_called_directly_ask_for_scopes_too(mesh, vault) -
         mesh.calls.clear()
         async with rpc.Channel(mesh.host.server.address, identity=identity) as channel:
             for method in NEEDS:
-                said, _ = await mesh._by_grpc(channel, method, {})
+                said = (await by_grpc(channel, mesh, method, {})).status
                 assert said == ("OK" if method in allowed else code.name)
         assert set(mesh.calls) == allowed
 
@@ -343,8 +304,6 @@ async def test_agents_that_are_called_directly_ask_for_scopes_too(mesh, vault) -
 async def test_who_calls_and_for_which_tenant_reaches_the_agent(
     fresh_xds, database_url, redis_url, vault, issuer
 ) -> None:
-    from weft.gateway.guards.claims import ClaimRules
-
     rules = issuer.rules(claims=ClaimRules(tenant="org"))
     # Waits with a token that has no tenant would not be let in.
     token = issuer.token
@@ -357,15 +316,21 @@ async def test_who_calls_and_for_which_tenant_reaches_the_agent(
             (key.text, f"key:{key.key.id}", "umbrella"),
         ):
             headers = {"authorization": f"Bearer {text}"}
-            _, told = await mesh.say("rest", "Look", headers)
-            assert told.json() == {"caller": caller, "tenant": tenant}
-            _, told = await mesh.say("grpc", "Look", headers)
-            assert (told.caller, told.tenant) == (caller, tenant)
+            told = await WAYS["rest"](mesh, "Look", headers)
+            assert told.answer.json() == {"caller": caller, "tenant": tenant}
+            told = await WAYS["grpc"](mesh, "Look", headers)
+            assert (told.answer.caller, told.answer.tenant) == (caller, tenant)
             # What is stored for one tenant's ann is not told to another's.
             for _ in range(2):
-                _, told = await mesh.say("rest", "Look", {**headers, "idempotency-key": "k" * 20})
-                assert told.json()["tenant"] == tenant
+                told = await WAYS["rest"](mesh, "Look", {**headers, "idempotency-key": "k" * 20})
+                assert told.answer.json()["tenant"] == tenant
         assert mesh.calls["Look"] == 3 * 3
+        # Nor is a session that one of them began the other's.
+        session = Session(mesh.http, {"authorization": f"Bearer {issuer.token()}"})
+        await session.begin()
+        assert (await session.send("tools/list")).status_code == 200
+        session.headers["authorization"] = f"Bearer {issuer.token(org='other')}"
+        assert (await session.send("tools/list")).status_code == 404
 
 
 async def test_where_everybody_is_let_in_no_scope_is_asked_for(
@@ -373,11 +338,11 @@ async def test_where_everybody_is_let_in_no_scope_is_asked_for(
 ) -> None:
     async with house(database_url, redis_url, vault, issuer, auth="off") as mesh:
         for method in NEEDS:
-            for door in doors_of(method):
-                code, _ = await mesh.say(door, method, {})
-                assert code in {"OK", "200"}
-        code, _ = await mesh.say("rest", "Read", {"authorization": "Bearer x"})
-        assert code == "401"
+            for way in ways_to(method):
+                told = await WAYS[way](mesh, method, {})
+                assert told.status == "OK", (way, told)
+        told = await WAYS["rest"](mesh, "Read", {"authorization": "Bearer x"})
+        assert told.http == 401
 
 
 async def test_a_gateway_that_agents_do_not_trust_says_so(
@@ -386,10 +351,9 @@ async def test_a_gateway_that_agents_do_not_trust_says_so(
     stranger = Signer(Ed25519PrivateKey.generate())
     for signer in (stranger, None):
         async with house(database_url, redis_url, vault, issuer, signer=signer) as mesh:
-            code, told = await mesh.say(
-                "rest", "Look", {"authorization": f"Bearer {issuer.token()}"}
-            )
-            assert code == "500"
+            headers = {"authorization": f"Bearer {issuer.token()}"}
+            told = await WAYS["rest"](mesh, "Look", headers)
+            assert told.http == 500
             assert "GATEWAY_NOT_TRUSTED" in told.text
             assert not mesh.calls
 
@@ -437,7 +401,7 @@ async def test_a_message_that_waited_is_handled_in_the_name_it_was_sent_in(
     # Agents look at their clocks much later than the broker accepted it.
     monkeypatch.setattr(verifier, "_now", lambda: now() + 100_000)
     async with rpc.Channel(mesh.host.server.address, identity=reader) as channel:
-        assert (await mesh._by_grpc(channel, "Read", {}))[0] == "UNAUTHENTICATED"
+        assert (await by_grpc(channel, mesh, "Read", {})).status == "UNAUTHENTICATED"
     await mesh.host.mesh.publish_message(message(mesh, reader))
     await wait_until(lambda: mesh.calls["Read"] == 1)
 

@@ -133,12 +133,59 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             settings.gateway_cors_origins.split(","),
             credentials=settings.gateway_cors_credentials == "on",
         )
-    guards = _guards(settings)
+    guards = _guards(settings) | _records(settings) | _tls(settings)
     async with part.observed(settings, "gateway", settings.gateway_metrics) as telemetry:
+        _divert_audit(settings)
         with failures.settings_checked("WEFT_GATEWAY_*"):
             gateway = _gateway(settings, telemetry, breaker, cors, tokens, signer, guards)
         async with gateway as found:
             await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    from weft.gateway.guards.certificates import CertificateRules
+    from weft.gateway.tls import TlsSettings
+
+    if not settings.gateway_tls_certificate:
+        return {"hsts": settings.gateway_hsts}
+    if not settings.gateway_tls_key:
+        raise failures.WrongSetting("WEFT_GATEWAY_TLS_CERTIFICATE needs WEFT_GATEWAY_TLS_KEY.")
+    ca = settings.gateway_tls_client_ca
+    with failures.settings_checked("WEFT_GATEWAY_TLS_*"):
+        rules = CertificateRules.read(
+            subject=settings.gateway_tls_subject,
+            scopes=settings.gateway_tls_scopes,
+            tenants=settings.gateway_tls_tenants,
+        )
+    return {
+        "hsts": settings.gateway_hsts,
+        "certificates": rules if ca else None,
+        "tls": TlsSettings(
+            certificate=Path(settings.gateway_tls_certificate),
+            key=Path(settings.gateway_tls_key),
+            client_ca=Path(ca) if ca else None,
+            client=settings.gateway_tls_client,
+        ),
+    }
+
+
+def _records(settings: Settings) -> dict[str, Any]:
+    from weft.gateway.records import RequestLogSettings
+
+    with failures.settings_checked("WEFT_GATEWAY_REQUEST_LOG"):
+        requests = RequestLogSettings.read(
+            settings.gateway_request_log, bodies=settings.gateway_request_log_bodies == "on"
+        )
+    audit = {"auto": None, "off": False}.get(settings.gateway_audit_log, True)
+    return {"request_log": requests, "audit": audit}
+
+
+def _divert_audit(settings: Settings) -> None:
+    from weft.telemetry import logs
+
+    if settings.gateway_audit_log not in {"auto", "off", "log"}:
+        with failures.settings_checked("WEFT_GATEWAY_AUDIT_LOG"):
+            logs.divert("weft.audit", Path(settings.gateway_audit_log), service="gateway")
 
 
 def _guards(settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,9 @@ def create(
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
     made = _with_store(
         settings,
-        lambda store: store.create(name, scopes=scopes, expires_at=expires, tenant=tenant),
+        lambda store: store.create(
+            name, scopes=scopes, expires_at=expires, tenant=tenant, by=_operator()
+        ),
     )
     if as_json:
         output.print_json({"key": made.text, **_fields(made.key)})
@@ -96,7 +99,7 @@ def list_keys(*, settings: Settings, as_json: bool) -> None:
 @json_option
 def revoke(*, settings: Settings, key_id: str, as_json: bool) -> None:
     """Revoke a key for good; every gateway refuses it within a second."""
-    key = _with_store(settings, lambda store: store.revoke(key_id))
+    key = _with_store(settings, lambda store: store.revoke(key_id, by=_operator()))
     if as_json:
         output.print_json(_fields(key))
     else:
@@ -127,6 +130,18 @@ def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) 
             return await work(KeyStore(found))
 
     return connect.run(done())
+
+
+def _operator() -> str:
+    """Who uses this command, for the audit log."""
+    import getpass
+    import platform
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container there may be no name
+        user = str(os.getuid())
+    return f"os:{user}@{platform.node()}"
 
 
 def _state(key: ApiKey) -> str:

@@ -15,7 +15,6 @@ from weft.gateway.guards.breaker_holds import BreakerHolds, Hold
 from weft.gateway.http.exchange import Exchange
 from weft.gateway.transcoding.catalog import Catalog
 from weft.gateway.transcoding.router import MethodNotAllowed
-from weft.rpc import scopes
 
 Json = dict[str, Any]
 
@@ -74,8 +73,7 @@ class BreakerPages:
         return serve
 
     async def _admit(self, exchange: Exchange) -> None:
-        owned = await self._calls.visit(exchange)
-        scopes.check(exchange.path, (SCOPE,), owned or frozenset(), everything=owned is None)
+        await self._calls.require(exchange, SCOPE)
 
     async def _list(self, exchange: Exchange) -> Json:
         del exchange

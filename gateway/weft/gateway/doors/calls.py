@@ -17,6 +17,7 @@ from weft.gateway.guards.idempotency import KEY, parse_key
 from weft.gateway.http.exchange import JSON, Exchange
 from weft.gateway.jobs.accepted import send_accepted
 from weft.gateway.jobs.asked import is_asked
+from weft.gateway.records import has_secrets
 from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.tracing import begin_span
@@ -82,13 +83,18 @@ class Calls:
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
         call.deadline = deadline or _usual_deadline(method)
-        call.trust(await self._admission.admit(headers, method.path, method.skill.required_scopes))
+        call.trust(
+            await self._admission.admit(
+                headers, method.path, method.skill.required_scopes, exchange.certificate
+            )
+        )
         serve_as(call)
         if self._telemetry is not None:
             attributes = {
                 "weft.door": door,
                 "http.request.method": exchange.method,
-                "url.path": exchange.path,
+                # Of a route it may hold the value of a field.
+                "url.path": method.path if has_secrets(method.input) else exchange.path,
                 "rpc.method": method.full_name,
             }
             begin_span(self._telemetry, call, attributes, may_begin_trace=True)
@@ -105,9 +111,19 @@ class Calls:
             rpc.Error: the caller is not let in.
         """
         call = exchange.call = Call.at_door(exchange.path, (), rpc.Deadline.after_seconds(0))
-        caller = await self._admission.caller(exchange.headers)
+        caller = await self._admission.caller(exchange.headers, exchange.certificate)
         call.trust(caller.entry)
         return None if caller.everything else caller.scopes
+
+    async def require(self, exchange: Exchange, *required: str) -> None:
+        """Admits a request for something of the gateway's own that needs these scopes; `exchange.call` says who asks.
+
+        Raises:
+            rpc.Error: the caller is not let in, or lacks a scope.
+        """
+        await self.visit(exchange)
+        caller = await self._admission.caller(exchange.headers, exchange.certificate)
+        self._admission.check(caller, exchange.path, required)
 
     async def read(self, exchange: Exchange) -> bytes:
         """Reads the body of a request that was admitted.
@@ -115,7 +131,9 @@ class Calls:
         Raises:
             rpc.Error: it is too large.
         """
-        return await read_body(exchange.receive, exchange.headers, limit=self.max_body)
+        body = await read_body(exchange.receive, exchange.headers, limit=self.max_body)
+        exchange.received += len(body)
+        return body
 
     async def later(
         self, exchange: Exchange, method: Method, request: bytes, content_type: bytes = JSON

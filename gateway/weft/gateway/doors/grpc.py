@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 
 from weft import rpc
+from weft.gateway.doors.grpc_peer import certificate_of
 from weft.gateway.failures import AgentUnknown, NotServedHere
 from weft.gateway.guarded import REPLAYED, Guarded, Headers, told_of
 from weft.gateway.guards.admission import Admission
@@ -20,6 +22,7 @@ from weft.gateway.guards.call_limits import units_in
 from weft.gateway.guards.idempotency import KEY, parse_key
 from weft.gateway.jobs.asked import PREFER, is_asked
 from weft.gateway.metadata import Beside
+from weft.gateway.records import RequestLog
 from weft.gateway.transcoding.catalog import Method
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.errors import abort
@@ -69,6 +72,8 @@ class GrpcDoor(grpc.GenericRpcHandler):
         guarded: the way to agents, with all guards.
         admission: finds out who calls.
         telemetry: where calls are counted and traced.
+        requests: where calls are logged; None: nowhere.
+        encrypted: whether connections may bring a certificate.
         longest: most seconds a caller may ask for.
     """
 
@@ -78,12 +83,16 @@ class GrpcDoor(grpc.GenericRpcHandler):
         admission: Admission,
         *,
         telemetry: Telemetry | None = None,
+        requests: RequestLog | None = None,
+        encrypted: bool = False,
         longest: float = math.inf,
     ) -> None:
         self._guarded = guarded
         self._admission = admission
         self._telemetry = telemetry
         self._longest = longest
+        self._requests = requests
+        self._encrypted = encrypted
         self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def serve(self, targets: Mapping[str, Target]) -> None:
@@ -100,6 +109,8 @@ class GrpcDoor(grpc.GenericRpcHandler):
     def _handler(self, path: str, target: Target) -> grpc.RpcMethodHandler[Any, Any]:
         passing = _Passing(path, target, self._guarded, self._admission, self._telemetry)
         passing.longest = self._longest
+        passing.requests = self._requests
+        passing.encrypted = self._encrypted
         if target.unary:
             return grpc.unary_unary_rpc_method_handler(passing.unary)
         return grpc.stream_stream_rpc_method_handler(passing.stream)
@@ -119,7 +130,9 @@ class _Passing:
         "_target",
         "_telemetry",
         "_upstream",
+        "encrypted",
         "longest",
+        "requests",
     )
 
     def __init__(
@@ -140,6 +153,8 @@ class _Passing:
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._record = telemetry.metrics.door_call("grpc", path.lstrip("/")) if telemetry else None
         self.longest = math.inf
+        self.encrypted = False
+        self.requests: RequestLog | None = None
         self._call: Any = None
         if not target.unary:
             self._call = self._upstream.channel(target.agent).stream_stream(path)
@@ -149,6 +164,7 @@ class _Passing:
         call = None
         code = C.OK
         told: Headers = []
+        response = b""
         try:
             call, sent = await self._enter(context)
             if self._is_job(sent):
@@ -176,7 +192,7 @@ class _Passing:
         else:
             return response
         finally:
-            self._end(call, code, started)
+            self._end(call, code, started, len(request), len(response))
 
     def _is_job(self, sent: Metadata) -> bool:
         method = self._target.method
@@ -221,13 +237,35 @@ class _Passing:
     ) -> AsyncIterator[bytes]:
         started = perf_counter()
         call = None
-        entry = None
         code = C.OK
+        size = _Size()
+        if self.requests is not None:
+            requests = size.of(requests)
         try:
             call, sent = await self._enter(context)
             if await self._streams_later(call, sent, requests, context):
                 return
-            entry = await self._guarded.enter(self._target.method, call, [])
+            with self._guarded.noted(self._target.method, call):
+                async with contextlib.aclosing(
+                    self._passed(requests, call, sent, context)
+                ) as responses:
+                    async for response in responses:
+                        size.sent += len(response)
+                        yield response
+        except rpc.Error as error:
+            code = error.code
+            await abort(context, told_of(self._target.method, error))
+        except asyncio.CancelledError:
+            code = C.CANCELLED
+            raise
+        finally:
+            self._end(call, code, started, size.received, size.sent)
+
+    async def _passed(
+        self, requests: AsyncIterator[bytes], call: Call, sent: Metadata, context: Context
+    ) -> AsyncGenerator[bytes, None]:
+        entry = await self._guarded.enter(self._target.method, call, [])
+        try:
             permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
             passed = self._call(requests, metadata=sent)
             try:
@@ -248,16 +286,9 @@ class _Passing:
             if entry is not None:
                 entry.done(units_in(trailing))
             _end_with(context, call, trailing)
-        except rpc.Error as error:
-            code = error.code
-            await abort(context, told_of(self._target.method, error))
-        except asyncio.CancelledError:
-            code = C.CANCELLED
-            raise
         finally:
             if entry is not None:
                 entry.done()
-            self._end(call, code, started)
 
     async def _enter(self, context: Context) -> tuple[Call, Metadata]:
         traced: Metadata = ()
@@ -271,7 +302,10 @@ class _Passing:
                     credentials.append((key.encode(), _as_bytes(value)))
             elif not key.startswith("weft-"):
                 sent.append((key, value))
-        trusted = await self._admission.admit(credentials, self._path, self._target.scopes)
+        certificate = certificate_of(context) if self.encrypted else None
+        trusted = await self._admission.admit(
+            credentials, self._path, self._target.scopes, certificate
+        )
         left = context.time_remaining()
         seconds = self._target.timeout if left is None else min(left, self.longest)
         deadline = rpc.Deadline.after_seconds(math.inf if seconds is None else seconds)
@@ -281,11 +315,34 @@ class _Passing:
             begin_span(self._telemetry, call, self._attributes, may_begin_trace=True)
         return call, tuple(sent)
 
-    def _end(self, call: Call | None, code: grpc.StatusCode, started: float) -> None:
+    def _end(
+        self, call: Call | None, code: grpc.StatusCode, started: float, received: int, sent: int
+    ) -> None:
+        seconds = perf_counter() - started
         if self._record is not None:
-            self._record(code, perf_counter() - started)
+            self._record(code, seconds)
+        if self.requests is not None:
+            self.requests.ended(
+                "grpc", self._path[1:], code, seconds, call=call, received=received, sent=sent
+            )
         if call is not None and call.span is not None:
             end_span(call.span, code)
+
+
+class _Size:
+    """Bytes of the messages of a stream."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.sent = 0
+
+    async def of(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same messages, counted."""
+        async for request in requests:
+            self.received += len(request)
+            yield request
 
 
 def _headers(sent: Metadata) -> Headers:

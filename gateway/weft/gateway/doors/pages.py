@@ -14,6 +14,7 @@ from weft.gateway.openapi import document, page
 from weft.gateway.transcoding.catalog import Catalog
 from weft.gateway.transcoding.router import MethodNotAllowed
 
+HEALTH = frozenset({"/healthz", "/readyz"})
 Page = Callable[[Exchange], Awaitable[None]]
 
 

@@ -57,7 +57,4 @@ def _safe(content_type: str) -> bytes:
 
 
 def _apart() -> Headers:
-    return [
-        (b"x-content-type-options", b"nosniff"),
-        (b"content-security-policy", b"sandbox allow-scripts"),
-    ]
+    return [(b"content-security-policy", b"sandbox allow-scripts")]

@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
 
 from weft import rpc
+from weft.gateway.doors.grpc_peer import certificate_of
 from weft.gateway.guards.admission import Admission
 from weft.gateway.transcoding.catalog import Catalog
 from weft.gateway.transcoding.schema import Schema
@@ -63,9 +64,12 @@ class Reflection(grpc.GenericRpcHandler):
     ) -> AsyncIterator[Response]:
         try:
             await self._admission.caller(
-                (key.encode(), value.encode() if isinstance(value, str) else value)
-                for key, value in context.invocation_metadata() or ()
-                if key in _CREDENTIALS
+                (
+                    (key.encode(), value.encode() if isinstance(value, str) else value)
+                    for key, value in context.invocation_metadata() or ()
+                    if key in _CREDENTIALS
+                ),
+                certificate_of(context),
             )
         except rpc.Error as failed:
             await abort(context, failed)

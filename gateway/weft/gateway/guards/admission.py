@@ -1,4 +1,4 @@
-"""Who may come in, and where to: the caller behind a request by API key or token, and the scopes of what it calls.
+"""Who may come in, and where to: the caller behind a request by API key, token or certificate, and the scopes of what it calls.
 
 Every door asks here before a call goes to an agent. A credential that was verified is remembered by its hash for as
 long as its kind allows: an API key for a second, a token for a minute or until it expires. So the usual request costs
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from weft import rpc
 from weft.gateway.guards import keys
+from weft.gateway.guards.certificates import CertificateRules
 from weft.gateway.guards.jwks import TokenInvalid
 from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.tokens import TokenCheck, TokenMissing, is_like_token
@@ -67,8 +68,10 @@ class Admission:
     Args:
         key_check: verifies API keys; None: they are not accepted.
         tokens: verifies tokens; None: they are not accepted.
+        certificates: knows the bearers of client certificates; None: they are nobody.
         required: whether a caller with no credential is refused, and scopes are asked for.
         signer: signs identities for agents; None: they are not signed.
+        on_refused: told of each refusal, of whom, where that is known, and of the id of the API key that was given.
         clock: seconds, monotonic.
     """
 
@@ -78,11 +81,15 @@ class Admission:
         *,
         required: bool,
         tokens: TokenCheck | None = None,
+        certificates: CertificateRules | None = None,
         signer: Signer | None = None,
+        on_refused: Callable[[rpc.Error, Identity | None, str], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._on_refused = on_refused
         self._key_check = key_check
         self._tokens = tokens
+        self._certificates = certificates
         self.required = required
         self._signer = signer
         self._clock = clock
@@ -90,7 +97,11 @@ class Admission:
         self._anonymous = self._caller(Identity(subject=ANONYMOUS), 0.0)
 
     async def admit(
-        self, headers: Iterable[tuple[bytes, bytes]], method: str, required: Sequence[str]
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        method: str,
+        required: Sequence[str],
+        certificate: bytes | None = None,
     ) -> tuple[str, bytes]:
         """Lets a request in: the metadata entry that names its caller to the agent.
 
@@ -98,26 +109,53 @@ class Admission:
             headers: of the request, with lower-case names.
             method: what it calls, "/package.Service/Method".
             required: scopes that it needs.
+            certificate: that the connection brought, verified, as DER.
 
         Raises:
             ScopeMissing: the caller lacks a scope.
             rpc.Unauthenticated, rpc.Unavailable: see `caller`.
         """
-        caller = await self.caller(headers)
+        caller = await self.caller(headers, certificate)
         if required:
-            caller.check(method, required)
+            self.check(caller, method, required)
         return caller.entry
 
-    async def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+    def check(self, caller: Caller, method: str, required: Sequence[str]) -> None:
+        """Lets a caller call a method with these required scopes.
+
+        Raises:
+            ScopeMissing: it lacks one.
+        """
+        try:
+            caller.check(method, required)
+        except scopes.ScopeMissing as refused:
+            self._on_refused(refused, caller.identity, "")
+            raise
+
+    async def caller(
+        self, headers: Iterable[tuple[bytes, bytes]], certificate: bytes | None = None
+    ) -> Caller:
         """The caller behind a request; "anonymous" where no credential is given and none is required.
+
+        A key or token says more of who asks than the connection that it came by: it goes before the certificate.
 
         Raises:
             CredentialMissing, KeyMissing, TokenMissing: none is given.
             KeyMalformed, KeyUnknown, KeyRevoked, KeyExpired: see `keys`.
             TokenInvalid or one of its kinds: see `tokens`.
+            CertificateUnfit, CertificateExpired: see `certificates`.
             rpc.Unavailable: it cannot be verified now.
         """
         given = [header for header in headers if header[0] in _CREDENTIALS]
+        try:
+            if certificate is not None and not given and self._certificates is not None:
+                return self._bearer(certificate, self._certificates)
+            return await self._found(given)
+        except rpc.Unauthenticated as refused:
+            self._on_refused(refused, None, keys.named_in(given))
+            raise
+
+    async def _found(self, given: list[tuple[bytes, bytes]]) -> Caller:
         now = self._clock()
         if not given:
             return self._nobody(now)
@@ -148,8 +186,19 @@ class Admission:
         else:
             assert self._key_check is not None
             identity, until = await self._key_check.verify(keys.parse(credential))
-        caller = self._caller(identity, until)
-        if until > self._clock():
+        return self._remember(digest, self._caller(identity, until))
+
+    def _bearer(self, certificate: bytes, rules: CertificateRules) -> Caller:
+        digest = hashlib.sha256(certificate).digest()
+        caller = self._known.get(digest)
+        now = self._clock()
+        if caller is not None and now < caller.until:
+            return caller
+        identity, left = rules.identity(certificate)
+        return self._remember(digest, self._caller(identity, now + min(left, _LONGEST)))
+
+    def _remember(self, digest: bytes, caller: Caller) -> Caller:
+        if caller.until > self._clock():
             self._known.pop(digest, None)
             if len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]

@@ -91,6 +91,6 @@ class BreakerHolds:
         Raises:
             rpc.Unavailable: PostgreSQL is away.
         """
-        await self._database.execute("release_breaker", agent, method)
+        await self._database.execute("release_breaker", agent, method, by)
         log.info("circuit let go", extra={"agent": agent, "method": method, "by": by})
         await self.look()

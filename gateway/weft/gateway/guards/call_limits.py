@@ -71,7 +71,7 @@ class CallLimits:
     Args:
         rules: those of the settings; skills bring theirs.
         shared: what all gateways share; None: this gateway is alone.
-        on_refused: told the name of the rule that refuses a call.
+        on_refused: told the name of the rule that refuses a call, the method, and who called.
         clock: seconds, monotonic.
     """
 
@@ -80,7 +80,7 @@ class CallLimits:
         rules: Iterable[Rule] = (),
         shared: SharedLimits | None = None,
         *,
-        on_refused: Callable[[str], None] = lambda _: None,
+        on_refused: Callable[[str, str, Identity | None], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rules = tuple(rules)
@@ -132,7 +132,7 @@ class CallLimits:
         if any(waits):
             self._free(places)
             headers += _headers(plan, levels, taken=False)
-            self._refuse(plan, waits)
+            self._refuse(plan, waits, identity)
         for rule, key in zip(plan.rules, keys, strict=True):
             if rule.kind is Kind.CONCURRENT:
                 self._places[key] = self._places.get(key, 0) + 1
@@ -190,10 +190,10 @@ class CallLimits:
             assert self._shared is not None
             self._shared.free(step)
 
-    def _refuse(self, plan: Plan, waits: Sequence[float]) -> None:
+    def _refuse(self, plan: Plan, waits: Sequence[float], identity: Identity | None) -> None:
         wait = max(waits)
         rule = plan.rules[waits.index(wait)]
-        self._on_refused(rule.name)
+        self._on_refused(rule.name, plan.path, identity)
         failure = error_details_pb2.QuotaFailure()
         failure.violations.add(subject=rule.name, description=_described(rule))
         raise LimitReached(

@@ -14,7 +14,7 @@ _TEXT = 200  # characters of a subject, a name, a tenant
 _SCOPES = 200
 _SCOPE = 100  # characters
 # Subjects of others: a token must not be able to name one of them.
-_TAKEN = ("key:", "agent:", "person:")
+_TAKEN = ("key:", "agent:", "person:", "spiffe:", "cert:")
 
 Claims = Mapping[str, Any]
 

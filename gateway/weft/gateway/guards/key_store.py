@@ -45,6 +45,7 @@ class KeyStore:
         scopes: Sequence[str] = (),
         expires_at: datetime | None = None,
         tenant: str = "",
+        by: str = "",
     ) -> NewKey:
         """Makes a key; its text is in the answer and nowhere else.
 
@@ -53,6 +54,7 @@ class KeyStore:
             scopes: what the key may do, such as "support.write".
             expires_at: with a time zone; None: never.
             tenant: organisation it belongs to, at most 200 characters; empty: none.
+            by: who makes it, for the audit log.
 
         Raises:
             rpc.InvalidArgument: a value is out of its range.
@@ -69,6 +71,7 @@ class KeyStore:
             sorted(set(scopes)),
             expires_at,
             tenant,
+            by,
         )
         assert row is not None
         return NewKey(key=_key(row), text=text)
@@ -77,13 +80,17 @@ class KeyStore:
         """Every key, revoked and expired ones too, the newest first."""
         return [_key(row) for row in await self._database.fetch("list_api_keys")]
 
-    async def revoke(self, key_id: str) -> ApiKey:
+    async def revoke(self, key_id: str, *, by: str = "") -> ApiKey:
         """Revokes a key for good; every gateway refuses it within a second. Again is no error.
+
+        Args:
+            key_id: of the key.
+            by: who revokes it, for the audit log.
 
         Raises:
             NoSuchKey: there is none of this id.
         """
-        row = await self._database.fetchrow("revoke_api_key", key_id)
+        row = await self._database.fetchrow("revoke_api_key", key_id, by)
         if row is None:
             raise NoSuchKey
         return _key(row)

@@ -143,6 +143,14 @@ def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return found.decode("latin-1")
 
 
+def named_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Id of the key in these headers, which may be no good; empty: there is none of the form of a key."""
+    try:
+        return presented(headers).id
+    except rpc.Unauthenticated:
+        return ""
+
+
 def presented(headers: Iterable[tuple[bytes, bytes]]) -> Presented:
     """The key in these headers; see `credential`.
 

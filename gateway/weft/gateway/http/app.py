@@ -13,9 +13,10 @@ import grpc
 from weft import rpc
 from weft.gateway.doors import a2a, choice, mcp, rest, websocket
 from weft.gateway.doors.calls import Calls
-from weft.gateway.doors.pages import Pages
+from weft.gateway.doors.pages import HEALTH, Page, Pages
 from weft.gateway.http.cors import Cors
 from weft.gateway.http.exchange import Exchange, Receive, Scope, Send
+from weft.gateway.records import RequestLog
 from weft.gateway.transcoding.catalog import Catalog, Endpoint, Method
 from weft.gateway.transcoding.router import Match
 from weft.rpc.tracing import end_span
@@ -44,6 +45,7 @@ class App:
         mcp_door: serves MCP hosts.
         a2a_door: serves agents of other vendors.
         cors: which pages of other origins may call.
+        requests: where requests are logged; None: nowhere.
         telemetry: where requests are counted.
     """
 
@@ -55,6 +57,7 @@ class App:
         a2a_door: a2a.A2aDoor,
         *,
         cors: Cors | None = None,
+        requests: RequestLog | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._calls = calls
@@ -62,6 +65,7 @@ class App:
         self._cors = cors or Cors()
         self._mcp = mcp_door
         self._a2a = a2a_door
+        self._requests = requests
         self._metrics = telemetry.metrics if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
@@ -78,6 +82,8 @@ class App:
         self._pages.use(catalog)
         self._mcp.use(catalog)
         self._a2a.use(catalog)
+        if self._requests is not None:
+            self._requests.use(catalog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -90,9 +96,29 @@ class App:
             return
         page = self._pages.find(exchange)
         if page is not None:
-            await page(exchange)
+            await self._show(page, exchange)
         else:
             await self._serve(exchange)
+
+    async def _show(self, page: Page, exchange: Exchange) -> None:
+        began = perf_counter()
+        await page(exchange)
+        # Who asks whether the gateway lives asks all the time.
+        if self._requests is not None and exchange.path not in HEALTH:
+            name = exchange.path if exchange.path.count("/") == 1 else "/agents/*"
+            code = C.OK if exchange.status < 400 else C.UNKNOWN  # noqa: PLR2004 of a failure
+            if exchange.status < 500:  # noqa: PLR2004 of the gateway's own
+                code = C.OK if code is C.OK else C.FAILED_PRECONDITION
+            self._requests.ended(
+                "page",
+                name,
+                code,
+                perf_counter() - began,
+                http_status=exchange.status,
+                call=exchange.call,
+                received=exchange.received,
+                sent=exchange.sent,
+            )
 
     async def _serve(self, exchange: Exchange) -> None:
         method = self.catalog.methods.get(exchange.path)
@@ -127,7 +153,8 @@ class App:
             code = C.CANCELLED  # the caller hung up: nobody is there to be told
         except Exception:
             code = C.INTERNAL
-            log.exception("%s %s failed", exchange.method, exchange.path)
+            # Not its path, which may hold the value of a secret field.
+            log.exception("%s by %s failed", name, door)
             if not exchange.started:
                 await fail(exchange, rpc.Internal())
         finally:
@@ -165,5 +192,16 @@ class App:
             if record is None:
                 record = self._records[door, name] = self._metrics.door_call(door, name)
             record(code, seconds)
+        if self._requests is not None:
+            self._requests.ended(
+                door,
+                name,
+                code,
+                seconds,
+                http_status=exchange.status,
+                call=exchange.call,
+                received=exchange.received,
+                sent=exchange.sent,
+            )
         if exchange.call is not None and exchange.call.span is not None:
             end_span(exchange.call.span, code)

@@ -16,7 +16,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = b"application/json"
+CERTIFICATE = "certificate"
 _TYPE_JSON = (b"content-type", JSON)
+
+
+_KEPT = frozenset({"GET", "HEAD"})
+_NOT_STORED = (b"cache-control", b"no-store")
 
 
 class UnsupportedMediaType(rpc.InvalidArgument):
@@ -38,12 +43,25 @@ class Exchange:
         beside: metadata of that call, at the doors that carry it.
         extend: adds to the headers of the answer.
         answer_headers: what a guard adds to them.
+        status: of the answer; 0: it has not begun.
+        received: bytes of the body, or of messages.
+        sent: the same of the answer.
+        certificate: that the caller's connection brought, as DER; None: it brought none.
     """
 
     __slots__ = (
-        *("answer_headers", "beside", "call", "extend", "headers", "method", "path", "query"),
-        *("receive", "send"),
-        "started",
+        *(
+            "answer_headers",
+            "beside",
+            "call",
+            "certificate",
+            "extend",
+            "headers",
+            "method",
+            "path",
+            "query",
+        ),
+        *("receive", "received", "send", "sent", "started", "status"),
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,6 +76,11 @@ class Exchange:
         self.beside: Beside | None = None
         self.extend: Callable[[Headers], None] | None = None
         self.started = False
+        self.status = 0
+        self.received = 0
+        self.sent = 0
+        state = scope.get("state")  # of the connection
+        self.certificate: bytes | None = state.get(CERTIFICATE) if state else None
 
     def header(self, name: bytes) -> bytes:
         """First value of a header; empty: it is not there."""
@@ -79,15 +102,20 @@ class Exchange:
     async def begin(self, status: int, headers: Headers) -> None:
         """Sends status and headers, the trace of the call among them."""
         self.started = True
+        self.status = status
         if self.call is not None:
             headers.append((b"traceparent", self.call.traceparent.encode()))
         headers += self.answer_headers
+        if self.call is not None and self.method in _KEPT and not _says_cache(headers):
+            # What was made for one caller is for no cache on the way: it may not know x-api-key for a credential.
+            headers.append(_NOT_STORED)
         if self.extend is not None:
             self.extend(headers)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool) -> None:
         """Sends a part of the body."""
+        self.sent += len(body)
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def reply(
@@ -104,6 +132,7 @@ class Exchange:
         ]
         if headers:
             sent += headers
+        self.sent += len(body)
         await self.begin(status, sent)
         await self.send({"type": "http.response.body", "body": body})
 
@@ -130,3 +159,7 @@ class Exchange:
         await self.reply(
             failures.http_status(error), render(error), headers=failures.http_headers(error)
         )
+
+
+def _says_cache(headers: Headers) -> bool:
+    return any(name == b"cache-control" for name, _ in headers)

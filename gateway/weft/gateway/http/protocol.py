@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from weft import rpc
 from weft.gateway.guards import HeadersTooLarge
 from weft.gateway.http import refusal
+from weft.gateway.http.exchange import CERTIFICATE
 from weft.gateway.http.settings import HttpSettings
 from weft.gateway.http.websocket import BoundedWebSocket
 
@@ -81,6 +82,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time of the first head."""
         super().connection_made(transport)
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted is not None and (shown := encrypted.getpeercert(binary_form=True)):
+            self.app_state[CERTIFICATE] = shown
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -195,6 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
         socket = BoundedWebSocket(self.config, self.server_state, self._settings, self._lost)
         self.transport.set_protocol(socket)
         socket.connection_made(self.transport)
+        socket.app_state.update(self.app_state)
         socket.data_received(b"".join([*lines, b"\r\n", rest]))
 
     # Bounds

@@ -32,6 +32,12 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger("weft.gateway")
 
+# In every answer, whatever door it comes from. Of an API they mean little; of what a browser shows by mistake, much.
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
 _GRACE = timedelta(seconds=10)
 _AFTER_CANCEL = 1.0  # seconds a cancelled request has to answer
 
@@ -69,6 +75,10 @@ class HttpServer:
         self._date: asyncio.TimerHandle | None = None
         self._lost = asyncio.Event()
         self._address = ""
+        self._always = list(_ALWAYS)
+        if self._settings.hsts:
+            seconds = f"max-age={self._settings.hsts.total_seconds():.0f}"
+            self._always.append((b"strict-transport-security", seconds.encode()))
 
     @property
     def address(self) -> str:
@@ -93,6 +103,7 @@ class HttpServer:
                 lambda: BoundedProtocol(self._config, self._state, settings, self._lost.set),
                 host=settings.host,
                 port=settings.port,
+                ssl=settings.tls,
                 backlog=settings.backlog,
             )
         except OSError as failed:
@@ -157,5 +168,6 @@ class HttpServer:
 
     def _tell_date(self) -> None:
         # RFC 9110 6.6.1; uvicorn puts these headers before the application's own.
-        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+        date = (b"date", formatdate(time.time(), usegmt=True).encode())
+        self._state.default_headers = [date, *self._always]
         self._date = asyncio.get_running_loop().call_later(1, self._tell_date)

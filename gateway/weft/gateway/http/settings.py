@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -37,5 +38,9 @@ class HttpSettings:
     """Largest message of a WebSocket, bytes."""
     ping: timedelta = timedelta(seconds=20)
     """How long a WebSocket waits between two pings, and for the answer to one."""
+    tls: ssl.SSLContext | None = None
+    """Of encrypted connections; None: they are not."""
+    hsts: timedelta = timedelta(0)
+    """For how long browsers shall come by https alone (RFC 6797); 0: nothing is said of that."""
     backlog: int = 1024
     """Connections the kernel holds until they are accepted."""

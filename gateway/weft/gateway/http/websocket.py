@@ -20,7 +20,8 @@ from websockets.protocol import OPEN
 
 from weft.gateway.http.settings import HttpSettings
 
-# uvicorn logs each connection, with its query, and each fault of a caller; the application says what is worth saying.
+# uvicorn logs each connection, with its query, and each fault of a caller, and `websockets` each header and frame at the
+# level DEBUG, credentials among them; the application says what is worth saying.
 # So it gets a logger that stands by itself and says nothing.
 _SILENT = logging.Logger("weft.gateway.websocket", logging.CRITICAL)  # noqa: LOG001 see above
 
@@ -40,7 +41,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         lost: Callable[[], None],
     ) -> None:
         super().__init__(config, server_state, app_state={})
-        self.logger = _SILENT
+        self.logger = self.conn.logger = _SILENT
+        self.conn.debug = False
         self._settings = settings
         self._lost = lost
         self._write_timer: asyncio.TimerHandle | None = None

@@ -31,6 +31,7 @@ from weft.gateway.doors.mcp.protocol import Outcome, ProtocolError
 from weft.gateway.doors.mcp.sessions import Session, Sessions
 from weft.gateway.doors.mcp.shelf import PROMPTS, RESOURCES, TOOLS, Shelf
 from weft.gateway.doors.mcp.visibility import Scopes
+from weft.gateway.guards.subjects import subject_of
 from weft.gateway.http.exchange import JSON, Exchange
 from weft.gateway.transcoding.catalog import Catalog
 
@@ -276,8 +277,7 @@ async def _run(
 
 
 def _subject(exchange: Exchange) -> str:
-    identity = exchange.call.identity if exchange.call is not None else None
-    return identity.subject if identity is not None else ""
+    return subject_of(exchange.call.identity if exchange.call is not None else None)
 
 
 async def _answer(exchange: Exchange, message: bytes) -> None:

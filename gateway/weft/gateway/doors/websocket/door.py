@@ -77,7 +77,7 @@ async def answered(
         # By the watch over the caller, or because the server is at the end of its grace.
         failed = socket.wrong or Stopping()
     except Exception:
-        log.exception("%s failed", socket.exchange.path)
+        log.exception("a WebSocket failed")
         failed = rpc.Internal()
     await socket.end(failed)
     return failed

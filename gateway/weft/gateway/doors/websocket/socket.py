@@ -194,11 +194,14 @@ class Socket:
             raise CallerGone
         text: str | None = event.get("text")
         if text is not None:
+            self.exchange.received += len(text)
             return text
         data: bytes = event["bytes"]
+        self.exchange.received += len(data)
         return data
 
     async def _say(self, event: MutableMapping[str, Any]) -> None:
+        self.exchange.sent += len(event.get("bytes") or event.get("text") or b"")
         try:
             await self._send(event)
         except (OSError, RuntimeError):  # uvicorn: the connection is gone, or is closing
