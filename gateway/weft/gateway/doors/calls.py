@@ -82,7 +82,8 @@ class Calls:
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
         call.deadline = deadline or _usual_deadline(method)
-        call.trust(await self._admission.admit(headers, method.path, method.skill.required_scopes))
+        caller = await self._admission.admit(headers, method.path, method.skill.required_scopes)
+        call.trust(caller.entry, caller.identity)
         serve_as(call)
         if self._telemetry is not None:
             attributes = {
@@ -106,7 +107,7 @@ class Calls:
         """
         call = exchange.call = Call.at_door(exchange.path, (), rpc.Deadline.after_seconds(0))
         caller = await self._admission.caller(exchange.headers)
-        call.trust(caller.entry)
+        call.trust(caller.entry, caller.identity)
         return None if caller.everything else caller.scopes
 
     async def read(self, exchange: Exchange) -> bytes:

@@ -269,11 +269,12 @@ class _Passing:
                     credentials.append((key.encode(), _as_bytes(value)))
             elif not key.startswith("weft-"):
                 sent.append((key, value))
-        trusted = await self._admission.admit(credentials, self._path, self._target.scopes)
+        caller = await self._admission.admit(credentials, self._path, self._target.scopes)
         left = context.time_remaining()
         seconds = self._target.timeout if left is None else min(left, self.longest)
         deadline = rpc.Deadline.after_seconds(math.inf if seconds is None else seconds)
-        call = Call.at_door(self._path, traced, deadline, trusted)
+        call = Call.at_door(self._path, traced, deadline)
+        call.trust(caller.entry, caller.identity)
         serve_as(call)
         if self._telemetry is not None:
             begin_span(self._telemetry, call, self._attributes, may_begin_trace=True)

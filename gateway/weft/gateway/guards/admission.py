@@ -91,8 +91,8 @@ class Admission:
 
     async def admit(
         self, headers: Iterable[tuple[bytes, bytes]], method: str, required: Sequence[str]
-    ) -> tuple[str, bytes]:
-        """Lets a request in: the metadata entry that names its caller to the agent.
+    ) -> Caller:
+        """Lets a request in, and says who calls.
 
         Args:
             headers: of the request, with lower-case names.
@@ -106,7 +106,7 @@ class Admission:
         caller = await self.caller(headers)
         if required:
             caller.check(method, required)
-        return caller.entry
+        return caller
 
     async def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """The caller behind a request; "anonymous" where no credential is given and none is required.
