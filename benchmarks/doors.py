@@ -1,29 +1,45 @@
 """What the doors of the gateway cost.
 
 Requests over 16 connections that stay open, each server in a process of its own, in interleaved rounds; what is counted
-is the CPU time of the server's process.
+is the CPU time of the server's process, all its threads together.
 
+rest_vs_envoy              CPU of a gateway with every guard on (token, scope, limit shared in Redis, breaker, retries,
+                           metrics, signed identity) per call with JSON of about 1 KB each way / CPU of a real Envoy's
+                           JSON transcoder for the same request to the same agent; what guards Envoy has for it is in
+                           envoy_transcoder.py
+rest_vs_envoy_bare         the same / CPU of an Envoy that has its transcoder and nothing else
 mcp_vs_sdk                 CPU of the gateway per MCP tools/call of an agent's skill / CPU of the MCP SDK's own
                            low-level server whose tool calls the same agent with a generated stub on a bare channel
 mcp_vs_sdk_without_agent   the same / CPU of that server when its tool answers itself and calls nobody
 a2a_vs_sdk   A2A SendMessage with a task per CPU second of the gateway (tasks in PostgreSQL) / the same of the A2A SDK's
              own server (tasks in memory) whose agent makes the same call of the same agent
+
+Of the figures, all of them microseconds of CPU: hello is a bare ASGI application that answers the same request with a
+constant; hello_call has a bare gRPC call of the same agent in between, and grpc_call is the difference; sse_message is
+one message of 100 bytes as a server-sent event through the gateway with every guard on, in streams of 100 that the agent
+sends as fast as it can; sse_message_paced the same where it waits a millisecond between two; rest_idempotent is a call
+with an idempotency key that is new each time; rest_cached a call that is answered from the cache.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import a2a_sdk
+import envoy_transcoder
 import grpc
+import guarded
 import measure
 import uvicorn
 import uvloop
@@ -32,8 +48,6 @@ from mcp import types
 from mcp.server import Server
 
 from weft import embedded
-from weft.agents import Host
-from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.gateway import Gateway
 from weft.registry import Registry
@@ -52,15 +66,6 @@ async def serve_registry(database_url: str) -> None:
     async with Registry(database_url=database_url, address="127.0.0.1:0") as registry:
         print(registry.address, flush=True)
         await asyncio.Event().wait()
-
-
-async def serve_agent(registry: str) -> None:
-    """The agent behind every server."""
-    async with Host(registry=registry) as host:
-        host.add(Echo("one"))
-        await host.start()
-        print(host.server.address, flush=True)
-        await host.wait()
 
 
 async def serve_gateway(registry: str, database_url: str) -> None:
@@ -118,9 +123,15 @@ async def serve_sdk(agent: str = "") -> None:
         await serving
 
 
+async def serve_envoy(*args: str) -> None:
+    """An Envoy."""
+    envoy_transcoder.execute(*args)
+
+
 ROLES = {
+    **guarded.ROLES,
+    "envoy": serve_envoy,
     "registry": serve_registry,
-    "agent": serve_agent,
     "gateway": serve_gateway,
     "sdk": serve_sdk,
     "a2a_sdk": a2a_sdk.serve,
@@ -148,12 +159,17 @@ def mcp_answered(body: bytes) -> bool:
 
 
 class Client:
-    """Makes one request over and over on connections that stay open."""
+    """Makes one request over and over on connections that stay open.
+
+    Args:
+        request: as bytes of HTTP; where {key} stands, every request has something of its own.
+    """
 
     def __init__(self, address: str, request: bytes, answered: Callable[[bytes], bool]) -> None:
         self.address = address
         self.request = request
         self.answered = answered
+        self.keys = itertools.count() if b"{key}" in request else None
         self.free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
         self.free = asyncio.Queue()
 
@@ -166,85 +182,160 @@ class Client:
         async def answers() -> bool:
             return self.answered(await self.call())
 
-        await wait_until(answers)
+        await wait_until(answers, timedelta(seconds=20))
 
     async def call(self) -> bytes:
         """One request."""
         reader, writer = await self.free.get()
-        writer.write(self.request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
-        body = await reader.readexactly(length)
+        request = self.request
+        if self.keys is not None:
+            request = request.replace(b"{key}", b"%032d" % next(self.keys))
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        _, found, rest = head.partition(b"content-length: ")
+        if found:
+            body = await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
+        else:
+            body = await reader.readuntil(b"\r\n0\r\n\r\n")
         self.free.put_nowait((reader, writer))
         return body
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A server, and what is asked of it.
+
+    Attributes:
+        units: what a call counts for.
+    """
+
+    server: measure.Child
+    client: Client
+    units: int = 1
+
+
 @contextlib.asynccontextmanager
-async def servers() -> AsyncIterator[dict[str, measure.Child]]:
-    """Every server that is measured, by name."""
+async def servers() -> AsyncIterator[dict[str, Measured]]:
+    """Everything that is measured, by name."""
     async with contextlib.AsyncExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory())
+        folder = Path(data) / "doors"
+        folder.mkdir()
+        token = guarded.prepare(folder)
         endpoints = await stack.enter_async_context(embedded.launch(Path(data)))
         start = await stack.enter_async_context(measure.children(__file__))
-        registry = start("registry", endpoints.database_url)
-        agent = start("agent", registry.told)
-        yield {
-            "gateway": start("gateway", registry.told, endpoints.database_url),
-            "sdk": start("sdk", agent.told),
-            "sdk_without_agent": start("sdk"),
-            "a2a_sdk": start("a2a_sdk", agent.told),
+        keys = start("guarded_keys", str(folder)).told
+        registry = start("registry", endpoints.database_url).told
+        agent = start("guarded_agent", registry, str(folder)).told
+        gateway = start("gateway", registry, endpoints.database_url)
+        rest = start(
+            *("guarded_gateway", registry, endpoints.database_url, endpoints.redis_url, keys)
+        )
+        behind = ("envoy", str(folder), guarded.SERVICE, agent)
+        measured = {
+            **{
+                f"mcp_{name}": _mcp(server)
+                for name, server in (
+                    ("gateway", gateway),
+                    ("sdk", start("sdk", agent)),
+                    ("sdk_without_agent", start("sdk")),
+                )
+            },
+            "a2a_gateway": _a2a(gateway, "/a2a/echo"),
+            "a2a_sdk": _a2a(start("a2a_sdk", agent), "/"),
+            **{
+                name: _rest(server, token)
+                for name, server in (
+                    ("rest_gateway", rest),
+                    (
+                        "rest_envoy",
+                        start(*behind, guarded.ISSUER, guarded.AUDIENCE, guarded.SCOPE),
+                    ),
+                    ("rest_envoy_bare", start(*behind)),
+                    ("hello", start("hello")),
+                    ("hello_call", start("hello_call", agent)),
+                )
+            },
+            "rest_idempotent": _rest(rest, token, "file", "idempotency-key: {key}\r\n"),
+            "rest_cached": _rest(rest, token, "known"),
+            "sse_message": _sse(rest, token),
+            "sse_message_paced": _sse(rest, token, "0.001s"),
         }
+        for each in measured.values():
+            await each.client.connect()
+        yield measured
 
 
-def client(name: str, address: str) -> Client:
-    """Who makes the requests of a measurement."""
-    if name.startswith("a2a"):
-        path = "/" if name == "a2a_sdk" else "/a2a/echo"
-        return Client(address, a2a_sdk.request(address, path), a2a_sdk.answered)
-    return Client(address, mcp_request(address), mcp_answered)
+def _mcp(server: measure.Child) -> Measured:
+    return Measured(
+        server=server, client=Client(server.told, mcp_request(server.told), mcp_answered)
+    )
 
 
-async def run(rounds: int, seconds: float) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Measures all servers in rounds."""
+def _a2a(server: measure.Child, path: str) -> Measured:
+    request = a2a_sdk.request(server.told, path)
+    return Measured(server=server, client=Client(server.told, request, a2a_sdk.answered))
+
+
+def _rest(server: measure.Child, token: str, verb: str = "review", more: str = "") -> Measured:
+    request = guarded.review(server.told, token, verb, more)
+    return Measured(server=server, client=Client(server.told, request, guarded.reviewed))
+
+
+def _sse(server: measure.Child, token: str, pause: str = "") -> Measured:
+    client = Client(server.told, guarded.stream(server.told, token, pause), guarded.streamed)
+    return Measured(server=server, client=client, units=guarded.MESSAGES)
+
+
+_RATIOS = (
+    ("rest_vs_envoy", "rest_gateway", "rest_envoy"),
+    ("rest_vs_envoy_bare", "rest_gateway", "rest_envoy_bare"),
+    ("mcp_vs_sdk", "mcp_gateway", "mcp_sdk"),
+    ("mcp_vs_sdk_without_agent", "mcp_gateway", "mcp_sdk_without_agent"),
+    ("a2a_vs_sdk", "a2a_sdk", "a2a_gateway"),
+)
+
+
+async def run(
+    rounds: int, seconds: float, only: str
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Measures everything in rounds."""
     async with servers() as found:
-        measured = {**found, "a2a_gateway": found["gateway"]}
+        measured = {name: each for name, each in found.items() if name.startswith(only)}
         cpu: dict[str, list[float]] = {name: [] for name in measured}
-        clients = {name: client(name, child.told) for name, child in measured.items()}
-        for each in clients.values():
-            await each.connect()
         for number in range(rounds + 1):
             for name in sorted(cpu, reverse=bool(number % 2)):
-                before = measured[name].cpu()
-                rate = await measure.rate(
-                    clients[name].call, seconds=seconds, in_flight=_CONNECTIONS
-                )
+                one = measured[name]
+                before = one.server.cpu()
+                rate = await measure.rate(one.client.call, seconds=seconds, in_flight=_CONNECTIONS)
                 if number:
-                    cpu[name].append((measured[name].cpu() - before) / (rate * seconds) * 1e6)
+                    spent = (one.server.cpu() - before) / (rate * seconds) / one.units
+                    cpu[name].append(spent * 1e6)
             measure.progress(f"round {number} of {rounds}" + (" done" if number == rounds else ""))
+    if "hello_call" in cpu and "hello" in cpu:
+        cpu["grpc_call"] = [
+            both - least for both, least in zip(cpu["hello_call"], cpu["hello"], strict=True)
+        ]
     ratios = {
         key: [one / other for one, other in zip(cpu[above], cpu[below], strict=True)]
-        for key, above, below in (
-            ("mcp_vs_sdk", "gateway", "sdk"),
-            ("mcp_vs_sdk_without_agent", "gateway", "sdk_without_agent"),
-            ("a2a_vs_sdk", "a2a_sdk", "a2a_gateway"),
-        )
+        for key, above, below in _RATIOS
+        if above in cpu and below in cpu
     }
     figures = {
-        f"{name if name.startswith('a2a') else f'mcp_{name}'}_cpu_us": round(
-            statistics.median(values), 1
-        )
-        for name, values in cpu.items()
+        f"{name}_cpu_us": round(statistics.median(values), 1) for name, values in cpu.items()
     }
     return ratios, figures
 
 
 def main() -> None:
     """Runs a role, or the measurement."""
-    options = measure.arguments(__doc__, rounds=10).parse_args()
+    parser = measure.arguments(__doc__, rounds=10)
+    parser.add_argument("--only", default="", help="what begins so, such as rest (all)")
+    options = parser.parse_args()
     if options.role:
         uvloop.run(ROLES[options.role](*options.rest))  # type: ignore[operator]
         sys.exit()
-    ratios, figures = asyncio.run(run(options.rounds, options.seconds))
+    ratios, figures = asyncio.run(run(options.rounds, options.seconds, options.only))
     measure.report(ratios, figures, as_json=options.json)
 
 

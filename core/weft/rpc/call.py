@@ -118,10 +118,16 @@ class Call:
             call.trust(identity)
         return call
 
-    def trust(self, identity: tuple[str, bytes]) -> None:
-        """Says who calls, as the door found out; calls made from here carry it on."""
+    def trust(self, identity: tuple[str, bytes], read: Identity | None = None) -> None:
+        """Says who calls, as the door found out; calls made from here carry it on.
+
+        Args:
+            identity: metadata entry.
+            read: the same, where the door has it; nobody may change it.
+        """
         self._metadata = (*self.metadata, identity)
         self._forwarded = (identity,)
+        self._identity = read
 
     @property
     def metadata(self) -> Metadata:

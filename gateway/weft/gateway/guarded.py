@@ -131,13 +131,13 @@ class Guarded:
         control: bytes,
     ) -> bytes:
         units: float | None = 0.0
-        told = Beside() if beside is None else beside
+        told = Beside() if beside is None and entry.counts_units else beside
         try:
             response, made = await self._kept(method, call, request, headers, told, key, control)
             # What costs no agent anything costs the caller nothing.
-            units = units_in(told.trailing) if made else 0.0
+            units = _units(told) if made else 0.0
         except rpc.Error as failed:
-            units = 0.0 if _refused_here(failed) else units_in(told.trailing)
+            units = 0.0 if _refused_here(failed) else _units(told)
             raise
         except BaseException:
             units = None
@@ -434,6 +434,10 @@ def told_of(method: Method, failed: rpc.Error) -> rpc.Error:
     if method.skill.fallback_text and isinstance(failed, CircuitOpen | AgentUnavailable):
         failed.metadata["fallback_text"] = method.skill.fallback_text
     return failed
+
+
+def _units(told: Beside | None) -> float | None:
+    return None if told is None else units_in(told.trailing)
 
 
 def _refused_here(failed: rpc.Error) -> bool:

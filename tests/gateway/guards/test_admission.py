@@ -195,14 +195,14 @@ async def test_scopes_are_asked_for_where_a_caller_must_be_known(made, issuer):
 
     open_to_all = made(required=False)
     for headers in ([], token):
-        name, raw = await open_to_all.admit(headers, METHOD, ("b",))
+        name, raw = (await open_to_all.admit(headers, METHOD, ("b",))).entry
         assert (name, Identity.FromString(raw).all_scopes) == (IDENTITY_KEY, True)
 
 
 async def test_agents_are_told_who_calls(made, issuer):
     signer = Signer(Ed25519PrivateKey.generate())
     admission = made(signer=signer)
-    name, raw = await admission.admit(bearer(KEY), METHOD, ())
+    name, raw = (await admission.admit(bearer(KEY), METHOD, ())).entry
     told = Identity.FromString(raw)
     assert name == IDENTITY_KEY
     assert len(told.signature) == 64
@@ -212,7 +212,7 @@ async def test_agents_are_told_who_calls(made, issuer):
     assert MessageToDict(told) == {
         "subject": f"key:{ID}", "displayName": "shop", "scopes": ["a.read"], "tenant": "acme",
     }  # fmt: skip
-    _, raw = await made().admit(bearer(issuer.token(name="Ann")), METHOD, ())
+    _, raw = (await made().admit(bearer(issuer.token(name="Ann")), METHOD, ())).entry
     assert MessageToDict(Identity.FromString(raw)) == {
         "subject": "user:ann", "displayName": "Ann", "issuer": "https://idp.example",
     }  # fmt: skip

@@ -83,11 +83,10 @@ class Calls:
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
         call.deadline = deadline or _usual_deadline(method)
-        call.trust(
-            await self._admission.admit(
-                headers, method.path, method.skill.required_scopes, exchange.certificate
-            )
+        caller = await self._admission.admit(
+            headers, method.path, method.skill.required_scopes, exchange.certificate
         )
+        call.trust(caller.entry, caller.identity)
         serve_as(call)
         if self._telemetry is not None:
             attributes = {
@@ -112,7 +111,7 @@ class Calls:
         """
         call = exchange.call = Call.at_door(exchange.path, (), rpc.Deadline.after_seconds(0))
         caller = await self._admission.caller(exchange.headers, exchange.certificate)
-        call.trust(caller.entry)
+        call.trust(caller.entry, caller.identity)
         return None if caller.everything else caller.scopes
 
     async def require(self, exchange: Exchange, *required: str) -> None:

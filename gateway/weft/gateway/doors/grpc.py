@@ -303,13 +303,14 @@ class _Passing:
             elif not key.startswith("weft-"):
                 sent.append((key, value))
         certificate = certificate_of(context) if self.encrypted else None
-        trusted = await self._admission.admit(
+        caller = await self._admission.admit(
             credentials, self._path, self._target.scopes, certificate
         )
         left = context.time_remaining()
         seconds = self._target.timeout if left is None else min(left, self.longest)
         deadline = rpc.Deadline.after_seconds(math.inf if seconds is None else seconds)
-        call = Call.at_door(self._path, traced, deadline, trusted)
+        call = Call.at_door(self._path, traced, deadline)
+        call.trust(caller.entry, caller.identity)
         serve_as(call)
         if self._telemetry is not None:
             begin_span(self._telemetry, call, self._attributes, may_begin_trace=True)

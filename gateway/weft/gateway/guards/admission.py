@@ -102,8 +102,8 @@ class Admission:
         method: str,
         required: Sequence[str],
         certificate: bytes | None = None,
-    ) -> tuple[str, bytes]:
-        """Lets a request in: the metadata entry that names its caller to the agent.
+    ) -> Caller:
+        """Lets a request in, and says who calls.
 
         Args:
             headers: of the request, with lower-case names.
@@ -118,7 +118,7 @@ class Admission:
         caller = await self.caller(headers, certificate)
         if required:
             self.check(caller, method, required)
-        return caller.entry
+        return caller
 
     def check(self, caller: Caller, method: str, required: Sequence[str]) -> None:
         """Lets a caller call a method with these required scopes.

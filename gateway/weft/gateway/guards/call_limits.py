@@ -6,6 +6,7 @@ gateways share and whose word counts. Where Redis is away, each gateway keeps th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -17,6 +18,7 @@ from google.rpc import error_details_pb2
 from weft import rpc
 from weft.gateway.guards import limit_rules
 from weft.gateway.guards.gcra import Buckets
+from weft.gateway.guards.leases import SPAN, Leases
 from weft.gateway.guards.limit_rules import Kind, Rule
 from weft.gateway.guards.shared_limits import SharedLimits, Step
 from weft.gateway.guards.subjects import subject_of
@@ -32,6 +34,7 @@ UNITS_KEY = "weft-units"
 _DIGITS = 12
 _PLACE_WAIT = 1.0  # seconds a caller waits whose calls are all under way
 _SEPARATOR = "\x1f"
+_NO_WAIT = (0.0,)
 
 
 class LimitReached(rpc.ResourceExhausted):
@@ -41,28 +44,45 @@ class LimitReached(rpc.ResourceExhausted):
 
 
 class Plan:
-    """The rules of one method."""
+    """The rules of one method.
 
-    __slots__ = ("path", "policy", "rules", "units")
+    Attributes:
+        costs: seconds a call puts into the bucket of each rule as it comes: never more than fit.
+        brims: seconds that fit into the bucket of each rule.
+        lease: for how many calls Redis may be asked at once; 1: for each by itself.
+        counts_units: whether what an agent says of a call's cost matters.
+    """
+
+    __slots__ = (
+        *("_names", "brims", "costs", "counts_units", "lease", "path", "policy", "rules"),
+        "units",
+    )
 
     def __init__(self, path: str, rules: Sequence[Rule], units: int) -> None:
         self.path = path
         self.rules = tuple(rules)
         self.units = max(1.0, float(units))
         self.policy = ", ".join(_policy(rule) for rule in rules).encode()
+        self.brims = tuple(rule.at_once * rule.interval for rule in rules)
+        self.costs = tuple(
+            min(self.units if rule.kind is Kind.UNITS else 1.0, rule.at_once) * rule.interval
+            for rule in rules
+        )
+        self.counts_units = any(rule.kind is Kind.UNITS for rule in rules)
+        places = any(rule.kind is Kind.CONCURRENT for rule in rules)
+        self.lease = 1 if places or not rules else self._lease()
+        self._names = tuple((rule.name, *sorted(rule.per)) for rule in rules)
 
-    @property
-    def counts_units(self) -> bool:
-        """Whether what an agent says of a call's cost matters."""
-        return any(rule.kind is Kind.UNITS for rule in self.rules)
+    def _lease(self) -> int:
+        shares = (
+            min(SPAN, brim / 4) / cost for cost, brim in zip(self.costs, self.brims, strict=True)
+        )
+        return max(1, math.floor(min(shares) + 1e-6))
 
     def keys(self, identity: Identity) -> list[str]:
         """Whose limits a call counts for, a rule each."""
         who = {"identity": subject_of(identity), "tenant": identity.tenant, "skill": self.path}
-        return [
-            _SEPARATOR.join([rule.name, *(who[each] for each in sorted(rule.per))])
-            for rule in self.rules
-        ]
+        return [_SEPARATOR.join([name, *(who[each] for each in per)]) for name, *per in self._names]
 
 
 class CallLimits:
@@ -90,6 +110,7 @@ class CallLimits:
         self._plans: dict[str, Plan] = {}
         self._buckets = Buckets()
         self._places: dict[str, int] = {}
+        self._leases = Leases()
 
     def use(self, methods: Mapping[str, Method]) -> None:
         """Takes the methods that can be called, by path; replaces those before."""
@@ -114,42 +135,86 @@ class CallLimits:
         identity = call.identity
         keys = plan.keys(identity if identity is not None else Identity())
         now = self._clock()
-        levels = [self._level(r, key, now) for r, key in zip(plan.rules, keys, strict=True)]
+        levels: Sequence[float] = self._levels(plan, keys, now)
         places: list[Step] = []
         waits = _waits(plan, levels)
         if self._shared is not None and not any(waits):
-            steps = self._steps(plan, keys)
-            places = [step for step in steps if step[0] == "hold"]
-            try:
-                answer = await self._shared.take(steps)
-            except BaseException:
-                self._free(places)
-                raise
-            if answer is not None:
-                taken, levels = answer
-                waits = [0.0] * len(levels) if taken else _waits(plan, levels)
-                self._learn(plan, keys, levels, now)
+            if plan.lease > 1:
+                waits, levels = await self._leased(plan, keys, levels, now)
+            else:
+                places, waits, levels = await self._asked(plan, keys, levels, now)
         if any(waits):
             self._free(places)
             headers += _headers(plan, levels, taken=False)
             self._refuse(plan, waits, identity)
-        for rule, key in zip(plan.rules, keys, strict=True):
+        for rule, key, cost in zip(plan.rules, keys, plan.costs, strict=True):
             if rule.kind is Kind.CONCURRENT:
                 self._places[key] = self._places.get(key, 0) + 1
             else:
-                self._buckets.add(key, now, _cost(plan, rule))
+                self._buckets.add(key, now, cost)
         headers += _headers(plan, levels, taken=True)
         return Entry(self, plan, keys, places)
+
+    async def _asked(
+        self, plan: Plan, keys: Sequence[str], levels: Sequence[float], now: float
+    ) -> tuple[list[Step], Sequence[float], Sequence[float]]:
+        """Asks Redis for one call: the places it takes, how long to wait for each rule, and the levels."""
+        assert self._shared is not None
+        steps = self._steps(plan, keys)
+        places = [step for step in steps if step[0] == "hold"]
+        try:
+            answer = await self._shared.take(steps)
+        except BaseException:
+            self._free(places)
+            raise
+        if answer is None:
+            return places, _NO_WAIT, levels
+        taken, levels = answer
+        self._learn(plan, keys, levels, now)
+        return places, _NO_WAIT if taken else _waits(plan, levels), levels
+
+    async def _leased(
+        self, plan: Plan, keys: Sequence[str], levels: Sequence[float], now: float
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """The same for rules of which several calls' worth may be taken."""
+        # What a call costs in units is a method's own; calls of all methods count the same for the rest.
+        who = [plan.path, *keys] if plan.counts_units else keys
+        lease = self._leases.of(_SEPARATOR.join(who), now)
+        if lease.use(now):
+            return _NO_WAIT, levels
+        if lease.asking is not None:
+            await asyncio.wait([lease.asking])
+            now = self._clock()
+            if lease.again(now):
+                return _NO_WAIT, self._levels(plan, keys, now)
+        calls = lease.calls(plan.lease)
+        if calls > 1 and lease.asking is None:
+            lease.asking = asyncio.get_running_loop().create_future()
+            try:
+                assert self._shared is not None
+                answer = await self._shared.take(self._steps(plan, keys, calls))
+                if answer is None:
+                    return _NO_WAIT, levels
+                if answer[0]:
+                    lease.take(calls - 1, now)
+                    self._learn(plan, keys, answer[1], now)
+                    return _NO_WAIT, answer[1]
+            finally:
+                lease.asking.set_result(None)
+                lease.asking = None
+            now = self._clock()
+        _, waits, levels = await self._asked(plan, keys, levels, now)
+        return waits, levels
 
     def leave(self, plan: Plan, keys: Sequence[str], places: Sequence[Step], cost: float) -> None:
         """See `Entry.done`."""
         now = self._clock()
-        for rule, key in zip(plan.rules, keys, strict=True):
+        for rule, key, came in zip(plan.rules, keys, plan.costs, strict=True):
             if rule.kind is Kind.CONCURRENT:
                 self._places[key] -= 1
                 if not self._places[key]:
                     del self._places[key]
-            elif rule.kind is Kind.UNITS and (more := cost * rule.interval - _cost(plan, rule)):
+            elif rule.kind is Kind.UNITS and (more := cost * rule.interval - came):
                 self._buckets.add(key, now, more)
                 if self._shared is not None:
                     self._shared.tell(("add", key, more))
@@ -163,18 +228,21 @@ class CallLimits:
             log.warning("limits of %s are not kept: %s", method.full_name, wrong)
         return Plan(method.path, rules, method.skill.units)
 
-    def _level(self, rule: Rule, key: str, now: float) -> float:
-        if rule.kind is Kind.CONCURRENT:
-            return self._places.get(key, 0)
-        return self._buckets.level(key, now)
+    def _levels(self, plan: Plan, keys: Sequence[str], now: float) -> list[float]:
+        return [
+            self._places.get(key, 0)
+            if rule.kind is Kind.CONCURRENT
+            else self._buckets.level(key, now)
+            for rule, key in zip(plan.rules, keys, strict=True)
+        ]
 
-    def _steps(self, plan: Plan, keys: Sequence[str]) -> list[Step]:
+    def _steps(self, plan: Plan, keys: Sequence[str], calls: int = 1) -> list[Step]:
         assert self._shared is not None
         return [
             self._shared.place(key, rule.amount)
             if rule.kind is Kind.CONCURRENT
-            else ("rate", key, 1.0, rule.at_once * rule.interval, _cost(plan, rule))
-            for rule, key in zip(plan.rules, keys, strict=True)
+            else ("rate", key, 1.0, brim, calls * cost)
+            for rule, key, cost, brim in zip(plan.rules, keys, plan.costs, plan.brims, strict=True)
         ]
 
     def _learn(
@@ -217,6 +285,11 @@ class Entry:
         self._keys = keys
         self._places = places
 
+    @property
+    def counts_units(self) -> bool:
+        """Whether what an agent says of the call's cost matters."""
+        return self._plan.counts_units
+
     def done(self, units: float | None = None) -> None:
         """The call is over. What comes after the first time is ignored.
 
@@ -239,20 +312,14 @@ def units_in(trailing: Metadata) -> float | None:
     return None
 
 
-def _cost(plan: Plan, rule: Rule) -> float:
-    """Seconds a call puts into the bucket of a rule as it comes: never more than fit."""
-    units = plan.units if rule.kind is Kind.UNITS else 1.0
-    return min(units, rule.at_once) * rule.interval
-
-
-def _waits(plan: Plan, levels: Sequence[float]) -> list[float]:
+def _waits(plan: Plan, levels: Sequence[float]) -> Sequence[float]:
     """Seconds until each rule lets the call in; 0: now."""
     waits = []
-    for rule, level in zip(plan.rules, levels, strict=True):
+    for rule, level, cost, brim in zip(plan.rules, levels, plan.costs, plan.brims, strict=True):
         if rule.kind is Kind.CONCURRENT:
             waits.append(_PLACE_WAIT if level >= rule.amount else 0.0)
         else:
-            over = level + _cost(plan, rule) - rule.at_once * rule.interval
+            over = level + cost - brim
             waits.append(over if over > 1e-6 else 0.0)  # noqa: PLR2004 Redis counts microseconds
     return waits
 
@@ -260,12 +327,12 @@ def _waits(plan: Plan, levels: Sequence[float]) -> list[float]:
 def _headers(plan: Plan, levels: Sequence[float], *, taken: bool) -> Headers:
     """After draft-ietf-httpapi-ratelimit-headers-10."""
     shown = []
-    for rule, level in zip(plan.rules, levels, strict=True):
+    for rule, level, cost in zip(plan.rules, levels, plan.costs, strict=True):
         if rule.kind is Kind.CONCURRENT:
             left = rule.amount - level - taken
             shown.append(f'"{rule.name}";r={max(0, math.floor(left))}')
             continue
-        held = level + (_cost(plan, rule) if taken else 0.0)
+        held = level + (cost if taken else 0.0)
         left = rule.at_once - held / rule.interval
         shown.append(f'"{rule.name}";r={max(0, math.floor(left + 1e-6))};t={math.ceil(held)}')
     return [(b"ratelimit-policy", plan.policy), (b"ratelimit", ", ".join(shown).encode())]
