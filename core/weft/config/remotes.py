@@ -63,7 +63,9 @@ class Remote:
         if url.username is not None or url.password is not None:
             raise ValueError("url must hold no password: name a file or a variable that does")
         if url.scheme == "http" and url.hostname not in _LOOPBACK and not self.plaintext:
-            raise ValueError("url is http, which anybody on the way can read; allow it with plaintext")
+            raise ValueError(
+                "url is http, which anybody on the way can read; allow it with plaintext"
+            )
         if self.token_file and self.token_env:
             raise ValueError("token_file and token_env name two credentials; give one")
         if not _HEADER.fullmatch(self.header):

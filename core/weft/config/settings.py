@@ -186,7 +186,9 @@ class Settings:
     )
     remotes: Mapping[str, Remote] = field(
         default_factory=dict,
-        metadata={"doc": "Agents and servers elsewhere, shown as agents of the mesh: [remotes.NAME]."},
+        metadata={
+            "doc": "Agents and servers elsewhere, shown as agents of the mesh: [remotes.NAME]."
+        },
     )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")

@@ -139,9 +139,7 @@ def fits(terms: Terms, skill: Skill, before: int) -> int | None:
     return size if before + size <= _MOST_BYTES else None
 
 
-def _add_method(
-    service: descriptor_pb2.ServiceDescriptorProto, skill: Skill, terms: Terms
-) -> None:
+def _add_method(service: descriptor_pb2.ServiceDescriptorProto, skill: Skill, terms: Terms) -> None:
     method = service.method.add(
         name=skill.name,
         input_type=skill.request.type_name,
@@ -161,9 +159,7 @@ def _add_method(
     method.options.Extensions[annotations_pb2.http].CopyFrom(http_pb2.HttpRule(post=path, body="*"))
 
 
-def _made(
-    file: descriptor_pb2.FileDescriptorProto, service: str, skills: Sequence[Skill]
-) -> Made:
+def _made(file: descriptor_pb2.FileDescriptorProto, service: str, skills: Sequence[Skill]) -> Made:
     imported = _imported(_IMPORTS)
     pool = descriptor_pool.DescriptorPool()
     for each in imported:
@@ -204,9 +200,7 @@ def _handler(skill: Skill, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_stream_rpc_method_handler(
             skill.serve, request_deserializer=request.FromString
         )
-    return grpc.unary_unary_rpc_method_handler(
-        skill.serve, request_deserializer=request.FromString
-    )
+    return grpc.unary_unary_rpc_method_handler(skill.serve, request_deserializer=request.FromString)
 
 
 def _imported(files: Iterable[FileDescriptor]) -> list[descriptor_pb2.FileDescriptorProto]:

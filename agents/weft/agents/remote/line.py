@@ -62,6 +62,14 @@ class Line(Generic[SessionT]):
         # A server that does not know the session did not do what it was asked.
         return await work(await self._next(session))
 
+    async def here(self) -> SessionT:
+        """The session, for work that is its caller's to watch over.
+
+        Raises:
+            Away: there is none.
+        """
+        return await self._next(None)
+
     async def _next(self, former: SessionT | None) -> SessionT:
         try:
             async with asyncio.timeout(_BETWEEN if former is not None else 0.0):

@@ -44,11 +44,11 @@ _SCALARS: Mapping[str, F.Type.ValueType] = {
 }
 
 
-class Unsayable(Exception):  # noqa: N818 it is no error but an answer
+class Unsayable(Exception):
     """Protobuf cannot say it."""
 
 
-class TooMuch(Exception):  # noqa: N818 same
+class TooMuch(Exception):
     """The schema as a whole is too large to be read."""
 
 

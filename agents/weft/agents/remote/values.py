@@ -25,7 +25,7 @@ _DEEPEST = 64
 _RANGES = {F.TYPE_INT32: 31, F.TYPE_INT64: 63}
 
 
-class Misfit(ValueError):  # noqa: N818 it says what a value is, not what went wrong here
+class Misfit(ValueError):
     """A value is not what the contract says; the text says where."""
 
 
@@ -58,6 +58,7 @@ def _message(message: Message, nulls: Nulls, path: str, violations: list[tuple[s
     if descriptor.full_name == _VALUE:
         return _value(message, path, violations)
     found: Json = {}
+    field: Any
     for field in descriptor.fields:
         place = f"{path}.{field.json_name}" if path else field.json_name
         if field.is_repeated:
@@ -75,7 +76,7 @@ def _message(message: Message, nulls: Nulls, path: str, violations: list[tuple[s
 
 
 def _repeated(
-    field: F, given: Any, nulls: Nulls, path: str, violations: list[tuple[str, str]]
+    field: Any, given: Any, nulls: Nulls, path: str, violations: list[tuple[str, str]]
 ) -> Any:
     if _is_map(field):
         inner = field.message_type.fields_by_name["value"]
@@ -89,7 +90,7 @@ def _repeated(
 
 
 def _single(
-    field: F, value: Any, nulls: Nulls, path: str, violations: list[tuple[str, str]]
+    field: Any, value: Any, nulls: Nulls, path: str, violations: list[tuple[str, str]]
 ) -> Any:
     if field.message_type is not None:
         return _message(value, nulls, path, violations)
@@ -99,29 +100,28 @@ def _single(
 
 
 def _struct(message: Any, path: str, violations: list[tuple[str, str]]) -> Json:
-    return {
-        key: _value(message.fields[key], f"{path}.{key}", violations) for key in message.fields
-    }
+    return {key: _value(message.fields[key], f"{path}.{key}", violations) for key in message.fields}
 
 
 def _value(message: Any, path: str, violations: list[tuple[str, str]]) -> Any:
     match message.WhichOneof("kind"):
         case "number_value":
-            number = message.number_value
-            if not math.isfinite(number):
-                violations.append((path, "must be a finite number"))
-            elif number.is_integer() and abs(number) < _EXACT:
-                return int(number)
-            return number
-        case "string_value":
-            return message.string_value
-        case "bool_value":
-            return message.bool_value
+            return _number(message.number_value, path, violations)
         case "struct_value":
             return _struct(message.struct_value, path, violations)
         case "list_value":
             return [_value(each, path, violations) for each in message.list_value.values]
+        case "string_value" | "bool_value" as kind:
+            return getattr(message, kind)
     return None
+
+
+def _number(number: float, path: str, violations: list[tuple[str, str]]) -> float:
+    if not math.isfinite(number):
+        violations.append((path, "must be a finite number"))
+    elif number.is_integer() and abs(number) < _EXACT:
+        return int(number)
+    return number
 
 
 def _fill(message: Any, value: object, path: str, depth: int) -> None:
@@ -146,7 +146,7 @@ def _fill(message: Any, value: object, path: str, depth: int) -> None:
             getattr(message, field.name).null_value = 0
 
 
-def _fill_field(message: Any, field: F, given: Any, path: str, depth: int) -> None:
+def _fill_field(message: Any, field: Any, given: Any, path: str, depth: int) -> None:
     if _is_map(field):
         if not isinstance(given, Mapping):
             raise Misfit(f"{path}: is no object")
@@ -174,7 +174,7 @@ def _fill_field(message: Any, field: F, given: Any, path: str, depth: int) -> No
         setattr(message, field.name, _scalar(field, given, path))
 
 
-def _scalar(field: F, value: object, path: str) -> Any:
+def _scalar(field: Any, value: object, path: str) -> Any:
     if field.type == F.TYPE_STRING and isinstance(value, str):
         return _text(value)
     if field.type == F.TYPE_BOOL and isinstance(value, bool):
@@ -216,9 +216,7 @@ def _fill_value(message: Any, value: object, path: str, depth: int) -> None:
         case list():
             message.list_value.SetInParent()
             for number, each in enumerate(value):
-                _fill_value(
-                    message.list_value.values.add(), each, f"{path}[{number}]", depth + 1
-                )
+                _fill_value(message.list_value.values.add(), each, f"{path}[{number}]", depth + 1)
         case dict():
             _fill_struct(message.struct_value, value, path, depth)
         case _:
@@ -230,7 +228,7 @@ def _text(value: object) -> str:
     return str(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _holds_null(field: F) -> bool:
+def _holds_null(field: Any) -> bool:
     return (
         not field.is_repeated
         and field.message_type is not None
@@ -238,11 +236,11 @@ def _holds_null(field: F) -> bool:
     )
 
 
-def _is_map(field: F) -> bool:
+def _is_map(field: Any) -> bool:
     entry: Descriptor | None = field.message_type
     return field.is_repeated and entry is not None and entry.GetOptions().map_entry
 
 
-def _is_required(field: F) -> bool:
+def _is_required(field: Any) -> bool:
     behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     return field_behavior_pb2.REQUIRED in behaviors

@@ -24,7 +24,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _TALKATIVE = ("httpx", "httpx2", "a2a", "mcp", "client")
 
 _OPTIONS = (
-    click.option("--token-file", default="", metavar="FILE", help="File that holds the credential."),
+    click.option(
+        "--token-file", default="", metavar="FILE", help="File that holds the credential."
+    ),
     click.option("--token-env", default="", metavar="VARIABLE", help="Variable that holds it."),
     click.option(
         "--header",
@@ -65,7 +67,9 @@ _OPTIONS = (
     ),
     click.option("--ca-file", default="", metavar="FILE", help="Certificates to believe as well."),
     click.option(
-        "--plaintext", is_flag=True, help="Take http for a host that is not this one: nothing is secret then."
+        "--plaintext",
+        is_flag=True,
+        help="Take http for a host that is not this one: nothing is secret then.",
     ),
 )
 
@@ -95,7 +99,13 @@ def remote(ctx: click.Context, *, settings: Settings, as_json: bool) -> None:
     output.print_table(
         ["AGENT", "PROTOCOL", "URL", "CREDENTIAL", "SCOPES"],
         [
-            [each.name, each.protocol, each.url, each.token_file or each.token_env, " ".join(each.scopes)]
+            [
+                each.name,
+                each.protocol,
+                each.url,
+                each.token_file or each.token_env,
+                " ".join(each.scopes),
+            ]
             for each in remotes
         ],
         "The settings name no remote: [remotes.NAME] with mcp or a2a = its URL.",
@@ -121,7 +131,7 @@ def _remote_command(command: F) -> F:
 @remote.command(
     epilog=examples(
         "weft remote mcp weather https://weather.example.com/mcp --token-file weather.token",
-        "weft call weather.GetForecast '{\"city\": \"Oslo\"}'",
+        'weft call weather.GetForecast \'{"city": "Oslo"}\'',
     )
 )
 @_remote_command
@@ -133,7 +143,7 @@ def mcp(*, settings: Settings, supervised: str | None, **given: Any) -> None:
 @remote.command(
     epilog=examples(
         "weft remote a2a translator https://agents.example.com/translator --scope translator.use",
-        "weft call translator.Translate '{\"text\": \"Good morning\"}'",
+        'weft call translator.Translate \'{"text": "Good morning"}\'',
     )
 )
 @_remote_command
@@ -180,7 +190,10 @@ async def _keep(
             await asyncio.wait({keeping, registered}, return_when=asyncio.FIRST_COMPLETED)
         # `weft up` does not wait for what may be away for long.
         part.announce(
-            supervised, address=keeper.address or described.url, agents=described.name, metrics=metrics
+            supervised,
+            address=keeper.address or described.url,
+            agents=described.name,
+            metrics=metrics,
         )
         await keeping
     finally:

@@ -134,8 +134,10 @@ class House:
             for number in range(2, count + 1):
                 command = ("agents", "serve", FLEET, "--only", agent, "--metrics", "127.0.0.1:0")
                 agents.append(self._child(f"{agent}-{number}", *command, grace=grace))
-        for remote in self.settings.remotes.values():
-            agents.append(self._child(remote.name, *_remote_command(remote), grace=grace))
+        agents += [
+            self._child(remote.name, *_remote_command(remote), grace=grace)
+            for remote in self.settings.remotes.values()
+        ]
         broker = [self._child("broker", "broker", grace=grace)]
         registry = [self._child("registry", "registry", grace=_STOP)]
         self.children = [*registry, *broker, *agents, *gateway]

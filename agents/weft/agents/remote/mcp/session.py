@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -237,7 +237,7 @@ def _schema(tool: Json) -> Json:
 
 
 @contextlib.contextmanager
-def _told() -> Any:
+def _told() -> Iterator[None]:
     """Turns what the client raises into errors of RPC."""
     try:
         yield

@@ -77,8 +77,8 @@ def make(terms: Terms, about: str, tools: Sequence[Json], line: Line[Session]) -
             made.append(found[:2])
             size += found[2]
     whole = contract.make(terms, about, [skill for _, skill in made])
-    for tool, skill in made:
-        tool.response = whole.classes[skill.response.type_name.lstrip(".")]
+    for called, skill in made:
+        called.response = whole.classes[skill.response.type_name.lstrip(".")]
     return whole
 
 
@@ -98,9 +98,7 @@ def _fitting(
     return None
 
 
-def _messages(
-    terms: Terms, method: str, tool: Json, *, simple: bool
-) -> tuple[Compiled, Compiled]:
+def _messages(terms: Terms, method: str, tool: Json, *, simple: bool) -> tuple[Compiled, Compiled]:
     if simple:
         return _ANYTHING, _RESULT
     request = compile_schema(
@@ -116,9 +114,7 @@ def _messages(
     return request, compile_schema(schema, package=terms.package, name=f"{method}Response")
 
 
-def _skill(
-    method: str, tool: Json, request: Compiled, response: Compiled, serve: Tool
-) -> Skill:
+def _skill(method: str, tool: Json, request: Compiled, response: Compiled, serve: Tool) -> Skill:
     given = tool.get("annotations")
     annotations: Mapping[str, object] = given if isinstance(given, dict) else {}
     idempotency = contract.UNKNOWN

@@ -81,16 +81,16 @@ class _Transport(httpx2.AsyncBaseTransport):
 
     async def _answered(self, response: httpx2.Response) -> httpx2.Response:
         """An answer that the client can make use of, whatever the server said."""
-        if response.is_redirect or (
-            response.is_success and _media_type(response) in {_EVENTS, ""}
-        ):
+        if response.is_redirect or (response.is_success and _media_type(response) in {_EVENTS, ""}):
             return response
         try:
             body = b"".join([chunk async for chunk in response.stream])  # type: ignore[union-attr]  # it is async
         finally:
             await response.aclose()
         if not response.is_success and not _is_error(body):
-            return _error(STATUS, f"the server answered {response.status_code}", response.status_code)
+            return _error(
+                STATUS, f"the server answered {response.status_code}", response.status_code
+            )
         headers = {
             name: value
             for name, value in response.headers.items()
