@@ -79,7 +79,6 @@ async def http_server(app: Any, port: int = 0) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        server.force_exit = True
         await serving
         listening.close()
 

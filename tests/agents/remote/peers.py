@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from a2a.helpers import new_task_from_user_message
@@ -18,11 +19,14 @@ from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import a2a_pb2 as pb
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 
 class Place(BaseModel):
@@ -83,7 +87,74 @@ def weather(told: Told) -> MCPServer:
             told.running -= 1
         return "waited"
 
+    @server.tool(structured_output=False)
+    async def learn(name: str, ctx: Context[Any, Any]) -> str:
+        """Has one tool more from then on."""
+
+        def new(text: str) -> str:
+            return text
+
+        server.add_tool(new, name=name, structured_output=False)
+        await ctx.notify_tools_changed()
+        if ctx.session.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            await ctx.session.send_tool_list_changed()
+        return "learned"
+
     return server
+
+
+def older(app: Any) -> Any:
+    """The same server without the newest protocol."""
+
+    async def without(scope: Any, receive: Any, send: Any) -> None:
+        if dict(scope.get("headers", ())).get(b"mcp-method") == b"server/discover":
+            await JSONResponse({}, 400)(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return without
+
+
+def heard(app: Any, told: Told) -> Any:
+    """The same server, whose requests' headers are noted."""
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            told.headers.append({k.decode(): v.decode() for k, v in scope["headers"]})
+        await app(scope, receive, send)
+
+    return noting
+
+
+class Crude:
+    """An MCP server that says what it is told to say. `answers`: by method, a result or a response."""
+
+    def __init__(self, tools: list[Any]) -> None:
+        self.answers: dict[str, Any] = {"tools/list": {"tools": tools}}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        asked = json.loads(await request.body() or b"{}")
+        method, number = asked.get("method", ""), asked.get("id")
+        if method == "initialize":
+            answer: Any = {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "crude", "version": "1"},
+            }
+        else:
+            answer = self.answers.get(method, {} if method == "ping" else None)
+        response: Any = Response(status_code=202)
+        if isinstance(answer, Response):
+            response = answer
+        elif answer is not None:
+            response = JSONResponse({"jsonrpc": "2.0", "id": number, "result": answer})
+        elif number is not None:
+            error = {"code": -32601, "message": "Method not found"}
+            response = JSONResponse({"jsonrpc": "2.0", "id": number, "error": error})
+        await response(scope, receive, send)
 
 
 class Clerk(AgentExecutor):

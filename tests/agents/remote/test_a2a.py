@@ -13,7 +13,15 @@ async def test_try(mesh: Mesh) -> None:
         mesh.keeping("clerk", "a2a", url),
     ):
         await mesh.served("clerk", "SortPapers")
-        for text in ["hello there", "say hi", "ask what?", "sign in", "refuse no", "fail broke", "count 3"]:
+        for text in [
+            "hello there",
+            "say hi",
+            "ask what?",
+            "sign in",
+            "refuse no",
+            "fail broke",
+            "count 3",
+        ]:
             answer = await mesh.call("clerk", "file", {"text": text})
             print(answer.status_code, answer.text)
         answer = await mesh.call("clerk", "file:stream", {"text": "count 3"})

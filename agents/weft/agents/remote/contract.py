@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,8 +20,6 @@ from weft.agents.remote.schemas import Compiled
 from weft.remote.v1 import content_pb2, conversation_pb2
 from weft.rpc.server import DEFAULT_MAX_CONCURRENCY
 from weft.v1 import options_pb2
-
-log = logging.getLogger("weft.agents.remote")
 
 NO_SIDE_EFFECTS = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 IDEMPOTENT = descriptor_pb2.MethodOptions.IDEMPOTENT
@@ -92,9 +89,10 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A contract, and the message classes of its types by their full names."""
+    """A contract, the size of its own file, and the message classes of its types by their full names."""
 
     contract: Contract
+    size: int
     classes: Mapping[str, type[Message]] = field(repr=False)
 
 
@@ -121,22 +119,20 @@ def make(terms: Terms, description: str, skills: Sequence[Skill]) -> Made:
     return _made(file, service.name, skills)
 
 
-def fits(terms: Terms, skill: Skill, before: int) -> int | None:
-    """Size of what a skill adds to a contract; None: it cannot be added.
+def fits(made: Made) -> bool:
+    """Whether a contract is small enough to be registered."""
+    return made.size <= _MOST_BYTES
+
+
+def has_room(made: Made, before: int, *, simple: bool) -> bool:
+    """Whether a contract of one skill can be added to those before it.
 
     Args:
-        terms: of the agent.
-        skill: what is to be added.
-        before: size of all that was added before.
+        made: the contract.
+        before: size of the others.
+        simple: whether it is one of few bytes, for which there is room left.
     """
-    try:
-        made = make(terms, "", [skill])
-    except TypeError as failed:  # what a pool raises for what does not build
-        log.warning("a contract does not build", extra={"skill": skill.name, "why": str(failed)})
-        return None
-    own = made.contract.descriptor.file
-    size = len(own.serialized_pb)
-    return size if before + size <= _MOST_BYTES else None
+    return before + made.size <= (_MOST_BYTES if simple else _MOST_BYTES // 2)
 
 
 def _add_method(service: descriptor_pb2.ServiceDescriptorProto, skill: Skill, terms: Terms) -> None:
@@ -192,7 +188,7 @@ def _made(file: descriptor_pb2.FileDescriptorProto, service: str, skills: Sequen
         add_to_server=add_to_server,
         descriptor=described,
     )
-    return Made(contract=contract, classes=classes)
+    return Made(contract=contract, size=file.ByteSize(), classes=classes)
 
 
 def _handler(skill: Skill, request: Any) -> grpc.RpcMethodHandler[Any, Any]:

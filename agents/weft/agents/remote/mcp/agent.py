@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 
 from weft import rpc
 from weft.agents.remote.access import Access
@@ -23,6 +25,7 @@ class McpAgent:
     def __init__(self, access: Access, terms: Terms) -> None:
         self._access = access
         self._terms = terms
+        self._last: tuple[bytes, Made] | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +53,12 @@ class McpAgent:
         """
         listed = await session.tools()
         about = session.about or f"Tools of the MCP server at {self.place}."
+        digest = hashlib.sha256(json.dumps([about, listed]).encode()).digest()
+        if self._last is not None and self._last[0] == digest:
+            return self._last[1]
         try:
-            return tools.make(self._terms, about, listed, line)
+            made = tools.make(self._terms, about, listed, line)
         except TypeError as failed:  # what a pool raises for what does not build
             raise rpc.Internal(f"The tools make no contract: {failed}") from failed
+        self._last = (digest, made)
+        return made

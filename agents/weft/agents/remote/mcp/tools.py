@@ -69,33 +69,51 @@ def make(terms: Terms, about: str, tools: Sequence[Json], line: Line[Session]) -
         log.warning("some tools are left out", extra={"most": contract.MOST_SKILLS})
     chosen = sorted(described)[: contract.MOST_SKILLS]
     methods = distinct(chosen, camel)
-    made: list[tuple[Tool, Skill]] = []
-    size = 0
-    for name in chosen:
-        found = _fitting(terms, methods[name], described[name], line, size)
-        if found is not None:
-            made.append(found[:2])
-            size += found[2]
-    whole = contract.make(terms, about, [skill for _, skill in made])
-    for called, skill in made:
+    found = [_as_it_says(terms, methods[name], described[name], line) for name in chosen]
+    whole = _whole(terms, about, found)
+    if whole is None:  # for the sake of which one is found out one by one
+        found = _fitting(terms, methods, [described[name] for name in chosen], line)
+        whole = contract.make(terms, about, [skill for _, skill in found])
+    for called, skill in found:
         called.response = whole.classes[skill.response.type_name.lstrip(".")]
     return whole
 
 
+def _whole(terms: Terms, about: str, found: Sequence[tuple[Tool, Skill]]) -> Made | None:
+    """The contract with all tools; None: some cannot be said, or it is too large."""
+    try:
+        made = contract.make(terms, about, [skill for _, skill in found])
+    except TypeError as failed:  # what a pool raises for what does not build
+        log.warning("a contract does not build", extra={"agent": terms.agent, "why": str(failed)})
+        return None
+    return made if contract.fits(made) else None
+
+
 def _fitting(
-    terms: Terms, method: str, tool: Json, line: Line[Session], before: int
-) -> tuple[Tool, Skill, int] | None:
-    """A tool as a skill and its size: as its schemas say, or else with any object, or else not at all."""
-    for simple in (False, True):
-        request, response = _messages(terms, method, tool, simple=simple)
-        made = Tool(tool["name"], request, line)
-        skill = _skill(method, tool, request, response, made)
-        size = contract.fits(terms, skill, before)
-        if size is not None:
-            return made, skill, size
-        told = {"tool": clean(tool["name"], 80)}
-        log.warning("a tool is left out" if simple else "a tool takes any object", extra=told)
-    return None
+    terms: Terms, methods: Mapping[str, str], tools: Sequence[Json], line: Line[Session]
+) -> list[tuple[Tool, Skill]]:
+    """Tools as their schemas say, as long as that can be and there is room; else with any object, or not at all."""
+    found: list[tuple[Tool, Skill]] = []
+    size = 0
+    for tool in tools:
+        for simple in (False, True):
+            made = _as_it_says(terms, methods[tool["name"]], tool, line, simple=simple)
+            one = _whole(terms, "", [made])
+            if one is not None and contract.has_room(one, size, simple=simple):
+                size += one.size
+                found.append(made)
+                break
+            told = {"tool": clean(tool["name"], 80)}
+            log.warning("a tool is left out" if simple else "a tool takes any object", extra=told)
+    return found
+
+
+def _as_it_says(
+    terms: Terms, method: str, tool: Json, line: Line[Session], *, simple: bool = False
+) -> tuple[Tool, Skill]:
+    request, response = _messages(terms, method, tool, simple=simple)
+    made = Tool(tool["name"], request, line)
+    return made, _skill(method, tool, request, response, made)
 
 
 def _messages(terms: Terms, method: str, tool: Json, *, simple: bool) -> tuple[Compiled, Compiled]:
