@@ -55,7 +55,9 @@ class Mesh:
 
         async def there() -> bool:
             answer = await self.http.get(f"/agents/{agent}")
-            return answer.status_code == 200 and method in answer.text
+            if answer.status_code != 200 or not answer.json()["inService"]:
+                return False
+            return method in answer.text
 
         await wait_until(there, PATIENCE)
 

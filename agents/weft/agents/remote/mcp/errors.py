@@ -40,6 +40,8 @@ def error_of(failed: MCPError) -> rpc.Error:
     error = failed.error
     if error.code == transport.STATUS and isinstance(error.data, int):
         return of_status(error.data)
+    if error.code == types.PARSE_ERROR:
+        return invalid("The server's answer is not what its protocol says.")
     said = clean(error.message, LONGEST) or "The server gives no reason."
     kind, reason = _BY_CODE.get(error.code, (rpc.Unknown, "REMOTE_ERROR"))
     return kind(said, reason=reason, metadata={"code": str(error.code)})

@@ -150,7 +150,7 @@ async def connect(access: Access) -> AsyncIterator[Session]:
         http = await enter(transport.client(access))
         read, write = await enter(
             streamable_http_client(
-                access.remote.url, http_client=http, max_sse_event_size=MOST_BYTES
+                access.remote.url, http_client=http, max_sse_event_size=2 * MOST_BYTES
             )
         )
         dispatcher = _Dispatcher(read, write)
@@ -250,6 +250,5 @@ def _told() -> Iterator[None]:
 
 
 def _is_gone(failed: MCPError) -> bool:
-    """Whether the server does not know the session any more, or nothing comes through."""
-    gone = failed.error.code == transport.STATUS and failed.error.data == 404  # noqa: PLR2004 HTTP
-    return gone or failed.error.code == types.CONNECTION_CLOSED
+    """Whether the server does not know the session any more."""
+    return failed.error.code == transport.STATUS and failed.error.data == 404  # noqa: PLR2004 HTTP

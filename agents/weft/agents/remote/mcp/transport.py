@@ -106,21 +106,43 @@ class _Bounded(httpx2.AsyncByteStream):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         assert isinstance(self._response.stream, httpx2.AsyncByteStream)
-        return bounded(aiter(self._response.stream), events=self._events)
+        chunks = aiter(self._response.stream)
+        return _whole_events(chunks) if self._events else bounded(chunks)
 
     async def aclose(self) -> None:
         await self._response.aclose()
 
 
+async def _whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Events of a stream, each when all of it is there; an error of JSON-RPC in the place of one that is too large."""
+    held = bytearray()
+    async for chunk in chunks:
+        before = max(len(held) - 3, 0)
+        held += chunk
+        end = max(held.rfind(b"\n\n", before) + 2, held.rfind(b"\r\n\r\n", before) + 4)
+        if end >= 4:  # noqa: PLR2004 what is not found is before that
+            yield bytes(held[:end])
+            del held[:end]
+        if len(held) > MOST_BYTES:
+            said = _told(TOO_LARGE, f"the answer is larger than {MOST_BYTES} bytes")
+            yield b"event: message\ndata: " + said + b"\n\n"
+            return
+    yield bytes(held)
+
+
 def _error(code: int, message: str, data: object = None) -> httpx2.Response:
-    error: dict[str, Any] = {"code": code, "message": message}
-    if data is not None:
-        error["data"] = data
     return httpx2.Response(
         500,  # which the client looks behind
         headers={"content-type": _JSON},
-        content=json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode(),
+        content=_told(code, message, data),
     )
+
+
+def _told(code: int, message: str, data: object = None) -> bytes:
+    error: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    return json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
 
 
 def _is_error(body: bytes) -> bool:
