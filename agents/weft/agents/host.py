@@ -12,8 +12,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from google.protobuf import descriptor_pool
-
 from weft import rpc
 from weft.agents.contract import Contract, contract_of
 from weft.agents.mesh import Mesh
@@ -101,6 +99,7 @@ class Host:
         labels: Mapping[str, str] | None = None,
         capabilities: tuple[str, ...] = (),
         max_concurrency: int | None = None,
+        contract: Contract | None = None,
     ) -> str:
         """Adds an agent before `start` and returns its name.
 
@@ -111,12 +110,14 @@ class Host:
             labels: free labels.
             capabilities: what the instance can do.
             max_concurrency: calls worked on at a time; by default what its contract says.
+            contract: of a service with no generated code; `servicer` is then what its `add_to_server` takes.
 
         Raises:
             ContractError: the servicer derives from no generated class.
             ValueError: its service is served on this port already.
         """
-        contract = contract_of(servicer)
+        described = contract.descriptor if contract is not None else None
+        contract = contract or contract_of(servicer)
         load = rpc.LoadMeter(max_concurrency or contract.max_concurrency)
         name = agent or contract.agent
         only = {
@@ -125,7 +126,7 @@ class Host:
             if delivery == options_pb2.DELIVERY_MESSAGE
         }
         add = by_message_only(contract.add_to_server, only) if only else contract.add_to_server
-        self.server.add(add, servicer, load=load, agent=name)
+        self.server.add(add, servicer, load=load, agent=name, service=described)
         service = agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
         instance = agent_pb2.Instance(
             instance_id=uuid.uuid4().hex,
@@ -340,7 +341,7 @@ class Host:
 
 
 def _skills_by_message(contract: Contract) -> Mapping[str, options_pb2.Delivery.ValueType]:
-    return by_message(descriptor_pool.Default().FindServiceByName(contract.service))
+    return by_message(contract.descriptor)
 
 
 def _verifier(trusted: str) -> Verifier | None:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "ask": "Ask the support fleet a question.",
     "status": "Show which parts can be reached.",
     "agents": "List agents, or serve some.",
+    "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "resolve": "Show who would receive a call.",
     "call": "Call a skill of an agent.",
     "send": "Send a durable message.",

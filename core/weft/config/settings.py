@@ -16,6 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from weft.config.remotes import Remote, as_json, read_remotes
+
 
 class SettingError(ValueError):
     """A setting cannot be used; the message names it and says what it may be."""
@@ -231,6 +233,12 @@ class Settings:
         "or a token, else off.",
         "auto",
     )
+    remotes: Mapping[str, Remote] = field(
+        default_factory=dict,
+        metadata={
+            "doc": "Agents and servers elsewhere, shown as agents of the mesh: [remotes.NAME]."
+        },
+    )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(
@@ -267,7 +275,10 @@ def environment(settings: Settings) -> dict[str, str]:
     found = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
-        text = f"{value.total_seconds()}s" if isinstance(value, timedelta) else str(value)
+        if isinstance(value, Mapping):
+            text = as_json(value)
+        else:
+            text = f"{value.total_seconds()}s" if isinstance(value, timedelta) else str(value)
         found[f"WEFT_{item.name.upper()}"] = text
     return found
 
@@ -289,6 +300,8 @@ def _read(hint: Any, value: Any, source: str, name: str) -> Any:
     try:
         if get_origin(hint) is Literal:
             return _choice(value, get_args(hint))
+        if get_origin(hint) is Mapping:
+            return read_remotes(value)
         if hint is timedelta:
             return _duration(value)
         return hint(value)

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 
 from weft.rpc.call import Call, serve_as
@@ -54,7 +55,9 @@ class FusedHandlers:
         trace_roots: bool,
         agent: str = "",
         verifier: Verifier | None = None,
+        service: ServiceDescriptor | None = None,
     ) -> None:
+        self._service = service
         self._load = load
         self._verifier = verifier
         self._metrics = telemetry.metrics if telemetry else None
@@ -66,13 +69,13 @@ class FusedHandlers:
         """A handler of the same shape that does all that a Weft server does for every call."""
         record = self._metrics.server_call(method.lstrip("/")) if self._metrics else None
         streaming = handler.request_streaming or handler.response_streaming
-        implied = default_timeout(method, streaming=streaming)
+        implied = default_timeout(method, streaming=streaming, service=self._service)
         serving = _Serving(method, self._load, self._telemetry, record, implied)
         serving.trace_roots = self._trace_roots
         serving.agent = self._agent
         if self._verifier is not None:
             serving.verifier = self._verifier
-            serving.required = required_by(method)
+            serving.required = required_by(method, self._service)
         kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
             (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
             (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),

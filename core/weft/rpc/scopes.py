@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from google.protobuf.descriptor import ServiceDescriptor
+
 from weft.rpc.errors import PermissionDenied
 from weft.rpc.methods import find
 from weft.v1 import options_pb2
@@ -41,9 +43,9 @@ def check(
         )
 
 
-def required_by(method: str) -> tuple[str, ...]:
+def required_by(method: str, service: ServiceDescriptor | None = None) -> tuple[str, ...]:
     """Scopes that "/package.Service/Method" needs; none where this process does not have its contract."""
-    descriptor = find(method)
+    descriptor = find(method, service)
     if descriptor is None:
         return ()
     return tuple(descriptor.GetOptions().Extensions[options_pb2.skill].required_scopes)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -95,6 +96,7 @@ class Server:
         *,
         load: LoadMeter | None = None,
         agent: str = "",
+        service: ServiceDescriptor | None = None,
     ) -> list[str]:
         """Adds a servicer by its generated `add_...Servicer_to_server` and returns its services' full names.
 
@@ -103,6 +105,7 @@ class Server:
             servicer: an object with the service's async methods.
             load: counts and limits its calls apart from others.
             agent: agent it serves, named in spans.
+            service: its contract, where that is of no generated code.
 
         Raises:
             ValueError: the service is served already.
@@ -115,18 +118,19 @@ class Server:
             agent=agent,
             trace_roots=self._trace_roots,
             verifier=self._verifier,
+            service=service,
         )
         capture = _Capture()
         add_to_server(servicer, capture)
-        for service, handlers in capture.services.items():
-            if service in self._services:
-                raise ValueError(f"{service} is served on this port already; use another port")
-            self._services[service] = None
+        for name, handlers in capture.services.items():
+            if name in self._services:
+                raise ValueError(f"{name} is served on this port already; use another port")
+            self._services[name] = None
             wrapped = {
-                name: fused.wrap(f"/{service}/{name}", handler)
-                for name, handler in handlers.items()
+                method: fused.wrap(f"/{name}/{method}", handler)
+                for method, handler in handlers.items()
             }
-            self._server.add_registered_method_handlers(service, wrapped)
+            self._server.add_registered_method_handlers(name, wrapped)
         return list(capture.services)
 
     def add_fallback(self, handler: grpc.GenericRpcHandler) -> None:
