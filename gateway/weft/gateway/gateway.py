@@ -68,6 +68,7 @@ class Gateway:
         tokens: which tokens are accepted; None: none.
         signer: signs the identities that go to agents; None: they are not signed.
         max_body: largest request, bytes.
+        connections: open HTTP connections; fewer where the process may not open so many files.
         max_timeout: longest deadline a caller may ask for.
         idempotency_life: for how long idempotency keys are remembered.
         cors: which pages of other origins may call from a browser; by default none.
@@ -98,6 +99,7 @@ class Gateway:
         tokens: TokenSettings | None = None,
         signer: Signer | None = None,
         max_body: int = 4 * 1024 * 1024,
+        connections: int = 16_384,
         max_timeout: timedelta = timedelta(minutes=10),
         idempotency_life: timedelta = LIFE,
         cors: Cors | None = None,
@@ -125,6 +127,7 @@ class Gateway:
         self._listen = listen
         self._grpc_listen = grpc_listen
         self._max_body = max_body
+        self._connections = connections
         self._max_timeout = max_timeout
         self._idempotency_life = idempotency_life
         self._cors = cors
@@ -221,7 +224,12 @@ class Gateway:
         self._stack.push_async_callback(_cancel, following)
         await self._listen_grpc()
         host, _, port = self._listen.rpartition(":")
-        settings = HttpSettings(host=host.strip("[]"), port=int(port), max_message=self._max_body)
+        settings = HttpSettings(
+            host=host.strip("[]"),
+            port=int(port),
+            max_message=self._max_body,
+            connections=self._connections,
+        )
         http = HttpServer(self._app, settings)
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
