@@ -110,8 +110,9 @@ class _Unread(_Caller):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.transport.pause_reading()
-        asyncio.get_running_loop().call_later(_UNREAD, self._settled)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(transport.pause_reading)  # at once uvloop would begin to read behind it
+        loop.call_later(_UNREAD, self._settled)
 
     def _settled(self) -> None:
         if not self.arrived.done():

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import statistics
@@ -36,7 +35,7 @@ from weft import embedded
 from weft.agents import Host
 from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2
-from weft.gateway import Gateway
+from weft.gateway import Gateway, process
 from weft.registry import Registry
 from weft.rpc.testing import wait_until
 from weft.telemetry import Instruments, Telemetry
@@ -46,6 +45,8 @@ _SLOW = 1_000  # slow senders at most
 _UNREADING = 200  # clients that do not read, at most
 _MESSAGE = 8_192  # bytes of an endless stream's message
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_SETTLING = 20  # seconds at most: after a minute those who do not read are cut
+_BUSY = 0.15  # seconds of CPU in one
 _LET_GO = 120.0  # seconds
 _REQUEST = b"GET /v1/echo/hello HTTP/1.1\r\nhost: gateway\r\n\r\n"
 _MEGABYTE = 1e6
@@ -97,10 +98,9 @@ async def serve_agent(registry: str) -> None:
 
 async def serve_gateway(registry: str, database_url: str) -> None:
     """The gateway, and a port that tells how many tasks it has."""
-    crowds.raise_limit()
+    process.raise_files()
 
     async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        gc.collect()
         writer.write(b"%d\n" % len(asyncio.all_tasks()))
         writer.close()
 
@@ -111,7 +111,8 @@ async def serve_gateway(registry: str, database_url: str) -> None:
         grpc_listen="127.0.0.1:0",
         telemetry=Telemetry(metrics=Instruments("gateway")),
     )
-    async with gateway, await asyncio.start_server(tell, "127.0.0.1", 0) as telling:
+    telling = await asyncio.start_server(tell, "127.0.0.1", 0)
+    async with gateway, telling, process.collecting():
         await gateway.ready()
         port = telling.sockets[0].getsockname()[1]
         http = gateway.url.removeprefix("http://")
@@ -227,11 +228,13 @@ class Trial:
         """A measurement beside the crowd, between two alone."""
         gate, before = self._gate, await self._meter.take()
         files, tasks, memory = gate.files(), await gate.tasks(), gate.memory()
-        began = time.perf_counter()
+        began, opening = time.perf_counter(), gate.child.cpu()
         crowd = await asyncio.to_thread(
             start, "crowd", self._kind, gate.http, gate.grpc, str(self._count)
         )
         self._note("seconds_to_open", time.perf_counter() - began)
+        await self._quiet()
+        self._note("cpu_ms_each_to_open", (gate.child.cpu() - opening) / self._count * 1e3)
         self._note("kb_each", (gate.memory() - memory) / self._count * 1e3)
         beside = await self._meter.take()
         self._note("mb_beside", gate.memory())
@@ -255,6 +258,14 @@ class Trial:
 
     def _note(self, key: str, value: float) -> None:
         self._found.setdefault(key, []).append(value)
+
+    async def _quiet(self) -> None:
+        """Waits until nothing is made any more that nobody reads."""
+        for _ in range(_SETTLING):
+            before = self._gate.child.cpu()
+            await asyncio.sleep(1)
+            if self._gate.child.cpu() - before < _BUSY:
+                return
 
     async def _let_go(self, files: int, tasks: int) -> None:
         """Waits until the gateway has no more files and tasks than before."""

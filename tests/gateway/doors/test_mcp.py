@@ -21,7 +21,6 @@ from tests.gateway.doors.mcp_client import (
     refused,
 )
 
-from weft.gateway.doors.mcp import events as mcp_events
 
 SAY = "echo_say"
 
