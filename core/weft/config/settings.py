@@ -115,6 +115,9 @@ class Settings:
         timedelta(hours=1),
     )
     gateway_max_body: int = _doc("Largest request body, in bytes.", 4 * 1024 * 1024)
+    gateway_connections: int = _doc(
+        "Open HTTP connections; fewer where the process may not open so many files.", 16_384
+    )
     gateway_max_timeout: timedelta = _doc(
         "Longest deadline a caller may ask.", timedelta(minutes=10)
     )

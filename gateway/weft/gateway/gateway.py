@@ -72,6 +72,7 @@ class Gateway:
         tokens: which tokens are accepted; None: none.
         signer: signs the identities that go to agents; None: they are not signed.
         max_body: largest request, bytes.
+        connections: open HTTP connections; fewer where the process may not open so many files.
         max_timeout: longest deadline a caller may ask for.
         idempotency_life: for how long idempotency keys are remembered.
         cors: which pages of other origins may call from a browser; by default none.
@@ -106,6 +107,7 @@ class Gateway:
         tokens: TokenSettings | None = None,
         signer: Signer | None = None,
         max_body: int = 4 * 1024 * 1024,
+        connections: int = 16_384,
         max_timeout: timedelta = timedelta(minutes=10),
         idempotency_life: timedelta = LIFE,
         cors: Cors | None = None,
@@ -137,6 +139,7 @@ class Gateway:
         self._listen = listen
         self._grpc_listen = grpc_listen
         self._max_body = max_body
+        self._connections = connections
         self._max_timeout = max_timeout
         self._idempotency_life = idempotency_life
         self._cors = cors
@@ -263,6 +266,7 @@ class Gateway:
             max_message=self._max_body,
             tls=self._tls.context if self._tls is not None else None,
             hsts=self._hsts,
+            connections=self._connections,
         )
         http = HttpServer(self._app, settings)
         await http.start()

@@ -21,6 +21,9 @@ from weft.telemetry import Telemetry
 # For calls that `Retries` makes. It also keeps gRPC from sending again what no agent saw (gRFC A6, transparent
 # retries): of these calls that is an UNAVAILABLE like any other.
 _NO_RETRIES = (("grpc.enable_retries", 0),)
+# What an agent may send before its caller has read the last of it, in bytes a call. By itself gRPC lets that grow to
+# many megabytes where the way is quick, and a caller that reads nothing has all of it kept.
+_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 262_144))
 
 
 class Upstream:
@@ -61,7 +64,7 @@ class Upstream:
                 self._own.get(agent, f"xds:///{agent}"),
                 telemetry=self._telemetry,
                 measured=False,
-                options=() if retries else _NO_RETRIES,
+                options=_WINDOW if retries else _WINDOW + _NO_RETRIES,
             )
         return channel
 

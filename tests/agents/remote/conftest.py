@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
-import pytest
 import pytest_asyncio
 import uvicorn
 
 from weft import config, embedded
 from weft.agents import Host
-from weft.agents.remote import Keeper, keeper_of
+from weft.agents.remote import keeper_of
 from weft.gateway import Gateway
 from weft.registry import Registry
 from weft.rpc.testing import wait_until

@@ -21,8 +21,6 @@ from tests.gateway.doors.mcp_client import (
     refused,
 )
 
-from weft.gateway.doors.mcp import events as mcp_events
-
 SAY = "echo_say"
 
 
@@ -297,7 +295,7 @@ async def test_log_messages_are_sent_to_who_asks_for_them(http: AsyncClient) -> 
 async def test_a_call_that_takes_long_shows_signs_of_life(
     http: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mcp_events, "_QUIET", 0.05)
+    monkeypatch.setattr(heartbeat, "_QUIET", 0.05)
     for arguments in ({"text": "late", "delay": "0.2s"}, {"delay": "0.2s", "failWith": 5}):
         body, headers = modern("tools/call", {"name": SAY, "arguments": arguments})
         answer = await http.post("/mcp", json=body, headers=headers)

@@ -117,9 +117,11 @@ def _jobs(settings: Settings) -> JobSettings:
 
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
+    from weft.gateway import process
     from weft.gateway.guards import BreakerSettings
     from weft.gateway.http.cors import Cors
 
+    process.raise_files()
     tokens, signer = _tokens(settings), _signer(settings)
     with failures.settings_checked("WEFT_GATEWAY_BREAKER_*"):
         breaker = BreakerSettings(
@@ -138,7 +140,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
         _divert_audit(settings)
         with failures.settings_checked("WEFT_GATEWAY_*"):
             gateway = _gateway(settings, telemetry, breaker, cors, tokens, signer, guards)
-        async with gateway as found:
+        async with gateway as found, process.collecting():
             await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
 
 
@@ -228,6 +230,7 @@ def _gateway(
         tokens=tokens,
         signer=signer,
         max_body=settings.gateway_max_body,
+        connections=settings.gateway_connections,
         max_timeout=settings.gateway_max_timeout,
         cors=cors,
         idempotency_life=settings.gateway_idempotency_life,

@@ -32,6 +32,9 @@ from weft.gateway.http.websocket import BoundedWebSocket
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope
 
+# Bytes the kernel keeps of an answer beyond what is on its way. Left to itself it keeps up to 4 MB (tcp_wmem) for a
+# caller that reads nothing, and whatever makes that many messages works to fill it.
+_UNSENT = 131_072
 _CHUNK_FRAME = 32  # bytes an honest chunk of a chunked body may spend on its frame
 
 
@@ -88,6 +91,7 @@ class BoundedProtocol(HttpToolsProtocol):
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         if len(self.connections) > self._settings.connections:
             self._refuse(refusal.TooManyConnections(retry_after=timedelta(seconds=1)))
         else:

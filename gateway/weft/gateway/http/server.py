@@ -11,8 +11,10 @@ import asyncio
 import errno
 import logging
 import math
+import resource
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import formatdate
 from types import TracebackType
@@ -39,6 +41,7 @@ _ALWAYS = (
     (b"x-frame-options", b"DENY"),
 )
 _GRACE = timedelta(seconds=10)
+_OTHER_FILES = 256  # what this process opens beside connections
 _AFTER_CANCEL = 1.0  # seconds a cancelled request has to answer
 
 
@@ -51,7 +54,13 @@ class HttpServer:
     """
 
     def __init__(self, app: Application, settings: HttpSettings | None = None) -> None:
-        self._settings = settings or HttpSettings()
+        given = settings or HttpSettings()
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if allowed != resource.RLIM_INFINITY:
+            # A connection that cannot be accepted would be told nothing, and keep others waiting.
+            most = max(1, allowed - _OTHER_FILES)
+            given = replace(given, connections=min(given.connections, most))
+        self._settings = given
         self._config = Config(
             app,
             http="httptools",

@@ -30,8 +30,8 @@ class HttpSettings:
     """How long the rest of a refused request is read and dropped, so that its sender gets the answer."""
     pipeline: int = 32
     """Requests that may wait on one connection for the answer to an earlier one."""
-    connections: int = 4096
-    """Open connections; one more is told 503."""
+    connections: int = 16_384
+    """Open connections; one more is told 503. Fewer where the process may not open so many files."""
     sockets: str = "/ws/"
     """Beneath this path a request may become a WebSocket."""
     max_message: int = 4 * 1024 * 1024

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
+from weft.gateway.doors.heartbeat import Heartbeat
 from weft.gateway.doors.mcp import protocol
 from weft.gateway.doors.mcp.changes import Listener
 from weft.gateway.http.exchange import Exchange, Headers
 
-_QUIET = 15.0  # seconds of silence after which proxies begin to give up
 _HEADERS: Headers = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
-_SIGN_OF_LIFE = b": keep-alive\n\n"
 
 
 class Events:
@@ -26,27 +24,24 @@ class Events:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._quiet = True
-        self._waiting: asyncio.TimerHandle | None = None
-        self._beat: asyncio.Task[None] | None = None
+        self._beat = Heartbeat(exchange, _HEADERS)
 
     async def send(self, message: bytes, *, last: bool = False) -> None:
         """Sends a message."""
         if not self._exchange.started:
             await self.begin()
-        self._quiet = False
+        self._beat.sent()
         data = b"event: message\ndata: " + message + b"\n\n"
         await self._exchange.write(data, more=not last)
 
     async def begin(self) -> None:
         """Sends the head."""
         await self._exchange.begin(200, list(_HEADERS))
-        self._start()
+        self._beat.start()
 
     def expect(self) -> None:
         """Begins by itself when nothing was answered for a while: then there are signs of life at least."""
-        loop = asyncio.get_running_loop()
-        self._waiting = loop.call_later(_QUIET, self._start)
+        self._beat.start()
 
     async def end(self) -> None:
         """Ends the stream without another message."""
@@ -56,26 +51,7 @@ class Events:
 
     async def stop(self) -> None:
         """Lets go of what it holds; the stream is ended, or nobody reads it."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-        if self._beat is not None:
-            self._beat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._beat
-
-    def _start(self) -> None:
-        if self._beat is None:
-            self._beat = asyncio.create_task(self._keep_alive())
-
-    async def _keep_alive(self) -> None:
-        if not self._exchange.started:
-            await self._exchange.begin(200, list(_HEADERS))
-            await self._exchange.write(_SIGN_OF_LIFE, more=True)
-        while True:
-            await asyncio.sleep(_QUIET)
-            if self._quiet:
-                await self._exchange.write(_SIGN_OF_LIFE, more=True)
-            self._quiet = True
+        await self._beat.stop()
 
 
 async def pass_on(
