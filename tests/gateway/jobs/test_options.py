@@ -69,6 +69,7 @@ async def test_a_skill_that_is_a_job(later: Mesh) -> None:
     shorter = await http.post("/v1/echo:say", json={}, headers={"job-keep": "1m"})
     waited = await http.post(f"{shorter.headers['location']}:wait", json={})
     assert kept(waited.json()) == timedelta(minutes=1)
+    channel: Any
     async with grpc.aio.insecure_channel(later.gateway.grpc_address) as channel:
         call = channel.unary_unary(f"/{SERVICE}/Say")(b"", timeout=10)
         assert await call == b""
