@@ -19,6 +19,7 @@ faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 f
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),10) $(ARGS)
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario fail-over --minutes 0.5
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario older-data --minutes 0.2
+	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/jobs/run.py --jobs 500
 
 check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	$(BIN)/ruff check .

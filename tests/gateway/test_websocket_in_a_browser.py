@@ -24,8 +24,11 @@ function call(name, method, protocols, frames) {
   const socket = new WebSocket(url + method, protocols);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => frames.forEach(frame => socket.send(frame));
-  socket.onmessage = event => heard.push(
-    typeof event.data === "string" ? JSON.parse(event.data) : [...new Uint8Array(event.data)]);
+  socket.onmessage = event => {
+    const message = typeof event.data === "string" ? JSON.parse(event.data) : [...new Uint8Array(event.data)];
+    heard.push(message);
+    if (message.end) socket.send(end);
+  };
   socket.onclose = event => {
     results[name] = {heard, code: event.code, clean: event.wasClean, protocol: socket.protocol};
   };
@@ -36,6 +39,8 @@ call("subprotocol", "Talk", ["weft.v1.json", "weft.bearer." + key], [text({text:
 call("first frame", "Gather", [], [start({authorization: "Bearer " + key}), text({text: "c"}), end]);
 call("binary", "Talk", ["weft.v1.proto", "weft.bearer." + key], [new Uint8Array([10, 1, 100]), end]);
 call("nobody", "Talk", "weft.v1.json", [text({text: "a"})]);
+const repeat = {id: "a", method: "weft.echo.v1.EchoService/Repeat", request: {text: "e", count: 1}};
+call("events", "../events", ["weft.v1.json", "weft.bearer." + key], [text({subscribe: repeat})]);
 call("deadline", "Talk", [], [start({authorization: "Bearer " + key, "x-request-timeout": "0.1s"})]);
 """
 
@@ -50,7 +55,7 @@ async def test_a_page_calls_by_websocket(own_with_keys, browser: Browser) -> Non
     mesh, good, _ = own_with_keys
     await browser.post("url", url=f"{mesh.gateway.url}/docs")
     await browser.post("execute/sync", script=TALK, args=[good.text])
-    await browser.until("return Object.keys(window.results).length === 5")
+    await browser.until("return Object.keys(window.results).length === 6")
     found = await browser.run("return window.results")
     told = {name: (each["code"], each["clean"], each["protocol"]) for name, each in found.items()}
     assert told == {
@@ -58,10 +63,15 @@ async def test_a_page_calls_by_websocket(own_with_keys, browser: Browser) -> Non
         "first frame": (1000, True, ""),
         "binary": (1000, True, "weft.v1.proto"),
         "nobody": (4016, True, "weft.v1.json"),
+        "events": (1000, True, "weft.v1.json"),
         "deadline": (4004, True, ""),
     }
     assert found["subprotocol"]["heard"] == [{"text": "a"}, {"text": "b"}]
     assert found["first frame"]["heard"] == [{"texts": ["c"]}]
     assert found["binary"]["heard"] == [[10, 1, 100]]
+    assert found["events"]["heard"] == [
+        {"id": "a", "message": {"text": "e"}},
+        {"id": "a", "end": {}},
+    ]
     (refused,) = found["nobody"]["heard"]
     assert refused["@error"]["status"] == "UNAUTHENTICATED"

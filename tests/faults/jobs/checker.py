@@ -48,7 +48,7 @@ def check(jobs: Sequence[Seen], calls: Sequence[str], deliveries: Sequence[Deliv
     taken = Counter(delivery.id for delivery in deliveries if delivery.taken)
     return Report(
         violations=violations,
-        ended=Counter(str(seen.ends[0]["state"]) for seen in ended),
+        ended=dict(Counter(str(seen.ends[0]["state"]) for seen in ended)),
         unknown=sum(_reason(seen.ends[0]) == _UNKNOWN for seen in ended),
         again=sum(seen.ends[0].get("losses", 0) > 0 for seen in ended),
         called_again=sum(made[seen.plan.text] > 1 for seen in jobs),

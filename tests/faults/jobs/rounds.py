@@ -93,7 +93,7 @@ async def play(
         report = check(jobs, agent.calls(world.calls), receiver.deliveries(world.deliveries))
     return Outcome(
         report=report,
-        kills=kills,
+        kills=dict(kills),
         seconds=time.monotonic() - began,
         retries=caller.retries,
     )

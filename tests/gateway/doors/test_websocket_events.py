@@ -92,6 +92,14 @@ async def test_one_can_be_left_and_asked_for_again(mesh) -> None:
         assert await until_end(socket, "a") == [{"text": "b"}, {"id": "a", "end": {}}]
 
 
+async def test_one_that_is_left_at_once_ends_too(mesh) -> None:
+    async with dial(mesh) as socket:
+        await subscribe(socket, "a", REPEAT, count=1, pause="60s")
+        await unsubscribe(socket, "a")
+        assert await until_end(socket, "a") == [{"id": "a", "end": {}}]
+    await wait_until(lambda: mesh.in_flight == 0)
+
+
 async def test_a_job_is_followed_and_taken_up_again(mesh) -> None:
     job = await begin(mesh.http, text="x", count=30, pause="0.03s")
     numbers: list[int] = []

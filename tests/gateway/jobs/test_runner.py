@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -270,3 +270,48 @@ async def test_a_job_ends_with_its_deadline(store: Store, address: str) -> None:
         found = await ended(store, await store.jobs.begin(new))
     assert found.state is State.FAILED
     assert isinstance(found.error, rpc.DeadlineExceeded)
+
+
+@contextlib.asynccontextmanager
+async def cut_off(address: str) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """A way to a server that can be cut."""
+    host, _, port = address.rpartition(":")
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inward, outward = await asyncio.open_connection(host, int(port))
+        writers.extend((writer, outward))
+        await asyncio.gather(pass_on(reader, outward), pass_on(inward, writer))
+
+    def cut() -> None:
+        for each in writers:
+            each.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", cut
+        cut()
+
+
+async def test_an_agent_that_goes_away_within_a_call(
+    store: Store, address: str, echo: Counting
+) -> None:
+    once = echo_pb2.SayOnceRequest(say=echo_pb2.SayRequest.FromString(slow(0.4)))
+    async with cut_off(address) as (way, cut), running(store, way):
+        single = await store.jobs.begin(
+            new_job(method=SAY_ONCE, request=once.SerializeToString(), repeatable=False)
+        )
+        twice = await store.jobs.begin(new_job(request=slow(0.4)))
+        await wait_until(lambda: echo.calls == 2)
+        cut()
+        found = await ended(store, single)
+        assert found.state is State.FAILED
+        assert found.error is not None
+        assert found.error.reason == "JOB_OUTCOME_UNKNOWN"
+        assert (await ended(store, twice)).state is State.SUCCEEDED
+    assert echo.calls == 3

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from weft.gateway.failures import AgentUnknown
 from weft.gateway.http.cors import Cors
 from weft.gateway.http.exchange import Exchange
 from weft.gateway.transcoding.catalog import Idempotency, Method
+
+log = logging.getLogger("weft.gateway")
 
 PATH = "/ws/events"
 
@@ -115,33 +118,39 @@ class Events:
         await socket.begin(FIRST_FRAME)
         await self._calls.visit(socket.exchange)
         running: dict[str, asyncio.Task[None]] = {}
+        left: set[str] = set()
         try:
             async for text in socket.texts():
                 said = read(text)
                 if isinstance(said, Unsubscribe):
                     if (task := running.get(said.id)) is not None:
+                        left.add(said.id)
                         task.cancel()
                     continue
                 wrong = _refused(said, running)
                 if wrong is not None:
                     await socket.say(_error(said.id, wrong))
                     continue
-                task = asyncio.create_task(self._follow(socket, said), name=f"events {said.id}")
+                task = asyncio.create_task(
+                    self._follow(socket, said, left), name=f"events {said.id}"
+                )
                 running[said.id] = task
                 task.add_done_callback(_forgetting(running, said.id))
+                await asyncio.sleep(0)  # it has begun when it is left, and says that it ends
         finally:
-            for task in (left := list(running.values())):
+            for task in (rest := list(running.values())):
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*rest, return_exceptions=True)
 
-    async def _follow(self, socket: Socket, asked: Subscribe) -> None:
-        """One subscription, in a task of its own: it has a caller and a deadline of its own."""
+    async def _follow(self, socket: Socket, asked: Subscribe, left: set[str]) -> None:
+        """One subscription, in a task of its own: it has a caller and a deadline of its own.
+
+        `left` holds the ids of those that the caller has left; any other that is cancelled ends with its WebSocket.
+        """
         exchange = _part_of(socket.exchange)
         name, code, began = "unknown", grpc.StatusCode.OK, perf_counter()
         try:
-            method = self._find(f"/{asked.method.lstrip('/')}")
-            if method is None:
-                raise AgentUnknown
+            method = self._method(asked.method)
             name = method.full_name
             await self._stream(socket, exchange, method, asked)
             last = _frame(asked.id, b"end", b"{}")
@@ -150,11 +159,24 @@ class Events:
             last = _error(asked.id, failed)
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
+            if asked.id not in left:
+                raise
             last = _frame(asked.id, b"end", b"{}")
+        except Exception:
+            log.exception("%s failed", asked.method)
+            code = grpc.StatusCode.INTERNAL
+            last = _error(asked.id, rpc.Internal())
         finally:
+            left.discard(asked.id)
             self._ended(exchange, NAME, name, code, perf_counter() - began)
         with contextlib.suppress(rpc.Error):  # the caller is gone
             await socket.say(last)
+
+    def _method(self, name: str) -> Method:
+        found = self._find(f"/{name.lstrip('/')}")
+        if found is None:
+            raise AgentUnknown
+        return found
 
     async def _stream(
         self, socket: Socket, exchange: Exchange, method: Method, asked: Subscribe
@@ -210,7 +232,7 @@ def _forgetting(
     def forget(task: asyncio.Task[None]) -> None:
         del running[id_]
         if not task.cancelled():
-            task.exception()  # what is wrong with one stream was told, or its caller is gone
+            task.exception()  # the caller is gone
 
     return forget
 
