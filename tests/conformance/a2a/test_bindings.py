@@ -10,6 +10,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import grpc
@@ -47,7 +48,7 @@ ERRORS: dict[str, tuple[dict[str, int | str], str]] = {
 async def gateway(fresh_xds_of_module: None, servers: embedded.Endpoints) -> AsyncIterator[Gateway]:
     admin = await asyncpg.connect(servers.database_url)
     await admin.execute("create database a2a_kit template template0")
-    async with mesh(servers.database_url.rsplit("/", 1)[0] + "/a2a_kit") as made:
+    async with mesh(urlsplit(servers.database_url)._replace(path="/a2a_kit").geturl()) as made:
         yield made
     await admin.execute("drop database a2a_kit with (force)")
     await admin.close()
@@ -144,7 +145,7 @@ async def test_an_agent_may_answer_with_a_message(caller: Caller) -> None:
     assert told["message"]["parts"] == [{"text": "Direct message response"}]
     assert told["message"]["contextId"] == context
     # No task was made of it.
-    assert (await caller.call("ListTasks", {"contextId": context}))["totalSize"] == 0
+    assert (await caller.call("ListTasks", {"contextId": context})).get("totalSize", 0) == 0
 
 
 async def test_states_that_wait_and_turns_of_one_task(caller: Caller, binding: str) -> None:

@@ -205,6 +205,44 @@ async def test_jobs_that_nobody_will_run_end(
     assert found.error.reason == expected
 
 
+async def test_a_job_that_waits_is_resumed_cancelled_or_too_late(
+    store: Store, lost_statuses: Callable[[], Any]
+) -> None:
+    status = rpc.status_proto(rpc.FailedPrecondition("Which?", reason="INPUT_REQUIRED"))
+    told = status.SerializeToString()
+    made = {}
+    for what in ("resumed", "cancelled", "late"):
+        keep = timedelta(seconds=-1) if what == "late" else timedelta(hours=1)
+        made[what] = (await store.jobs.begin(new_job(resumable=True, keep=keep))).id
+    for held in await claim(store):
+        args = (held.id, held.fence, told, "INPUT_REQUIRED", lost_statuses()[2])
+        assert await store.database.execute("wait_job", *args) == 1
+    waiting = await store.jobs.wait(ANN, made["resumed"], 10)
+    assert waiting.state is State.WAITING
+    assert waiting.error is not None
+    assert waiting.error.reason == waiting.waits_for == "INPUT_REQUIRED"
+    with pytest.raises(JobRunning):
+        await store.jobs.delete(ANN, waiting.id)
+    # Nobody takes it.
+    assert await claim(store, lease=timedelta(0)) == []
+    assert (await store.jobs.cancel(ANN, made["cancelled"])).state is State.CANCELLED
+    await store.database.execute("end_lost_jobs", 10, *lost_statuses(), 5)
+    late = await store.jobs.get(ANN, made["late"])
+    assert late.error is not None
+    assert (late.state, late.error.reason) == (State.FAILED, "JOB_TOO_LATE")
+    args = (ANN.tenant, ANN.subject, waiting.id, b"more", b"note", b"", LEASE, LEASE)
+    assert await store.database.fetchrow("resume_job", *args) is not None
+    again = await store.jobs.get(ANN, waiting.id)
+    assert (again.state, again.request, again.fence, again.error) == (
+        State.RUNNING,
+        b"more",
+        waiting.fence + 1,
+        None,
+    )
+    assert await store.database.fetchrow("resume_job", *args) is None
+    assert await end(store, again) == 1
+
+
 async def test_jobs_expire(store: Store) -> None:
     job = await store.jobs.begin(new_job(keep=timedelta(seconds=-1)))
     kept = await store.jobs.begin(new_job())

@@ -107,7 +107,6 @@ def _extension(shown: Iterable[Skill]) -> Json:
     return {
         "uri": protocol.EXTENSION,
         "description": _EXTENSION_DESCRIPTION,
-        "required": False,
         "params": {"skills": {each.id: _schemas(each) for each in shown}},
     }
 

@@ -30,10 +30,8 @@ def canonical(value: Any) -> str:
 def _number(value: float) -> str:
     if value == 0:
         return "0"
-    if value.is_integer() and abs(value) < _MOST_PLAIN:
-        return str(int(value))
     text = json.dumps(value, allow_nan=False)  # the shortest digits that mean it
     if _LEAST_PLAIN <= abs(value) < _MOST_PLAIN:
-        return format(Decimal(text), "f")
+        return format(Decimal(text), "f").removesuffix(".0")
     digits, _, exponent = text.partition("e")
     return f"{digits}e{int(exponent):+d}"

@@ -95,16 +95,24 @@ async def send_message(request: Request) -> Answer:
     history = _history(wanted)
     at_once = wanted.flag("returnImmediately")
     task = await _begin(request, sent, stored=at_once)
+    if at_once:
+        return b'{"task":' + task.render(history) + b"}"
+    if stored := not task.job.state.settled:
+        task = await _settled(request, task.job)
     job = task.job
-    if job.state.settled:
-        if job.response is not None and (said := task.shape.message(job.response)) is not None:
-            return b'{"message":' + orjson.dumps({"contextId": job.context} | said) + b"}"
-    elif not at_once:
-        patience = caller_deadline(request.exchange.headers, maximum=_LONGEST)
-        seconds = _LONGEST.total_seconds() if patience is None else patience.seconds()
-        shelf = request.parts.shelf
-        task = await shelf.whole(await shelf.jobs.wait(job.owner, job.id, seconds))
+    if job.response is not None and (said := task.shape.message(job.response)) is not None:
+        if stored:  # before it was known to be none
+            await request.parts.shelf.jobs.delete(job.owner, job.id)
+        return b'{"message":' + orjson.dumps({"contextId": job.context} | said) + b"}"
     return b'{"task":' + task.render(history) + b"}"
+
+
+async def _settled(request: Request, job: Job) -> Task:
+    """A task as it is when it has settled, or when its caller waits no longer."""
+    patience = caller_deadline(request.exchange.headers, maximum=_LONGEST)
+    seconds = _LONGEST.total_seconds() if patience is None else patience.seconds()
+    shelf = request.parts.shelf
+    return await shelf.whole(await shelf.jobs.wait(job.owner, job.id, seconds))
 
 
 async def stream_message(request: Request) -> Answer:

@@ -51,13 +51,15 @@ class Shelf:
         return job
 
     async def whole(self, job: Job) -> Task:
-        """A task with what it has answered so far."""
+        """A task with what it had answered by then."""
         answers: list[bytes] = []
-        if job.streams and job.messages:
-            after = 0
-            while more := await self.jobs.messages(job.owner, job.id, after):
-                answers += (each.content for each in more)
-                after = more[-1].number
+        after = 0
+        while job.streams and after < job.messages:
+            more = await self.jobs.messages(job.owner, job.id, after)
+            if not more:  # it is begun anew
+                break
+            answers += (each.content for each in more if each.number <= job.messages)
+            after = more[-1].number
         return self.bare(job, answers)
 
     def bare(self, job: Job, answers: Sequence[bytes] = ()) -> Task:
