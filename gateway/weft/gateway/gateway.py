@@ -185,10 +185,7 @@ class Gateway:
         database = await Database.connect(self._database_url, schema="gateway")
         self._stack.push_async_callback(database.close)
         await database.migrate("weft.gateway.sql")
-        if self._audit is not None:
-            telling = asyncio.create_task(self._audit.follow(database), name="audit log")
-            self._stack.push_async_callback(_cancel, telling)
-            self._stack.callback(self._audit.settle)
+        self._tell_operators(database)
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
         office = Office(database, self._database_url, self._method, self._jobs)
@@ -201,12 +198,13 @@ class Gateway:
             in_service=self._view.in_service,
         )
         self._stack.push_async_callback(self._upstream.close)
-        await self._stack.enter_async_context(office.working(self._upstream, self._signer))
         idempotent = IdempotentCalls(database, life=self._idempotency_life)
         self._stack.push_async_callback(idempotent.settle)
         forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
         self._stack.push_async_callback(_cancel, forgetting)
         guarded = self._guarded = self._guards(idempotent, office.asking)
+        working = office.working(self._upstream, self._signer, guarded.spent)
+        await self._stack.enter_async_context(working)
         holds = BreakerHolds(database, breakers.hold)
         await holds.look()
         holding = asyncio.create_task(holds.run(), name="held breakers")
@@ -271,6 +269,12 @@ class Gateway:
         self._stack.callback(mcp.close)
         self._stack.callback(a2a.end_streams)
         self.url = f"{'http' if self._tls is None else 'https'}://{http.address}"
+
+    def _tell_operators(self, database: Database) -> None:
+        if self._audit is not None:
+            telling = asyncio.create_task(self._audit.follow(database), name="audit log")
+            self._stack.push_async_callback(_cancel, telling)
+            self._stack.callback(self._audit.settle)
 
     def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:
         shared = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,7 @@ from weft.gateway.jobs.webhooks import Sender, SenderSettings, Targets
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database, Listener
 from weft.rpc.signing import Signer
+from weft.v1.identity_pb2 import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +75,21 @@ class Office:
         return self
 
     @contextlib.asynccontextmanager
-    async def working(self, upstream: Upstream, signer: Signer | None) -> AsyncIterator[None]:
-        """Runs jobs and sends webhooks meanwhile."""
+    async def working(
+        self,
+        upstream: Upstream,
+        signer: Signer | None,
+        on_spent: Callable[[str, Identity, float], None] = lambda *_: None,
+    ) -> AsyncIterator[None]:
+        """Runs jobs and sends webhooks meanwhile; `on_spent` is told what jobs cost (see `Runner`)."""
         settings = self._settings
         runner = Runner(
-            self._database, upstream, self._bells, signer=signer, settings=settings.runner
+            self._database,
+            upstream,
+            self._bells,
+            signer=signer,
+            settings=settings.runner,
+            on_spent=on_spent,
         )
         sender = Sender(self._database, self._bells, self._targets, settings.sender)
         async with _doing(sender.run(), "webhooks"), _doing(runner.run(), "jobs"):
