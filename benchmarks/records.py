@@ -98,7 +98,8 @@ async def run(rounds: int, seconds: float) -> tuple[dict[str, list[float]], dict
         for kind in KINDS:
             gateways[kind] = serve("gateway", registry.told, servers.database_url, kind)
             clients[kind] = Client(gateways[kind].told)
-            await clients[kind].connect()
+        for client in clients.values():  # who connects has to ask soon
+            await client.connect()
         for number in range(rounds + 1):
             for kind in sorted(KINDS, reverse=bool(number % 2)):
                 gateway = gateways[kind]
