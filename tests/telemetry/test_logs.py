@@ -180,5 +180,5 @@ async def test_every_line_of_a_request_names_its_trace(set_up, capsys, fresh_xds
         )
         assert answer.status_code == 500
         (line,) = _lines(capsys, "weft.gateway")
-        assert line["message"] == "POST /v1/echo:say failed"
+        assert line["message"] == "weft.echo.v1.EchoService/Say by rest failed"
         assert line["trace_id"] == "e" * 32

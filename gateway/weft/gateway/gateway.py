@@ -185,10 +185,7 @@ class Gateway:
         database = await Database.connect(self._database_url, schema="gateway")
         self._stack.push_async_callback(database.close)
         await database.migrate("weft.gateway.sql")
-        if self._audit is not None:
-            telling = asyncio.create_task(self._audit.follow(database), name="audit log")
-            self._stack.push_async_callback(_cancel, telling)
-            self._stack.callback(self._audit.settle)
+        self._tell_operators(database)
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._changed)
         metrics = self._telemetry.metrics if self._telemetry is not None else None
@@ -202,12 +199,13 @@ class Gateway:
             in_service=self._view.in_service,
         )
         self._stack.push_async_callback(self._upstream.close)
-        direct = await self._stack.enter_async_context(office.working(self._upstream, self._signer))
         idempotent = IdempotentCalls(database, life=self._idempotency_life)
         self._stack.push_async_callback(idempotent.settle)
         forgetting = asyncio.create_task(idempotent.run(), name="idempotency keys")
         self._stack.push_async_callback(_cancel, forgetting)
         guarded = self._guarded = self._guards(idempotent, office.asking)
+        working = office.working(self._upstream, self._signer, guarded.spent)
+        direct = await self._stack.enter_async_context(working)
         holds = BreakerHolds(database, breakers.hold)
         await holds.look()
         holding = asyncio.create_task(holds.run(), name="held breakers")
@@ -275,6 +273,12 @@ class Gateway:
         self._stack.callback(a2a.end_streams)
         self._stack.callback(self._app.end_events)
         self.url = f"{'http' if self._tls is None else 'https'}://{http.address}"
+
+    def _tell_operators(self, database: Database) -> None:
+        if self._audit is not None:
+            telling = asyncio.create_task(self._audit.follow(database), name="audit log")
+            self._stack.push_async_callback(_cancel, telling)
+            self._stack.callback(self._audit.settle)
 
     def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:
         shared = None

@@ -26,6 +26,7 @@ from weft.gateway.records import AuditLog
 from weft.gateway.transcoding.catalog import Catalog, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import Call
+from weft.v1.identity_pb2 import Identity
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -214,7 +215,7 @@ class Guarded:
     async def later(
         self, method: Method, call: Call, request: bytes, asked: Headers, *, headers: Headers
     ) -> Asked:
-        """Begins a job for a call. It counts for the limits as it is accepted, not as it is run.
+        """Begins a job for a call. It counts for the limits as it is accepted; what it costs is put right as it ends.
 
         Args:
             method: what is to be called.
@@ -237,6 +238,10 @@ class Guarded:
                     entry.done()
             note.job = begun.job.id
             return begun
+
+    def spent(self, path: str, identity: Identity, units: float) -> None:
+        """What a job cost that has ended, as its agent says."""
+        self._limits.spent(path, identity, units)
 
     def noted(self, method: Method, call: Call) -> _Noted:
         """For the length of a call: tells the audit log of it, if it has effects."""

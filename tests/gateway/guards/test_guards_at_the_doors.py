@@ -214,6 +214,23 @@ async def test_an_agent_says_what_a_call_cost(make: Made) -> None:
     assert (await http.post("/v1/shop:buy", json={})).status_code == 429
 
 
+async def test_an_agent_says_what_a_job_cost(make: Made) -> None:
+    found: Town = await make()
+    (http,) = found.http
+    found.shop.units = "40"
+    begun = await http.post("/v1/shop:buy", json={}, headers={"prefer": "respond-async"})
+    assert begun.status_code == 202
+
+    async def ended() -> bool:
+        job = await http.get(begun.headers["location"])
+        return "SUCCEEDED" in job.json()["state"]
+
+    await wait_until(ended)
+    found.shop.units = ""
+    said = await http.post("/v1/shop:buy", json={})
+    assert said.headers["ratelimit"].startswith('"skill-identity-units";r=59;')
+
+
 async def test_a_replay_costs_nothing(make: Made) -> None:
     found: Town = await make()
     (http,) = found.http

@@ -215,10 +215,23 @@ class CallLimits:
                 if not self._places[key]:
                     del self._places[key]
             elif rule.kind is Kind.UNITS and (more := cost * rule.interval - came):
-                self._buckets.add(key, now, more)
-                if self._shared is not None:
-                    self._shared.tell(("add", key, more))
+                self._add(key, now, more)
         self._free(places)
+
+    def spent(self, path: str, identity: Identity, units: float) -> None:
+        """What a call cost that was let in, and left, at what the skill's option says: a job that has ended."""
+        plan = self._plans.get(path)
+        if plan is None or units == plan.units:
+            return
+        now = self._clock()
+        for rule, key in zip(plan.rules, plan.keys(identity), strict=True):
+            if rule.kind is Kind.UNITS:
+                self._add(key, now, (units - plan.units) * rule.interval)
+
+    def _add(self, key: str, now: float, more: float) -> None:
+        self._buckets.add(key, now, more)
+        if self._shared is not None:
+            self._shared.tell(("add", key, more))
 
     def _plan(self, method: Method) -> Plan:
         rules = [rule for rule in self._rules if rule.matches(method.full_name)]

@@ -17,6 +17,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = b"application/json"
 CERTIFICATE = "certificate"
+# In every answer, whatever door it comes from. Of an API they mean little; of what a browser shows by mistake, much.
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
 _TYPE_JSON = (b"content-type", JSON)
 
 

@@ -24,6 +24,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from weft import rpc
+from weft.gateway.http.exchange import ALWAYS
 from weft.gateway.http.protocol import BoundedProtocol
 from weft.gateway.http.settings import HttpSettings
 
@@ -34,12 +35,6 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger("weft.gateway")
 
-# In every answer, whatever door it comes from. Of an API they mean little; of what a browser shows by mistake, much.
-_ALWAYS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-)
 _GRACE = timedelta(seconds=10)
 _OTHER_FILES = 256  # what this process opens beside connections
 _AFTER_CANCEL = 1.0  # seconds a cancelled request has to answer
@@ -84,7 +79,7 @@ class HttpServer:
         self._date: asyncio.TimerHandle | None = None
         self._lost = asyncio.Event()
         self._address = ""
-        self._always = list(_ALWAYS)
+        self._always = list(ALWAYS)
         if self._settings.hsts:
             seconds = f"max-age={self._settings.hsts.total_seconds():.0f}"
             self._always.append((b"strict-transport-security", seconds.encode()))

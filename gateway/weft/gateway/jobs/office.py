@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ from weft.gateway.upstream import Upstream
 from weft.postgres import Database, Listener
 from weft.rpc.signing import Signer
 from weft.telemetry import Instruments
+from weft.v1.identity_pb2 import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +92,19 @@ class Office:
         return self
 
     @contextlib.asynccontextmanager
-    async def working(self, upstream: Upstream, signer: Signer | None) -> AsyncIterator[Direct]:
-        """Runs jobs and sends webhooks meanwhile; yields how doors begin jobs of their own here."""
+    async def working(
+        self,
+        upstream: Upstream,
+        signer: Signer | None,
+        on_spent: Callable[[str, Identity, float], None] = lambda *_: None,
+    ) -> AsyncIterator[Direct]:
+        """Runs jobs and sends webhooks meanwhile; yields how doors begin jobs of their own here.
+
+        Args:
+            upstream: the way to agents.
+            signer: signs the identities that jobs are run with; None: they are not signed.
+            on_spent: is told what jobs cost (see `Runner`).
+        """
         settings = self._settings
         runner = Runner(
             self._database,
@@ -101,6 +113,7 @@ class Office:
             signer=signer,
             settings=settings.runner,
             on_end=self._figures.ended,
+            on_spent=on_spent,
         )
         sender = Sender(
             self._database,

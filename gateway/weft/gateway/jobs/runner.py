@@ -20,11 +20,13 @@ from enum import Enum
 
 from weft import rpc
 from weft.gateway.failures import AgentUnavailable
+from weft.gateway.guards.call_limits import units_in
 from weft.gateway.guards.circuit import CircuitOpen
 from weft.gateway.jobs.bells import Bells
 from weft.gateway.jobs.errors import JobOutcomeUnknown, JobTooLate
 from weft.gateway.jobs.model import Job, State
 from weft.gateway.jobs.progress import LeaseLost, Progress, ProgressLimits
+from weft.gateway.metadata import Beside
 from weft.gateway.upstream import Upstream
 from weft.postgres import Database
 from weft.rpc.call import IDENTITY_KEY, TRACEPARENT_KEY, Call, serve_as
@@ -83,6 +85,7 @@ class Runner:
         bells: what wakes it.
         signer: signs the identities that jobs are run with; None: they are not signed.
         on_end: told when it has ended a job.
+        on_spent: told of the method, for whom, and what an agent says that a job cost.
     """
 
     def __init__(
@@ -94,12 +97,14 @@ class Runner:
         signer: Signer | None = None,
         settings: RunnerSettings | None = None,
         on_end: Callable[[State], None] = lambda _: None,
+        on_spent: Callable[[str, Identity, float], None] = lambda *_: None,
     ) -> None:
         self._on_end = on_end
         self._database = database
         self._upstream = upstream
         self._bells = bells
         self._signer = signer
+        self._on_spent = on_spent
         self._settings = settings or RunnerSettings()
         self._held: dict[str, _Held] = {}
 
@@ -223,12 +228,19 @@ class Runner:
         if job.conversation:
             call.conversation = job.conversation
         serve_as(call)
-        if not job.streams:
-            return await self._upstream.unary(job.agent, job.method, job.request, deadline)
-        messages = self._upstream.stream(job.agent, job.method, job.request, deadline)
-        async with contextlib.aclosing(messages):
-            await self.keep(job, messages)
-        return None
+        heard = Beside()
+        try:
+            if not job.streams:
+                return await self._upstream.unary(
+                    job.agent, job.method, job.request, deadline, heard
+                )
+            messages = self._upstream.stream(job.agent, job.method, job.request, deadline, heard)
+            async with contextlib.aclosing(messages):
+                await self.keep(job, messages)
+            return None
+        finally:
+            if (units := units_in(heard.trailing)) is not None:
+                self._on_spent(job.method, identity, units)
 
     async def _failed(self, job: Job, held: _Held, failed: rpc.Error) -> None:
         if job.resumable and failed.reason in ASKS:

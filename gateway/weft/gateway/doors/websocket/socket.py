@@ -11,7 +11,7 @@ from weft import rpc
 from weft.gateway import failures
 from weft.gateway.doors.websocket import closing, frames
 from weft.gateway.doors.websocket.frames import BEARER, SUBPROTOCOLS, Encoding, End, Start
-from weft.gateway.http.exchange import Exchange, Receive, Scope, Send
+from weft.gateway.http.exchange import ALWAYS, Exchange, Receive, Scope, Send
 from weft.gateway.transcoding.json_codec import Codec
 
 
@@ -224,4 +224,6 @@ class Socket:
         return {"type": "http.disconnect"}
 
     async def _as_denial(self, event: MutableMapping[str, Any]) -> None:
+        if "headers" in event:  # to which the server adds nothing
+            event = {**event, "headers": [*event["headers"], *ALWAYS]}
         await self._send({**event, "type": f"websocket.{event['type']}"})
