@@ -160,9 +160,10 @@ async def make(fresh_xds, shop, database_url: str, redis_url: str) -> AsyncItera
         yield made
 
 
-async def test_a_hundred_a_second_by_two_gateways(make: Made) -> None:
+async def test_fifty_a_second_by_two_gateways(make: Made) -> None:
+    """The burst makes up for a machine that stands still now and then; `tests/faults/limits.py` is exact."""
     found: Town = await make(
-        count=2, limits=limit_rules.parse("per=identity rate=100/s burst=10 methods=*/Look")
+        count=2, limits=limit_rules.parse("per=identity rate=50/s burst=50 methods=*/Look")
     )
     codes: Counter[int] = Counter()
     began = time.monotonic()
@@ -173,7 +174,8 @@ async def test_a_hundred_a_second_by_two_gateways(make: Made) -> None:
 
     await asyncio.gather(*(press(client) for client in found.http for _ in range(4)))
     assert set(codes) == {200, 429}
-    assert 95 <= codes[200] / (time.monotonic() - began) <= 105
+    seconds = time.monotonic() - began
+    assert 47.5 * seconds <= codes[200] <= 50 + 52.5 * seconds
 
 
 async def test_a_refusal_at_each_door(make: Made) -> None:
