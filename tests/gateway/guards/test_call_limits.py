@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from types import SimpleNamespace
@@ -300,6 +301,100 @@ async def test_a_gateway_learns_that_all_is_taken(pair: list[SharedLimits], cloc
     pair[1].take = asked.append  # type: ignore[method-assign,assignment]  it must not be asked again
     assert await sides[1].admits(1) == 0
     assert not asked
+
+
+class Counting(SharedLimits):
+    """Notes for how many calls it is asked, by what they put into the first bucket."""
+
+    def __init__(self, url: str, interval: float) -> None:
+        super().__init__(url)
+        self.interval = interval
+        self.asked: list[int] = []
+
+    async def take(self, steps: Any) -> Any:
+        self.asked.append(round(steps[0][4] / self.interval))
+        return await super().take(steps)
+
+
+@pytest.fixture
+async def counting(redis_url: str) -> AsyncIterator[Counting]:
+    shared = Counting(redis_url, 1 / 10_000)
+    yield shared
+    await shared.close()
+
+
+async def test_redis_is_asked_for_as_many_calls_as_came_before(
+    counting: Counting, clock: Any
+) -> None:
+    side = Limited("per=identity rate=10000/s", clock, counting)
+    assert await side.admits(20) == 20
+    assert counting.asked == [1] * 20  # nothing is known of the caller
+    counting.asked.clear()
+    clock.advance(0.011)
+    await asyncio.gather(*(side.admits(1) for _ in range(20)))
+    assert counting.asked == [20]
+    assert await side.admits(1) == 1
+    assert counting.asked == [20, 20]
+    clock.advance(0.011)  # what is left is lost
+    assert await side.admits(1) == 1
+    assert counting.asked == [20, 20, 21]
+    clock.advance(5)
+    assert await side.admits(1) == 1
+    assert counting.asked == [20, 20, 21, 1]
+
+
+@pytest.mark.parametrize(
+    ("rules", "most"),
+    [
+        ("per=all rate=10000/s", 100),  # a hundredth of a second's worth
+        ("per=all rate=10000/s burst=40", 10),  # a quarter of the burst
+        ("per=all rate=199/s", 1),
+        ("per=all rate=10000/s; per=identity rate=100/s", 1),
+        ("per=all rate=10000/s; per=identity concurrent=100", 1),
+        ("per=all units=10000/s", 20),
+    ],
+)
+async def test_how_much_is_taken_at_once(
+    rules: str, most: int, counting: Counting, clock: Any
+) -> None:
+    counting.interval = parse(rules)[0].interval * (5 if "units" in rules else 1)
+    side = Limited(rules, clock, counting, units=5)
+    await side.admits(110)
+    await asyncio.sleep(0.1)  # by the clock of Redis: its buckets run empty
+    clock.advance(0.011)
+    counting.asked.clear()
+    await side.admits(1)
+    assert counting.asked == [most]
+
+
+async def test_gateways_never_admit_more_than_redis_counts(pair: list[SharedLimits]) -> None:
+    sides = [Limited("per=all rate=4000/s", time.monotonic, shared) for shared in pair]
+    began = time.monotonic()
+
+    async def hammer(side: Limited) -> int:
+        count = 0
+        while time.monotonic() < began + 0.3:
+            count += sum(await asyncio.gather(*(side.admits(1) for _ in range(20))))
+            await asyncio.sleep(0)
+        return count
+
+    admitted = sum(await asyncio.gather(*map(hammer, sides)))
+    assert admitted <= 160 + 4000 * (time.monotonic() - began)
+
+
+async def test_who_waits_for_others_to_ask_asks_where_they_fail(
+    counting: Counting, clock: Any
+) -> None:
+    side = Limited("per=identity rate=10000/s", clock, counting)
+    await side.admits(5)
+    clock.advance(0.011)
+    first = asyncio.create_task(side.enter())
+    others = [asyncio.create_task(side.enter()) for _ in range(3)]
+    await asyncio.sleep(0)
+    first.cancel()
+    for entry in await asyncio.gather(*others):
+        entry.done()
+    assert first.cancelled() or (await first) is not None
 
 
 async def test_two_gateways_share_places(pair: list[SharedLimits], clock: Any) -> None:

@@ -164,15 +164,15 @@ class Calls:
         assert exchange.call is not None
         hang_up = _HangUp(exchange)
         try:
-            key = _key(exchange)
             effects = method.idempotency is not Idempotency.NO_SIDE_EFFECTS
+            key = _key(exchange) if effects else None
             return await self._guarded.unary(
                 method,
                 exchange.call,
                 request,
                 headers=exchange.answer_headers,
                 beside=exchange.beside,
-                key=parse_key(key.decode("latin-1")) if effects and key is not None else None,
+                key=None if key is None else parse_key(key.decode("latin-1")),
                 control=exchange.header(b"cache-control") if method.skill.cache_ttl else b"",
             )
         finally:
@@ -242,7 +242,10 @@ def _usual_deadline(method: Method) -> rpc.Deadline:
 
 def _key(exchange: Exchange) -> bytes | None:
     """The idempotency key of a request; an empty one is one, and malformed."""
-    return next((value for name, value in exchange.headers if name == _IDEMPOTENCY_KEY), None)
+    for name, value in exchange.headers:
+        if name == _IDEMPOTENCY_KEY:
+            return value
+    return None
 
 
 def _refuse_key(exchange: Exchange, method: Method) -> None:
