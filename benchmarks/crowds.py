@@ -187,8 +187,7 @@ async def _grpc(stack: contextlib.AsyncExitStack, address: str, count: int, text
         stub = echo_pb2_grpc.EchoServiceStub(channel)
         request = echo_pb2.RepeatRequest(count=2, text=text)
         begun = [
-            stub.Repeat(request, timeout=_PATIENCE)
-            for _ in range(min(_PER_CHANNEL, count - start))
+            stub.Repeat(request, timeout=_PATIENCE) for _ in range(min(_PER_CHANNEL, count - start))
         ]
         calls += begun
         if text != ENDLESS:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -196,9 +195,7 @@ class Meter:
         """Time and CPU time of a call in microseconds, and the time in which 99 of 100 were done, milliseconds."""
         self._caller.slowest.clear()
         before = self._gate.child.cpu()
-        rate = await measure.rate(
-            self._caller.call, seconds=self._seconds, in_flight=_CONNECTIONS
-        )
+        rate = await measure.rate(self._caller.call, seconds=self._seconds, in_flight=_CONNECTIONS)
         cpu = self._gate.child.cpu() - before
         times = sorted(self._caller.slowest)
         return 1e6 / rate, cpu / len(times) * 1e6, times[len(times) * 99 // 100] * 1e3

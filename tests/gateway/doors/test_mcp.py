@@ -21,6 +21,7 @@ from tests.gateway.doors.mcp_client import (
     refused,
 )
 
+from weft.gateway.doors import heartbeat
 
 SAY = "echo_say"
 
