@@ -302,7 +302,7 @@ async def run(kinds: dict[str, int], rounds: int, seconds: float) -> tuple[Any, 
 
 def main() -> None:
     """Runs a role, or the measurement."""
-    parser = measure.arguments(__doc__, rounds=5)
+    parser = measure.arguments(__doc__, rounds=3)
     parser.add_argument("--clients", type=int, default=10_000, help="most clients (10,000)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="crowds, joined by commas (all)")
     options = parser.parse_args()

@@ -27,6 +27,7 @@ from weft.gateway.guards import HeadersTooLarge
 from weft.gateway.http import refusal
 from weft.gateway.http.exchange import CERTIFICATE
 from weft.gateway.http.settings import HttpSettings
+from weft.gateway.http.unread import Unread
 from weft.gateway.http.websocket import BoundedWebSocket
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unspoken = 0  # bytes of this request that reached no callback yet, or were framing
         self._timed = _Due.NOTHING  # what the timer is for
         self._timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._unread = Unread(settings.write_time)
         self._refusal: rpc.Error | None = None
         self._deaf = False  # the connection is ending: what still comes is dropped
 
@@ -100,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops every timer."""
         self._set_timer(_Due.NOTHING)
-        self._stop_write_timer()
+        self._unread.end()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self._lost()
@@ -130,12 +131,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The caller reads too slowly: starts its time."""
         super().pause_writing()
-        seconds = self._settings.write_time.total_seconds()
-        self._write_timer = self.loop.call_later(seconds, self.transport.abort)
+        self._unread.begin(self.transport.abort)
 
     def resume_writing(self) -> None:
         """The caller has caught up."""
-        self._stop_write_timer()
+        self._unread.end()
         super().resume_writing()
 
     # Parser. Headers are not counted one by one: that would be the dearest part of a small request.
@@ -195,7 +195,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _become_websocket(self, rest: bytes) -> None:
         """Hands the connection over; `rest` is what came behind the head."""
         self._set_timer(_Due.NOTHING)
-        self._stop_write_timer()
+        self._unread.end()
         self.connections.discard(self)
         lines = [b"GET ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.scope["headers"]:
@@ -263,11 +263,6 @@ class BoundedProtocol(HttpToolsProtocol):
             settings = self._settings
             span = settings.head_time if due is _Due.HEAD else settings.body_time
             self._timer = self.loop.call_later(span.total_seconds(), self._too_slow)
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
 
     def _too_slow(self) -> None:
         if self.scope is self._complete:

@@ -8,7 +8,6 @@ offered: it costs 300 KB a connection, and lets a small frame become a large one
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from websockets.frames import Frame
 from websockets.protocol import OPEN
 
 from weft.gateway.http.settings import HttpSettings
+from weft.gateway.http.unread import Unread
 
 # uvicorn logs each connection, with its query, and each fault of a caller, and `websockets` each header and frame at the
 # level DEBUG, credentials among them; the application says what is worth saying.
@@ -45,23 +45,22 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.conn.debug = False
         self._settings = settings
         self._lost = lost
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._unread = Unread(settings.write_time)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops every timer."""
-        self._stop_write_timer()
+        self._unread.end()
         super().connection_lost(exc)
         self._lost()
 
     def pause_writing(self) -> None:
         """The caller reads too slowly: starts its time."""
         super().pause_writing()
-        seconds = self._settings.write_time.total_seconds()
-        self._write_timer = self.loop.call_later(seconds, self.transport.abort)
+        self._unread.begin(self.transport.abort)
 
     def resume_writing(self) -> None:
         """The caller has caught up."""
-        self._stop_write_timer()
+        self._unread.end()
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -86,8 +85,3 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
         else:
             super().keepalive_timeout()
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
