@@ -173,8 +173,10 @@ class Clerk(AgentExecutor):
             reply = pb.Message(message_id="r", role=pb.ROLE_AGENT, parts=[pb.Part(text=rest)])
             await event_queue.enqueue_event(reply)
             return
-        task = context.current_task or new_task_from_user_message(message)
-        await event_queue.enqueue_event(task)
+        task = context.current_task
+        if task is None:
+            task = new_task_from_user_message(message)
+            await event_queue.enqueue_event(task)
         updater = TaskUpdater(event_queue, task.id, task.context_id)
         await updater.start_work()
         said = [pb.Part(text=rest)]

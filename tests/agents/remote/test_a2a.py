@@ -134,7 +134,7 @@ async def test_the_gateway_s_own_a2a_door_goes_on_with_a_task(mesh: Mesh) -> Non
         assert task["status"]["message"]["parts"][0]["text"] == "which?"
         task = await send(parts=[{"text": "this one"}], taskId=task["id"])
         assert task["status"]["state"] == "TASK_STATE_COMPLETED"
-        assert told.messages[1].task_id == told.messages[0].task_id or told.messages[1].task_id
+        assert told.messages[1].task_id
         assert told.messages[1].context_id
 
 
@@ -179,7 +179,10 @@ async def test_a_card_cannot_send_it_elsewhere(
         ) as url,
         mesh.keeping("strayed", "a2a", url) as keeper,
     ):
-        await wait_until(lambda: "hosts are allowed one by one" in caplog.text, PATIENCE)
+        await wait_until(
+            lambda: any("allowed one by one" in str(vars(each)) for each in caplog.records),
+            PATIENCE,
+        )
         assert not keeper.registered.is_set()
     assert told.headers == []
 
@@ -238,7 +241,7 @@ async def test_an_agent_of_protocol_0_3(mesh: Mesh) -> None:
         assert (await mesh.call("old", "talk", {"text": "hi"})).json()["text"] == "old: hi"
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{}", '{"skills": 7}', "null", "[" * 50_000])
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"skills": 7}', "null", "[" * 5_000])
 async def test_what_is_no_card_is_no_agent(
     mesh: Mesh, body: str, caplog: pytest.LogCaptureFixture
 ) -> None:
