@@ -77,6 +77,21 @@ async def test_a_skill_answers_when_its_task_is_done(
         assert (await mesh.call("clerk", "file", {})).status_code == 400
 
 
+async def test_a_skill_is_not_called_by_its_agent_s_name(mesh: Mesh) -> None:
+    """As those of a gateway of Weft are, which is the remote here: what it is told is the skill's text."""
+    async with (
+        clerk_at(mesh, Told()),
+        mesh.keeping("again", "a2a", f"{mesh.gateway.url}/a2a/clerk"),
+    ):
+        await mesh.served("again", '"SortPapers"')
+        answer = await mesh.call("again", "sort_papers", {"text": "say hi"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["text"] == "hi"
+        answer = await mesh.call("again", "file", {"text": "fail broken"})
+        # The status of the remote's remote.
+        assert (answer.status_code, reason(answer)) == (409, "TASK_FAILED")
+
+
 async def test_it_tells_what_it_does(mesh: Mesh) -> None:
     async with clerk_at(mesh, Told()):
         answer = await mesh.call(

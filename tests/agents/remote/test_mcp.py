@@ -192,6 +192,21 @@ async def test_a_remote_may_come_late_and_go_and_come_back(
                 assert "the remote is back" in caplog.text
 
 
+async def test_a_server_may_forget_the_session(mesh: Mesh) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/mcp"
+    async with mesh.keeping("forgetful", "mcp", url, refresh=600):
+        async with http_server(app_of(Told(), "2025-11-25"), port):
+            await mesh.served("forgetful", "Describe")
+        async with http_server(app_of(Told(), "2025-11-25"), port):
+
+            async def answers() -> bool:
+                answer = await mesh.call("forgetful", "describe", {"city": "A"})
+                return answer.status_code == 200
+
+            await wait_until(answers, PATIENCE)
+
+
 async def test_one_bad_tool_keeps_no_other_away(mesh: Mesh) -> None:
     loop = {"type": "object", "properties": {"a": {"$ref": "#/$defs/no"}}}
     tools: list[Any] = [

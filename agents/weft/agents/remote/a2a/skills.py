@@ -103,7 +103,10 @@ def make(
         skills = {"": a2a.AgentSkill(name="Send", description=card.description)}
 
     def wanted(skill_id: str) -> str:
-        return camel(clean(skills[skill_id].name, 100) or skill_id)
+        name = camel(clean(skills[skill_id].name, 100) or skill_id)
+        agent = camel(clean(card.name, 100))
+        # The agent's name is not part of its skill's.
+        return name.removeprefix(agent) if name[len(agent) :][:1].isupper() else name
 
     plain = {wanted(each) for each in skills}
     names = distinct(skills, wanted, taken={f"Stream{name}" for name in plain})
