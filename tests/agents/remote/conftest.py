@@ -8,21 +8,20 @@ import gc
 import itertools
 import socket
 import warnings
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
-import pytest
 import pytest_asyncio
 import uvicorn
 
 from weft import config, embedded
 from weft.agents import Host
-from weft.agents.remote import Keeper, keeper_of
+from weft.agents.remote import keeper_of
 from weft.gateway import Gateway
 from weft.registry import Registry
 from weft.rpc.testing import wait_until
@@ -42,8 +41,9 @@ class Mesh:
     @contextlib.asynccontextmanager
     async def keeping(self, name: str, protocol: Any, url: str, **further: Any) -> Any:
         """A remote in the mesh."""
+        trust = further.pop("identity_trust", "")
         remote = config.Remote(name=name, protocol=protocol, url=url, **further)
-        keeper = keeper_of(remote, lambda: Host(registry=self.registry))
+        keeper = keeper_of(remote, lambda: Host(registry=self.registry, identity_trust=trust))
         keeping = asyncio.create_task(keeper.run())
         try:
             yield keeper

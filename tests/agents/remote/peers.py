@@ -207,7 +207,8 @@ class Clerk(AgentExecutor):
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         self._told.cancelled += 1
-        assert context.task_id and context.context_id
+        assert context.task_id is not None
+        assert context.context_id is not None
         await TaskUpdater(event_queue, context.task_id, context.context_id).cancel()
 
 

@@ -57,7 +57,7 @@ async def test_states_are_a2a_s_own() -> None:
 @pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_a_skill_answers_when_its_task_is_done(
-    mesh: Mesh, binding: str, streaming: bool
+    mesh: Mesh, binding: str, *, streaming: bool
 ) -> None:
     told = Told()
     async with clerk_at(mesh, told, binding=binding, streaming=streaming):
@@ -154,7 +154,7 @@ async def test_the_gateway_s_own_a2a_door_goes_on_with_a_task(mesh: Mesh) -> Non
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_who_hangs_up_cancels_the_task(mesh: Mesh, streaming: bool) -> None:
+async def test_who_hangs_up_cancels_the_task(mesh: Mesh, *, streaming: bool) -> None:
     told = Told()
     async with clerk_at(mesh, told, streaming=streaming):
         call = asyncio.create_task(mesh.call("clerk", "file", {"text": "wait"}))
