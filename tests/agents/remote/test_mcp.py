@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcp.client import Client
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -317,7 +318,7 @@ async def test_whatever_it_answers_is_an_error_of_one_call(
     await wait_until(well_again, PATIENCE)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module")
 async def crude(mesh: Mesh) -> Any:
     server = Crude([tool("count", outputSchema=TYPED)])
     async with http_server(server) as url, mesh.keeping("typed", "mcp", url):
