@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import socket
+import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,8 +41,9 @@ class Mesh:
     @contextlib.asynccontextmanager
     async def keeping(self, name: str, protocol: Any, url: str, **further: Any) -> Any:
         """A remote in the mesh."""
+        trust = further.pop("identity_trust", "")
         remote = config.Remote(name=name, protocol=protocol, url=url, **further)
-        keeper = keeper_of(remote, lambda: Host(registry=self.registry))
+        keeper = keeper_of(remote, lambda: Host(registry=self.registry, identity_trust=trust))
         keeping = asyncio.create_task(keeper.run())
         try:
             yield keeper
@@ -82,6 +85,21 @@ async def http_server(app: Any, port: int = 0) -> AsyncIterator[str]:
         server.should_exit = True
         await serving
         listening.close()
+        # The A2A SDK's server leaves tasks behind that wait for messages, with what they were about to await.
+        left = [each for each in asyncio.all_tasks() if "a2a/server" in _file_of(each)]
+        for each in left:
+            each.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            del left
+            gc.collect()
+
+
+def _file_of(task: asyncio.Task[Any]) -> str:
+    coroutine = task.get_coro()
+    code = getattr(coroutine, "cr_code", None)
+    return str(code.co_filename) if code else ""
 
 
 @contextlib.asynccontextmanager

@@ -173,8 +173,10 @@ class Clerk(AgentExecutor):
             reply = pb.Message(message_id="r", role=pb.ROLE_AGENT, parts=[pb.Part(text=rest)])
             await event_queue.enqueue_event(reply)
             return
-        task = context.current_task or new_task_from_user_message(message)
-        await event_queue.enqueue_event(task)
+        task = context.current_task
+        if task is None:
+            task = new_task_from_user_message(message)
+            await event_queue.enqueue_event(task)
         updater = TaskUpdater(event_queue, task.id, task.context_id)
         await updater.start_work()
         said = [pb.Part(text=rest)]
@@ -205,7 +207,8 @@ class Clerk(AgentExecutor):
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         self._told.cancelled += 1
-        assert context.task_id and context.context_id
+        assert context.task_id is not None
+        assert context.context_id is not None
         await TaskUpdater(event_queue, context.task_id, context.context_id).cancel()
 
 

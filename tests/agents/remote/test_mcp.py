@@ -8,14 +8,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcp.client import Client
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from tests.agents.remote.conftest import PATIENCE, Mesh, free_port, http_server
 from tests.agents.remote.peers import Crude, Told, heard, older, weather
 
+from weft import rpc
+from weft.remote.v1 import content_pb2
+from weft.rpc.call import IDENTITY_KEY
+from weft.rpc.signing import Signer
 from weft.rpc.testing import wait_until
+from weft.v1.identity_pb2 import Identity
 
 
 def reason(answer: httpx.Response) -> str:
@@ -187,9 +195,25 @@ async def test_a_remote_may_come_late_and_go_and_come_back(
 
             await wait_until(out_of_service, PATIENCE)
             async with http_server(app_of(Told(), protocol), port):
-                await wait_until(answers, PATIENCE)
                 await wait_until(in_service, PATIENCE)
+                await wait_until(answers, PATIENCE)
                 assert "the remote is back" in caplog.text
+
+
+async def test_a_server_may_forget_the_session(mesh: Mesh) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/mcp"
+    async with mesh.keeping("forgetful", "mcp", url, refresh=600):
+        async with http_server(app_of(Told(), "2025-11-25"), port):
+            await mesh.served("forgetful", "Describe")
+        async with http_server(app_of(Told(), "2025-11-25"), port):
+
+            async def answers() -> bool:
+                await asyncio.sleep(0.4)  # calls that fail soon open the gateway's breaker
+                answer = await mesh.call("forgetful", "describe", {"city": "A"})
+                return answer.status_code == 200
+
+            await wait_until(answers, PATIENCE)
 
 
 async def test_one_bad_tool_keeps_no_other_away(mesh: Mesh) -> None:
@@ -294,7 +318,7 @@ async def test_whatever_it_answers_is_an_error_of_one_call(
     await wait_until(well_again, PATIENCE)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module")
 async def crude(mesh: Mesh) -> Any:
     server = Crude([tool("count", outputSchema=TYPED)])
     async with http_server(server) as url, mesh.keeping("typed", "mcp", url):
@@ -357,3 +381,30 @@ async def test_a_header_of_one_s_own(mesh: Mesh, monkeypatch: pytest.MonkeyPatch
         await mesh.served("keyed", "Go")
         assert told.headers[0]["x-api-key"] == "k3y"
         assert "authorization" not in told.headers[0]
+
+
+async def test_scopes_are_kept_by_the_agent_itself(mesh: Mesh) -> None:
+    """Whoever calls it past the gateway needs them as well."""
+    signer = Signer(Ed25519PrivateKey.generate())
+    path = "/remote.guarded.v1.GuardedService/Go"
+    crude = Crude([tool("go")])
+    crude.answers["tools/call"] = text("ok")
+    async with (
+        http_server(crude) as url,
+        mesh.keeping(
+            "guarded", "mcp", url, scopes=("a.go",), identity_trust=signer.public
+        ) as keeper,
+    ):
+        await mesh.served("guarded", "Go")
+
+        async def call(*scopes: str) -> bytes:
+            identity = signer.sign(Identity(subject="key:a", scopes=scopes))
+            metadata = ((IDENTITY_KEY, identity.SerializeToString()),)
+            async with rpc.Channel(keeper.address) as channel:
+                answer: bytes = await channel.unary_unary(path)(b"", metadata=metadata)
+                return answer
+
+        assert content_pb2.ToolResult.FromString(await call("a.go")).text == "ok"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call("a.stop")
+        assert rpc.error_from_call(refused.value).reason == "SCOPE_MISSING"

@@ -147,7 +147,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(described())
 def test_what_a_value_says_is_not_lost(case: tuple[Json, Any]) -> None:
     schema, value = case
@@ -158,7 +158,7 @@ def test_what_a_value_says_is_not_lost(case: tuple[Json, Any]) -> None:
     assert _same(_lean(to_json(again, request.nulls)), _lean(value))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(described())
 def test_it_comes_through_the_gateway_as_it_is(case: tuple[Json, Any]) -> None:
     schema, value = case
@@ -198,7 +198,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.dictionaries(
         _KEYS, JUNK | st.sampled_from(["object", "#", "#/$defs/a", "#/properties/a"]), max_size=6

@@ -12,6 +12,9 @@ from weft import rpc
 SessionT = TypeVar("SessionT")
 ResultT = TypeVar("ResultT")
 
+SESSION_GONE = "REMOTE_SESSION_GONE"
+"""Reason of an error by which a call was not made at all: the remote forgot the session."""
+
 _BETWEEN = 2.0  # seconds a call waits for the next session when one has just ended
 _RETRY = timedelta(seconds=5)
 
@@ -57,7 +60,7 @@ class Line(Generic[SessionT]):
             return await work(session)
         except rpc.Unavailable as failed:
             self.trouble.set()
-            if failed.reason != "REMOTE_SESSION_GONE":
+            if failed.reason != SESSION_GONE:
                 raise
         # A server that does not know the session did not do what it was asked.
         return await work(await self._next(session))

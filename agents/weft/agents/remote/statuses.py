@@ -16,7 +16,7 @@ _BY_STATUS: dict[int, tuple[type[rpc.Error], str]] = {
     # It is the mesh that has no right, not who called.
     401: (rpc.FailedPrecondition, "REMOTE_UNAUTHENTICATED"),
     403: (rpc.FailedPrecondition, "REMOTE_FORBIDDEN"),
-    404: (rpc.Unavailable, "REMOTE_SESSION_GONE"),
+    404: (rpc.Unavailable, "REMOTE_NOT_THERE"),
     408: (rpc.Unavailable, "REMOTE_TIMEOUT"),
     413: (rpc.InvalidArgument, "REMOTE_REQUEST_TOO_LARGE"),
     429: (rpc.ResourceExhausted, "REMOTE_RATE_LIMITED"),

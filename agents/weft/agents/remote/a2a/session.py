@@ -129,23 +129,28 @@ class Session:
         self, request: a2a.SendMessageRequest, progress: Progress
     ) -> AsyncGenerator[a2a.StreamResponse, None]:
         """Sends a message and yields what happens until the agent has settled, as `send`."""
-        if not self.card.capabilities.streaming:
+        known = request.message.task_id
+        if not (self.card.capabilities.streaming or known):
             # Its id is needed to cancel it.
             request.configuration.return_immediately = True
+        # A task that is gone on with may be shown first as it was, which is waiting for this very message.
+        stale = bool(known) and self.card.capabilities.streaming
         assert self._client is not None
         try:
             with _told():
                 async for event in self._client.send_message(request):
                     progress.take(event)
                     yield event
-                    if progress.settled:
+                    if progress.settled and not (stale and progress.waits):
                         return
+                    stale = False
                 async for event in self._polled(progress):
                     progress.take(event)
                     yield event
         finally:
-            if not progress.settled and progress.task is not None:
-                self._cancel(progress.task.id)
+            task_id = progress.task.id if progress.task is not None else known
+            if task_id and not progress.settled:
+                self._cancel(task_id)
 
     async def _polled(self, progress: Progress) -> AsyncIterator[a2a.StreamResponse]:
         """A task that goes on after its stream ended, or that has none."""

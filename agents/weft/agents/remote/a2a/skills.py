@@ -13,7 +13,7 @@ from weft.agents.remote import contract
 from weft.agents.remote.a2a import messages
 from weft.agents.remote.a2a.conversations import Conversations, Place
 from weft.agents.remote.a2a.session import Session
-from weft.agents.remote.a2a.states import INTERRUPTED, Progress
+from weft.agents.remote.a2a.states import Progress
 from weft.agents.remote.contract import Made, Skill, Terms
 from weft.agents.remote.line import Line
 from weft.agents.remote.names import camel, clean, distinct
@@ -90,8 +90,7 @@ class RemoteSkill:
         if progress.message is not None:
             self._conversations.note(self._id, Place(progress.message.context_id))
         elif progress.task is not None:
-            waits = progress.task.status.state in INTERRUPTED
-            task_id = progress.task.id if waits else ""
+            task_id = progress.task.id if progress.waits else ""
             self._conversations.note(self._id, Place(progress.task.context_id, task_id))
 
 
@@ -104,7 +103,10 @@ def make(
         skills = {"": a2a.AgentSkill(name="Send", description=card.description)}
 
     def wanted(skill_id: str) -> str:
-        return camel(clean(skills[skill_id].name, 100) or skill_id)
+        name = camel(clean(skills[skill_id].name, 100) or skill_id)
+        agent = camel(clean(card.name, 100))
+        # The agent's name is not part of its skill's.
+        return name.removeprefix(agent) if name[len(agent) :][:1].isupper() else name
 
     plain = {wanted(each) for each in skills}
     names = distinct(skills, wanted, taken={f"Stream{name}" for name in plain})

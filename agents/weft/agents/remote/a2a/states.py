@@ -53,6 +53,11 @@ class Progress:
             self.task is not None and self.task.status.state in SETTLED
         )
 
+    @property
+    def waits(self) -> bool:
+        """Whether the task waits for its caller."""
+        return self.task is not None and self.task.status.state in INTERRUPTED
+
     def take(self, event: a2a.StreamResponse) -> None:
         """Something has come.
 

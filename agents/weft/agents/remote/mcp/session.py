@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from weft import rpc
 from weft.agents.remote.access import MOST_BYTES, Access
 from weft.agents.remote.contract import MOST_SKILLS
+from weft.agents.remote.line import SESSION_GONE
 from weft.agents.remote.mcp import transport
 from weft.agents.remote.mcp.errors import AWAY, error_of, invalid
 from weft.agents.remote.names import clean
@@ -94,9 +95,12 @@ class Session:
             try:
                 answer = await self._client.call_tool(name, arguments, allow_input_required=True)
             except MCPError as failed:
-                if _is_gone(failed):
+                if not self.is_modern and _is_gone(failed):
                     self.lost.set()
-                elif failed.error.code == types.HEADER_MISMATCH:
+                    raise rpc.Unavailable(
+                        "The server does not know the session any more.", reason=SESSION_GONE
+                    ) from None
+                if failed.error.code == types.HEADER_MISMATCH:
                     self.changed.set()  # of which it did not tell
                 raise
         if isinstance(answer, types.CallToolResult):
