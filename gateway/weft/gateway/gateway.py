@@ -8,10 +8,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Literal, Self
 
 from weft import rpc
+from weft.gateway.app import App
 from weft.gateway.doors.a2a import A2aDoor, A2aGrpc, A2aSettings
 from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.breakers import BreakerPages
@@ -21,7 +22,7 @@ from weft.gateway.doors.mcp import McpDoor, Origins
 from weft.gateway.doors.pages import Pages
 from weft.gateway.doors.reflection import Reflection
 from weft.gateway.guarded import Guarded
-from weft.gateway.guards import Breakers, BreakerSettings, Transition
+from weft.gateway.guards import Breakers, BreakerSettings
 from weft.gateway.guards.admission import Admission
 from weft.gateway.guards.breaker_holds import BreakerHolds
 from weft.gateway.guards.cache import CacheSettings, ResponseCache
@@ -35,7 +36,6 @@ from weft.gateway.guards.limit_rules import Rule
 from weft.gateway.guards.retries import Retries, RetrySettings
 from weft.gateway.guards.shared_limits import SharedLimits
 from weft.gateway.guards.tokens import TokenCheck, TokenSettings
-from weft.gateway.http.app import App
 from weft.gateway.http.cors import Cors
 from weft.gateway.http.server import HttpServer
 from weft.gateway.http.settings import HttpSettings
@@ -47,15 +47,14 @@ from weft.gateway.records import AuditLog, RequestLog, RequestLogSettings
 from weft.gateway.tls import Tls, TlsSettings
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
 from weft.gateway.upstream import Upstream
+from weft.gateway.watched import Watched
 from weft.postgres import Database
 from weft.rpc.signing import Signer
 from weft.telemetry import Telemetry
-from weft.v1.identity_pb2 import Identity
 
 log = logging.getLogger("weft.gateway")
 
 _DRAIN = timedelta(seconds=10)
-_STATES = MappingProxyType({"closed": 0, "half-open": 1, "open": 2})
 
 
 class Gateway:
@@ -158,6 +157,7 @@ class Gateway:
         self._requests = RequestLog(log_of_requests) if log_of_requests.on else None
         self._audit = AuditLog() if (auth != "off" if audit is None else audit) else None
         self._telemetry = telemetry
+        self._watched = Watched(telemetry, self._audit)
         self._view = MeshView(registry, self._use)
         self._stack = contextlib.AsyncExitStack()
         self._guarded: Guarded
@@ -187,13 +187,13 @@ class Gateway:
         await database.migrate("weft.gateway.sql")
         self._tell_operators(database)
         admission = self._admission(database)
-        breakers = Breakers(self._breaker, on_transition=self._changed)
+        breakers = Breakers(self._breaker, on_transition=self._watched.transition)
         metrics = self._telemetry.metrics if self._telemetry is not None else None
         office = Office(database, self._database_url, self._method, self._jobs, metrics)
         await self._stack.enter_async_context(office)
         self._upstream = Upstream(
             breakers,
-            retries=Retries(self._retry, on_event=self._retried),
+            retries=Retries(self._retry, on_event=self._watched.retried),
             telemetry=self._telemetry,
             own=office.own,
             in_service=self._view.in_service,
@@ -283,12 +283,12 @@ class Gateway:
     def _guards(self, idempotent: IdempotentCalls, asking: Asking) -> Guarded:
         shared = None
         if self._redis_url:
-            shared = SharedLimits(self._redis_url, on_away=self._unshared)
+            shared = SharedLimits(self._redis_url, on_away=self._watched.unshared)
             self._stack.push_async_callback(shared.close)
             renewing = asyncio.create_task(shared.run(), name="places of shared limits")
             self._stack.push_async_callback(_cancel, renewing)
-        limits = CallLimits(self._limits, shared, on_refused=self._limited)
-        cache = ResponseCache(self._cache, on_use=self._cached)
+        limits = CallLimits(self._limits, shared, on_refused=self._watched.limited)
+        cache = ResponseCache(self._cache, on_use=self._watched.cached)
         self._stack.push_async_callback(cache.settle)
         return Guarded(
             self._upstream,
@@ -311,7 +311,7 @@ class Gateway:
             tokens=tokens,
             certificates=self._certificates,
             signer=self._signer,
-            on_refused=self._refused,
+            on_refused=self._watched.refused,
         )
 
     async def _listen_grpc(self, a2a: A2aGrpc) -> None:
@@ -382,35 +382,6 @@ class Gateway:
 
     def _method(self, path: str) -> Method | None:
         return self._app.catalog.methods.get(path)
-
-    def _changed(self, transition: Transition) -> None:
-        if self._telemetry is not None:
-            method = transition.method.lstrip("/")
-            metrics = self._telemetry.metrics
-            metrics.breaker_transitions.labels(transition.agent, method, transition.state).inc()
-            metrics.breaker_state.labels(transition.agent, method).set(_STATES[transition.state])
-
-    def _refused(self, refusal: rpc.Error, identity: Identity | None, key: str) -> None:
-        if self._audit is not None:
-            self._audit.refused(refusal, identity, key)
-
-    def _limited(self, rule: str, method: str, identity: Identity | None) -> None:
-        if self._audit is not None:
-            self._audit.limited(rule, method, identity)
-        if self._telemetry is not None:
-            self._telemetry.metrics.limited.labels(rule).inc()
-
-    def _unshared(self) -> None:
-        if self._telemetry is not None:
-            self._telemetry.metrics.limits_unshared.inc()
-
-    def _cached(self, method: str, outcome: str) -> None:
-        if self._telemetry is not None:
-            self._telemetry.metrics.cache.labels(method, outcome).inc()
-
-    def _retried(self, agent: str, event: str) -> None:
-        if self._telemetry is not None:
-            self._telemetry.metrics.retries.labels(agent, event).inc()
 
 
 def _contracts(contracts: Contracts, sets: Mapping[str, bytes]) -> list[Contract]:
