@@ -74,8 +74,9 @@ async def test_no_request_without_the_scope_reaches_an_agent(
                     if not missing:
                         expected[method] += 1
                         assert told.status == "OK", where
-                        if way in JOBS:
+                        if way in JOBS or way.startswith("a2a"):
                             begun[way] += 1
+                        if way in JOBS:
                             await reached(doors_alone, expected)
                     elif way.startswith("mcp"):
                         assert told.status == "NOT_THERE", where
@@ -90,7 +91,7 @@ async def test_no_request_without_the_scope_reaches_an_agent(
                     assert doors_alone.calls == expected, where
     assert set(tried) == set(WAYS)
     assert sum(tried.values()) == 8 * sum(len(ways_to(method)) for method in NEEDS)
-    # No job waits that was begun for whoever lacked a scope.
+    # No job waits that was begun for whoever lacked a scope; a task of A2A is one.
     stored = await asyncpg.connect(database_url)
     jobs = await stored.fetchval("select count(*) from gateway.jobs")
     await stored.close()
