@@ -356,9 +356,8 @@ async def test_a_credential_goes_to_the_remote_and_nowhere_else(
             assert {each["authorization"] for each in told.headers} == {"Bearer s3cret-one"}
             # It is replaced while the process runs.
             file.write_text("s3cret-two\n")
-            told.headers.clear()
-            await wait_until(lambda: bool(told.headers), PATIENCE)
-            assert told.headers[-1]["authorization"] == "Bearer s3cret-two"
+            replaced = "Bearer s3cret-two"
+            await wait_until(lambda: told.headers[-1]["authorization"] == replaced, PATIENCE)
             crude.answers["tools/call"] = RedirectResponse(
                 other.replace("127.0.0.1", "localhost"), 307
             )

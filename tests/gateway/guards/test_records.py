@@ -289,7 +289,8 @@ def test_no_secret_is_in_any_log(
         runner.run(send(mesh, door, request, headers, kept))
         written = "\n".join(lines.found)
         assert "weft.gateway.requests" in written
-        secrets = [*kept, mark, *(given.split("_")[2:] or [given])]
+        # The first two parts of a key are public; the last may hold the sign that parts them.
+        secrets = [*kept, mark, given.split("_", 2)[2] if given.startswith("weft_") else given]
         for secret in filter(None, secrets):
             for form in (secret, base64.b64encode(secret.encode()).decode().rstrip("=")):
                 assert form not in written, (door, credential, form)
