@@ -46,6 +46,11 @@ class Child:
             fields = stat.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
 
+    def end(self) -> None:
+        """Tells it to end, and waits for that."""
+        self._process.terminate()
+        self._process.wait()
+
     def stop(self) -> None:
         """Ends it."""
         self._process.send_signal(signal.SIGKILL)

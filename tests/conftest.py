@@ -79,6 +79,12 @@ def short_folder() -> Iterator[Path]:
 async def servers(short_folder: Path) -> AsyncIterator[embedded.Endpoints]:
     """A Redis-protocol server and PostgreSQL of this test process alone."""
     async with embedded.launch(short_folder / "data") as endpoints:
+        admin = await asyncpg.connect(endpoints.database_url)
+        # No test pulls the plug, and a process that is killed has written to the kernel what it said it had.
+        for setting in ("fsync", "full_page_writes"):
+            await admin.execute(f"alter system set {setting} = off")
+        await admin.execute("select pg_reload_conf()")
+        await admin.close()
         yield endpoints
 
 

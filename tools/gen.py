@@ -17,6 +17,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
+# The contract of A2A is another project's: no code is made of it, the gateway reads its descriptors.
+A2A = ROOT / "gateway" / "weft" / "gateway" / "doors" / "a2a" / "a2a.proto"
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 PINNED = {"grpcio-tools": "1.76.0", "mypy-protobuf": "5.1.0"}
 
@@ -56,6 +58,21 @@ def generate(out: pathlib.Path) -> None:
             grpc_module.with_suffix(".pyi").unlink(missing_ok=True)
 
 
+def describe(proto: pathlib.Path, out: pathlib.Path) -> None:
+    """Writes the descriptor set of a file and its imports."""
+    import grpc_tools
+
+    builtin = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc"),
+            *(f"-I{proto.parent}", f"-I{google_protos()}", f"-I{builtin}"),
+            *("--include_imports", f"--descriptor_set_out={out}", proto.name),
+        ],
+        check=True,
+    )
+
+
 def generated_below(folder: pathlib.Path) -> set[pathlib.Path]:
     """Generated files below a folder, relative to it."""
     return {p.relative_to(folder) for pattern in GENERATED for p in folder.rglob(pattern)}
@@ -69,6 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         fresh = pathlib.Path(scratch)
         generate(fresh)
+        described, committed = fresh / "a2a.binpb", A2A.with_suffix(".binpb")
+        describe(A2A, described)
         before, after = generated_below(PROTO), generated_below(fresh)
         drift = sorted(
             str(p)
@@ -77,10 +96,13 @@ def main() -> None:
             or p not in after
             or not filecmp.cmp(PROTO / p, fresh / p, shallow=False)
         )
+        if not (committed.exists() and filecmp.cmp(described, committed, shallow=False)):
+            drift.append(str(committed.relative_to(ROOT)))
         if check:
             if drift:
                 sys.exit("gen: run `make gen` and commit:\n  " + "\n  ".join(drift))
             return
+        shutil.copyfile(described, committed)
         for path in before - after:
             (PROTO / path).unlink()
         for path in after:

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+
+from weft import rpc
+from weft.rpc.signing import Signer
+from weft.support.v1 import escalation_pb2, escalation_pb2_grpc
+from weft.v1.identity_pb2 import Identity
 
 QUESTION = "I am still waiting on my card. It should have arrived a week ago, what can I do?"
 # Nothing in the knowledge base answers it.
@@ -121,11 +129,14 @@ def test_an_unknown_ticket(weft):
 
 
 def test_keys_are_created_shown_once_and_revoked(weft, house, tools):
-    made = weft("keys", "create", "web shop", "--scope", "support.write", "--days", "90", "--json")
-    key = made.json
+    scope = ("--scope", "support.write", "--tenant", "acme")
+    key = weft("keys", "create", "web shop", *scope, "--days", "90", "--json").json
+    assert key["tenant"] == "acme"
     assert key["key"].startswith(f"weft_{key['id']}_")
     listed = weft("keys", "list")
-    assert re.search(rf"^{key['id']} +web shop +support\.write +valid ", listed.out, re.MULTILINE)
+    assert re.search(
+        rf"^{key['id']} +web shop +acme +support\.write +valid ", listed.out, re.MULTILINE
+    )
     assert key["key"] not in listed.out
     assert weft("ask", QUESTION, "--key", key["key"]).code == 0
     assert "is revoked" in weft("keys", "revoke", key["id"]).out
@@ -137,6 +148,36 @@ def test_keys_are_created_shown_once_and_revoked(weft, house, tools):
     assert refused.code == 1
     assert "UNAUTHENTICATED" in refused.err
     assert key["key"] not in refused.err
+
+
+def test_agents_believe_the_gateway_and_who_holds_its_key(weft, house, tools):
+    key = house.data / "identity.pem"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    for words, given in ((("gateway",), f"{key}"), (("agents", "serve", "support"), "")):
+        process = Path("/proc") / str(house.child(*words)) / "environ"
+        environment = process.read_text().split("\0")
+        assert f"WEFT_IDENTITY_KEY={given}" in environment
+    agents = {one["name"]: one for one in weft("agents", "--json").json}
+    address = agents["support-escalation"]["instances"][0]["address"]
+    eve = Identity(subject="person:eve", all_scopes=True)
+
+    async def called_by(identity: Identity | None) -> str:
+        async with rpc.Channel(address, identity=identity) as channel:
+            stub = escalation_pb2_grpc.EscalationServiceStub(channel)
+            try:
+                await stub.ListTickets(escalation_pb2.ListTicketsRequest())
+            except grpc.aio.AioRpcError as failed:
+                return rpc.error_from_call(failed).reason
+            return "OK"
+
+    stranger = Signer.made(house.data.parent / "stranger.pem")
+    for identity, said in (
+        (None, "OK"),
+        (eve, "IDENTITY_NOT_TRUSTED"),
+        (stranger.sign(eve), "IDENTITY_NOT_TRUSTED"),
+        (Signer.load(key).sign(eve), "OK"),
+    ):
+        assert asyncio.run(called_by(identity)) == said
 
 
 def test_a_key_prints_alone_so_that_it_can_be_piped(weft):
@@ -152,6 +193,23 @@ def test_keys_refuse_what_cannot_be(weft):
     scope = weft("keys", "create", "x", "--scope", "NO SUCH")
     assert scope.code == 1
     assert "scopes[0]" in scope.err
+
+
+def test_a_breaker_is_held_and_let_go(weft):
+    agent, method = "support-research", "GetArticle"
+    assert "is held open" in weft("breakers", "hold", agent, method, "open").out
+    rows = [line.split() for line in weft("breakers", "list").out.splitlines()]
+    held = next(row for row in rows if row[1].endswith(f"/{method}"))
+    assert held[2:6] == ["open", "open", "by", "anonymous"]
+    assert "on its own again" in weft("breakers", "hold", agent, method, "auto").out
+    shown = {
+        one["method"].rpartition("/")[2]: one for one in weft("breakers", "list", "--json").json
+    }
+    assert shown[method]["hold"] == "auto"
+    assert [change["held"] for change in shown[method]["history"]] == [True]
+    unknown = weft("breakers", "hold", agent, "Nothing", "open")
+    assert unknown.code == 1
+    assert "no such method" in unknown.err
 
 
 def test_an_unknown_trace_says_why(weft):

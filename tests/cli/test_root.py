@@ -4,11 +4,16 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import click
 import pytest
 
+from weft import config
+from weft.cli import identities
 from weft.cli.app import root
+from weft.rpc.signing import Signer
+from weft.v1.identity_pb2 import Identity
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -68,6 +73,13 @@ def test_a_setting_that_cannot_be_read_is_named(nowhere):
     assert "WEFT_TRACE_SAMPLE" in told.err
 
 
+TOKENS = {
+    "GATEWAY_JWT_ISSUER": "https://idp",
+    "GATEWAY_JWT_AUDIENCE": "weft",
+    "GATEWAY_JWT_KEYS": "https://idp/keys",
+}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -122,6 +134,56 @@ def test_wrong_usage_is_told_before_anything_starts(nowhere, arguments: tuple[st
     told = nowhere(*arguments)
     assert told.code == 2
     assert says in told.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"GATEWAY_AUTH": "jwt"}, "no issuer is named"),
+        ({"GATEWAY_JWT_ISSUER": "https://idp"}, "an audience"),
+        ({**TOKENS, "GATEWAY_JWT_KEYS": "http://10.0.0.1/keys"}, "https"),
+        ({**TOKENS, "GATEWAY_JWT_SUBJECT": "key:{sub}"}, "user:{sub}"),
+        ({**TOKENS, "GATEWAY_JWT_ROLE_SCOPES": "admin"}, "ROLE=SCOPE"),
+        ({"IDENTITY_KEY": "/no/such/file"}, "/no/such/file"),
+    ],
+)
+def test_a_gateway_that_could_know_nobody_does_not_start(nowhere, settings, says):
+    nowhere.monkeypatch.setenv("WEFT_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    for name, value in settings.items():
+        nowhere.monkeypatch.setenv(f"WEFT_{name}", value)
+    told = nowhere("gateway")
+    assert told.code == 2
+    assert says in told.err
+
+
+def test_the_key_of_the_gateway_is_made_once_and_its_public_half_shown(nowhere, tmp_path):
+    shown = nowhere("keys", "identity").out
+    assert nowhere("keys", "identity").out == shown
+    assert Signer.load(tmp_path / "data" / "identity.pem").public == shown.strip()
+    nowhere.monkeypatch.setenv("WEFT_IDENTITY_KEY", str(tmp_path / "other.pem"))
+    assert nowhere("keys", "identity").out != shown
+
+
+def test_only_what_the_mesh_signed_is_signed_anew(tmp_path):
+    settings = config.Settings(data=tmp_path)
+    old = Signer.made(tmp_path / "identity.pem", lifetime=timedelta(days=-1))
+    ann = Identity(subject="user:ann")
+    renew = identities.renewing(settings)
+    assert renew(old.sign(ann)).expire_time.seconds > time.time()
+    forged = Signer.made(tmp_path / "other.pem").sign(ann)
+    for not_ours in (ann, forged):
+        assert renew(not_ours) == not_ours
+    elsewhere = config.Settings(data=tmp_path, registry="10.0.0.1:7070")
+    assert identities.renewing(elsewhere)(old.sign(ann)) == old.sign(ann)
+    assert identities.operator(elsewhere) is None
+    assert identities.operator(settings).signature
+
+
+def test_agents_that_could_believe_nobody_do_not_start(nowhere):
+    nowhere.monkeypatch.setenv("WEFT_IDENTITY_TRUST", "nonsense")
+    told = nowhere("agents", "serve", "weft.agents.echo:Echo")
+    assert told.code == 2
+    assert "identity_trust" in told.err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

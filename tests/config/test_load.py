@@ -71,7 +71,7 @@ def test_durations(text, seconds):
         ("WEFT_AGENTS_DRAIN", "nan", "agents_drain (WEFT_AGENTS_DRAIN): "),
         (
             *("WEFT_GATEWAY_AUTH", "maybe"),
-            "gateway_auth (WEFT_GATEWAY_AUTH): must be one of auto, off, keys",
+            "gateway_auth (WEFT_GATEWAY_AUTH): must be one of auto, off, on, keys, jwt",
         ),
         (
             *("WEFT_LOG_LEVEL", "info"),
@@ -145,3 +145,51 @@ def test_data_is_kept_where_the_system_says(monkeypatch):
     assert config.default_data() == Path("/home/ada/.local/share/weft")
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert config.default_data() == Path("/var/lib/weft")
+
+
+REMOTES = """
+[remotes.weather]
+mcp = "https://weather.example.com/mcp"
+token_file = "/run/secrets/weather"
+scopes = ["weather.read"]
+timeout = 5
+
+[remotes.clerk]
+a2a = "http://localhost:9000"
+"""
+
+
+def test_remotes_are_tables_and_come_through_the_environment(empty_folder):
+    (empty_folder / "weft.toml").write_text(REMOTES)
+    found = config.load({})
+    weather = found.remotes["weather"]
+    assert (weather.protocol, weather.timeout, weather.scopes) == ("mcp", 5.0, ("weather.read",))
+    assert found.remotes["clerk"].url == "http://localhost:9000"
+    (empty_folder / "weft.toml").unlink()
+    assert config.load(config.environment(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ('[remotes]\nx = "y"', "must be a table"),
+        ("[remotes.x]", "give its URL"),
+        ('[remotes.x]\nmcp = "https://a"\na2a = "https://a"', "give its URL"),
+        ('[remotes.X]\nmcp = "https://a"', "no name for an agent"),
+        ('[remotes.x]\nmcp = "ftp://a"', "must begin with https"),
+        ('[remotes.x]\nmcp = "http://a"', "plaintext"),
+        ('[remotes.x]\nmcp = "https://u:p@a"', "no password"),
+        ('[remotes.x]\nmcp = "https://a"\ncolour = 1', "no setting 'colour'"),
+        ('[remotes.x]\nmcp = "https://a"\ntimeout = "soon"', "timeout cannot be"),
+        ('[remotes.x]\nmcp = "https://a"\ntimeout = 0', "more than 0"),
+        ('[remotes.x]\nmcp = "https://a"\nscopes = [1]', "scopes cannot be"),
+        ('[remotes.x]\nmcp = "https://a"\nplaintext = 1', "plaintext cannot be"),
+        ('[remotes.x]\nmcp = "https://a"\ntoken_file = "a"\ntoken_env = "b"', "give one"),
+        ('[remotes.x]\nmcp = "https://a"\nheader = "a b"', "no name of a header"),
+    ],
+)
+def test_a_remote_that_cannot_be_used_is_named(empty_folder, table, says):
+    (empty_folder / "weft.toml").write_text(table)
+    with pytest.raises(SettingError, match="remotes") as wrong:
+        config.load({})
+    assert says in str(wrong.value)

@@ -69,9 +69,13 @@ class Child:
 
     def ready(self) -> bool:
         """Whether it has said so since it was started."""
+        return self.told(b"ready\n")
+
+    def told(self, word: bytes) -> bool:
+        """Whether a word stands in what it has said since it was started."""
         with self._log.open("rb") as log:
             log.seek(self._begin)
-            return b"ready\n" in log.read()
+            return word in log.read()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -174,11 +174,11 @@ async def test_every_line_of_a_request_names_its_trace(set_up, capsys, fresh_xds
         assert {line["trace_id"] for line in told} == {"f" * 32}
 
         # What the gateway says of a fault of its own: here, a channel that is closed under it.
-        await gateway._upstream.channel("echo").close()
+        await gateway._upstream.channel("echo", retries=False).close()
         answer = await http.post(
             "/v1/echo:say", json={"text": "lost"}, headers=_traceparent("e" * 32)
         )
         assert answer.status_code == 500
         (line,) = _lines(capsys, "weft.gateway")
-        assert line["message"] == "POST /v1/echo:say failed"
+        assert line["message"] == "weft.echo.v1.EchoService/Say by rest failed"
         assert line["trace_id"] == "e" * 32

@@ -31,6 +31,7 @@ class Contract:
         descriptors: serialized FileDescriptorSet of the service's file and all it imports.
         digest: SHA-256 of `descriptors`, in hexadecimal.
         add_to_server: the generated function that adds a servicer to a server.
+        descriptor: of the service.
     """
 
     agent: str
@@ -39,6 +40,7 @@ class Contract:
     descriptors: bytes
     digest: str
     add_to_server: Callable[[Any, Any], None]
+    descriptor: ServiceDescriptor
 
 
 def contract_of(servicer: object) -> Contract:
@@ -52,7 +54,7 @@ def contract_of(servicer: object) -> Contract:
         adder = getattr(module, f"add_{base.__name__}_to_server", None)
         if adder is not None:
             service = service_of(base.__module__, base.__name__.removesuffix("Servicer"))
-            return _contract(service, adder)
+            return contract_for(service, adder)
     raise ContractError(
         f"{type(servicer).__name__} derives from no generated class; "
         "derive it from the ...Servicer class of your ..._pb2_grpc module"
@@ -87,7 +89,8 @@ def agent_name(service: ServiceDescriptor) -> str:
     return "-".join(word.lower() for word in words) or service.name.lower()
 
 
-def _contract(service: ServiceDescriptor, adder: Callable[[Any, Any], None]) -> Contract:
+def contract_for(service: ServiceDescriptor, adder: Callable[[Any, Any], None]) -> Contract:
+    """The contract of a service, and what adds a servicer of it to a server."""
     options = service.GetOptions().Extensions[options_pb2.agent]
     descriptors = _file_descriptor_set(service.file)
     return Contract(
@@ -97,6 +100,7 @@ def _contract(service: ServiceDescriptor, adder: Callable[[Any, Any], None]) -> 
         descriptors=descriptors,
         digest=hashlib.sha256(descriptors).hexdigest(),
         add_to_server=adder,
+        descriptor=service,
     )
 
 

@@ -10,9 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
-
-from google.protobuf import descriptor_pool
+from typing import TYPE_CHECKING, Any, Self
 
 from weft import rpc
 from weft.agents.contract import Contract, contract_of
@@ -24,6 +22,9 @@ from weft.agents.messaging.subscribed import Topic, subscribe, typed
 from weft.agents.registration import Registration
 from weft.telemetry import Telemetry
 from weft.v1 import agent_pb2, options_pb2
+
+if TYPE_CHECKING:
+    from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.agents")
 
@@ -50,6 +51,12 @@ class Host:
         telemetry: where calls are counted and traced.
         zone: failure domain of this process.
         drain: how long running calls may take at stop.
+        identity_trust: public keys of the gateways whose word for who calls is taken, joined by commas (see
+            `weft.rpc.signing`): other identities are refused then, and skills keep their required scopes
+            towards whoever calls. Empty: whatever identity a call brings is believed.
+
+    Raises:
+        ValueError: `identity_trust` is no list of public keys.
     """
 
     def __init__(
@@ -61,8 +68,10 @@ class Host:
         telemetry: Telemetry | None = None,
         zone: str = "",
         drain: timedelta = timedelta(seconds=10),
+        identity_trust: str = "",
     ) -> None:
-        self.server = rpc.Server(listen, telemetry=telemetry)
+        self._verifier = _verifier(identity_trust)
+        self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier)
         self.mesh = Mesh(registry, brokers=brokers, sender=_sender(), telemetry=telemetry)
         self._brokers = brokers
         self._topics: list[Topic] = []
@@ -90,6 +99,7 @@ class Host:
         labels: Mapping[str, str] | None = None,
         capabilities: tuple[str, ...] = (),
         max_concurrency: int | None = None,
+        contract: Contract | None = None,
     ) -> str:
         """Adds an agent before `start` and returns its name.
 
@@ -100,12 +110,14 @@ class Host:
             labels: free labels.
             capabilities: what the instance can do.
             max_concurrency: calls worked on at a time; by default what its contract says.
+            contract: of a service with no generated code; `servicer` is then what its `add_to_server` takes.
 
         Raises:
             ContractError: the servicer derives from no generated class.
             ValueError: its service is served on this port already.
         """
-        contract = contract_of(servicer)
+        described = contract.descriptor if contract is not None else None
+        contract = contract or contract_of(servicer)
         load = rpc.LoadMeter(max_concurrency or contract.max_concurrency)
         name = agent or contract.agent
         only = {
@@ -114,7 +126,7 @@ class Host:
             if delivery == options_pb2.DELIVERY_MESSAGE
         }
         add = by_message_only(contract.add_to_server, only) if only else contract.add_to_server
-        self.server.add(add, servicer, load=load, agent=name)
+        self.server.add(add, servicer, load=load, agent=name, service=described)
         service = agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
         instance = agent_pb2.Instance(
             instance_id=uuid.uuid4().hex,
@@ -156,7 +168,7 @@ class Host:
         full = f"{agent}.{own}"
         if any(one.name == full for one in self._topics):
             raise ValueError(f"there is a subscription {full} already; give this one a name")
-        handle = given if isinstance(given, str) else typed(given, full)
+        handle = given if isinstance(given, str) else typed(given, full, self._verifier)
         self._topics.append(Topic(pattern=topic, name=full, agent=agent, handle=handle))
 
     def _serving(self, path: str) -> str:
@@ -231,6 +243,7 @@ class Host:
             publish=self.mesh.publish_message,
             only=only,
             queue=queue,
+            verifier=self._verifier,
         )
 
     async def _subscribe(self) -> None:
@@ -328,7 +341,15 @@ class Host:
 
 
 def _skills_by_message(contract: Contract) -> Mapping[str, options_pb2.Delivery.ValueType]:
-    return by_message(descriptor_pool.Default().FindServiceByName(contract.service))
+    return by_message(contract.descriptor)
+
+
+def _verifier(trusted: str) -> Verifier | None:
+    if not trusted:
+        return None
+    from weft.rpc.signing import Verifier  # cryptography takes its time, and few hosts need it
+
+    return Verifier(trusted)
 
 
 def _sender() -> str:

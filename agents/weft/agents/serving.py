@@ -51,6 +51,13 @@ async def _serve(settings: config.Settings, servicers: tuple[object, ...]) -> No
 @contextlib.asynccontextmanager
 async def running(settings: config.Settings, service: str) -> AsyncIterator[Host]:
     """A host with logs and telemetry as the settings say; drained when the block ends."""
+    async with observed(settings, service) as watched, host_of(settings, watched) as host:
+        yield host
+
+
+@contextlib.asynccontextmanager
+async def observed(settings: config.Settings, service: str) -> AsyncIterator[telemetry.Telemetry]:
+    """Logs and telemetry as the settings say."""
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
@@ -58,23 +65,33 @@ async def running(settings: config.Settings, service: str) -> AsyncIterator[Host
         service, form="json" if as_json else "text", level=settings.log_level, trace_id=_trace_id
     )
     endpoints = [settings.registry, *filter(None, [settings.otlp_endpoint])]
-    async with (
-        telemetry.start(
-            service,
-            sample_ratio=settings.trace_sample,
-            otlp_endpoints=endpoints,
-            metrics_address=settings.agents_metrics,
-        ) as observed,
-        Host(
+    async with telemetry.start(
+        service,
+        sample_ratio=settings.trace_sample,
+        otlp_endpoints=endpoints,
+        metrics_address=settings.agents_metrics,
+    ) as found:
+        yield found
+
+
+def host_of(settings: config.Settings, watched: telemetry.Telemetry) -> Host:
+    """A host as the settings say.
+
+    Raises:
+        SettingError: a setting cannot be used.
+    """
+    try:
+        return Host(
             registry=settings.registry,
             brokers=settings.broker,
             listen=settings.agents_listen,
-            telemetry=observed,
+            telemetry=watched,
             zone=settings.zone,
             drain=settings.agents_drain,
-        ) as host,
-    ):
-        yield host
+            identity_trust=settings.identity_trust,
+        )
+    except ValueError as wrong:
+        raise config.SettingError(f"identity_trust: {wrong}") from wrong
 
 
 async def stopped(host: Host) -> None:

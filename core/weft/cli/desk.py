@@ -18,10 +18,11 @@ _PAGE = 500
 
 
 @contextlib.asynccontextmanager
-async def escalation(registry: str, person: str = "") -> AsyncIterator[EscalationServiceAsyncStub]:
-    """A stub of the escalation agent, called as a person where one is named."""
+async def escalation(
+    registry: str, identity: Identity | None = None
+) -> AsyncIterator[EscalationServiceAsyncStub]:
+    """A stub of the escalation agent, called as whoever is named."""
     rpc.use_registry(registry)
-    identity = Identity(subject=f"person:{person}", display_name=person) if person else None
     async with rpc.Channel(f"xds:///{AGENT}", identity=identity) as channel:
         yield escalation_pb2_grpc.EscalationServiceStub(channel)
 

@@ -34,7 +34,12 @@ def print_json(value: Any) -> None:
 
 def print_line(value: Any) -> None:
     """One JSON document on one line, at once: an element of a stream."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)  # noqa: T201 the command's output
+    print(one_line(value), flush=True)  # noqa: T201 the command's output
+
+
+def one_line(value: Any) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def as_json(message: Message) -> dict[str, Any]:
@@ -71,8 +76,8 @@ def state(name: str) -> Text:
     """A state in its colour."""
     from rich.text import Text
 
-    good = {"SERVING", "READY", "OK", "ANSWERED", "UP", "VALID"}
-    bad = {"UNREACHABLE", "FAILED", "DOWN", "REVOKED"}
+    good = {"SERVING", "READY", "OK", "ANSWERED", "UP", "VALID", "SUCCEEDED", "DELIVERED"}
+    bad = {"UNREACHABLE", "FAILED", "DOWN", "REVOKED", "DEAD"}
     word = name.upper()
     style = "green" if word in good else "red" if word in bad else "yellow"
     return Text(name, style=style)

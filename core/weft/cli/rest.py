@@ -53,9 +53,16 @@ class Gateway:
         with contextlib.closing(connection):
             return _read(response)
 
-    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
-        """The messages of a server-streaming method as they come. Raises as `get`."""
-        connection, response = self._send("POST", path, body, accept="text/event-stream")
+    def delete(self, path: str) -> Any:
+        """The JSON answer to a removal. Raises as `get`."""
+        connection, response = self._send("DELETE", path, None)
+        with contextlib.closing(connection):
+            return _read(response)
+
+    def events(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """The messages of a server-streaming method as they come; with no body by GET. Raises as `get`."""
+        method = "GET" if body is None else "POST"
+        connection, response = self._send(method, path, body, accept="text/event-stream")
         with contextlib.closing(connection):
             if response.status != _OK:
                 _read(response)

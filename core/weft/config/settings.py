@@ -16,6 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from weft.config.remotes import Remote, as_json, read_remotes
+
 
 class SettingError(ValueError):
     """A setting cannot be used; the message names it and says what it may be."""
@@ -73,16 +75,89 @@ class Settings:
     gateway_listen: str = _doc("Where the gateway listens for HTTP.", "127.0.0.1:7080")
     gateway_grpc_listen: str = _doc("Where the gateway listens for gRPC.", "127.0.0.1:7081")
     gateway_metrics: str = _doc("Where the gateway serves /metrics.", "127.0.0.1:7180")
-    gateway_auth: Literal["auto", "off", "keys"] = _doc(
-        "Whether callers need an API key; auto: unless the gateway listens on loopback only.",
+    gateway_auth: Literal["auto", "off", "on", "keys", "jwt"] = _doc(
+        "What callers need: an API key or a token (on), a key, a token (jwt), nothing (off); auto: off where the "
+        "gateway listens on loopback only, else on.",
         "auto",
     )
+    gateway_jwt_issuer: str = _doc("Issuer of the tokens that are accepted; empty: none are.", "")
+    gateway_jwt_audience: str = _doc("Audiences of tokens for this gateway, joined by commas.", "")
+    gateway_jwt_keys: str = _doc("URL of the issuer's keys (JWKS), https.", "")
+    gateway_jwt_leeway: timedelta = _doc(
+        "By how much the issuer's clock may differ.", timedelta(seconds=30)
+    )
+    gateway_jwt_required: str = _doc(
+        "Claims a token must have beside iss, aud and exp, joined by commas.", ""
+    )
+    gateway_jwt_subject: str = _doc(
+        "Subject of a token's bearer, claims in braces, after a word and a colon.", "user:{sub}"
+    )
+    gateway_jwt_scopes: str = _doc("Claims that hold scopes, joined by commas.", "scope,scp")
+    gateway_jwt_roles: str = _doc(
+        "Claim that holds roles, such as realm_access.roles; empty: none.", ""
+    )
+    gateway_jwt_role_scopes: str = _doc(
+        "Scopes that roles bring, such as admin=a.read a.write, guest=a.read.", ""
+    )
+    gateway_jwt_tenant: str = _doc(
+        "Claim that holds the tenant, which each token must have then; empty: none.", ""
+    )
+    identity_key: str = _doc(
+        "Ed25519 key, a PEM file, that the gateway signs identities with; empty: they are not signed.",
+        "",
+    )
+    identity_trust: str = _doc(
+        "Public keys of gateways whose word for who calls agents take, joined by commas; empty: anybody's.",
+        "",
+    )
+    identity_ttl: timedelta = _doc(
+        "How long agents take calls in the name of a caller that the gateway let in.",
+        timedelta(hours=1),
+    )
     gateway_max_body: int = _doc("Largest request body, in bytes.", 4 * 1024 * 1024)
+    gateway_connections: int = _doc(
+        "Open HTTP connections; fewer where the process may not open so many files.", 16_384
+    )
     gateway_max_timeout: timedelta = _doc(
         "Longest deadline a caller may ask.", timedelta(minutes=10)
     )
     gateway_idempotency_life: timedelta = _doc(
         "How long a call with an idempotency key is remembered.", timedelta(hours=24)
+    )
+    gateway_job_time: timedelta = _doc(
+        "Longest time a job may take, and that of a job whose caller names none.",
+        timedelta(hours=1),
+    )
+    gateway_job_keep: timedelta = _doc(
+        "How long a job that has ended is kept, at most.", timedelta(hours=24)
+    )
+    gateway_job_lease: timedelta = _doc(
+        "How long a gateway that says nothing keeps the jobs it runs.", timedelta(seconds=15)
+    )
+    gateway_jobs_at_once: int = _doc("Jobs one gateway runs at a time.", 64)
+    gateway_jobs_open: int = _doc("Jobs of one caller that may wait or run.", 1_000)
+    gateway_webhook_attempts: int = _doc("How often a webhook is tried.", 10)
+    gateway_webhook_pause: timedelta = _doc(
+        "Pause before a webhook is tried again; four times as long each time.",
+        timedelta(seconds=5),
+    )
+    gateway_webhook_longest_pause: timedelta = _doc(
+        "Longest that pause grows to.", timedelta(hours=6)
+    )
+    gateway_webhook_time: timedelta = _doc(
+        "How long the receiver of a webhook may take.", timedelta(seconds=15)
+    )
+    gateway_webhook_networks: str = _doc(
+        "Networks that are not public to which webhooks may go, such as 10.1.0.0/16, joined by commas; empty: none.",
+        "",
+    )
+    gateway_cors_origins: str = _doc(
+        "Origins whose pages may call the gateway from a browser, joined by commas; *: any; empty: none.",
+        "",
+    )
+    gateway_cors_credentials: Literal["off", "on"] = _doc(
+        "Whether a browser may send cookies and client certificates along from those origins.",
+        "off",
     )
     gateway_breaker_window: timedelta = _doc(
         "Span over which a circuit breaker counts errors.", timedelta(seconds=10)
@@ -90,6 +165,83 @@ class Settings:
     gateway_breaker_volume: int = _doc("Fewest calls in the window to judge by.", 20)
     gateway_breaker_ratio: float = _doc("Share of failed calls that opens a breaker.", 0.5)
     gateway_breaker_open: timedelta = _doc("How long a breaker stays open.", timedelta(seconds=5))
+    gateway_limits: str = _doc(
+        "How often may be called: rules such as per=identity rate=100/s burst=20, joined by semicolons.",
+        "",
+    )
+    gateway_cache_bytes: int = _doc(
+        "How much the gateway keeps of answers, in bytes; 0: nothing.", 64 * 1024 * 1024
+    )
+    gateway_cache_stale: timedelta = _doc(
+        "How long beyond its time a kept answer stands in for an agent that cannot be reached.",
+        timedelta(hours=1),
+    )
+    gateway_retry_attempts: int = _doc("Most attempts of a call that may run twice.", 4)
+    gateway_retry_budget: float = _doc(
+        "Second attempts for each call of an agent, over 10 s, 0 to 1.", 0.1
+    )
+    gateway_mcp_origins: str = _doc(
+        "Origins whose pages may speak MCP, and whose names may stand in Host, joined by commas.",
+        "",
+    )
+    gateway_public_url: str = _doc(
+        "Where callers reach the gateway, for A2A cards; empty: where each request was sent to.", ""
+    )
+    gateway_public_grpc: str = _doc(
+        "Where callers reach the gateway by gRPC, host:port, for A2A cards; empty: the same host, "
+        "the port that is listened on.",
+        "",
+    )
+    gateway_a2a_agent: str = _doc(
+        "Agent that A2A callers mean who name none; empty: the mesh as a whole.", ""
+    )
+    gateway_tls_certificate: str = _doc(
+        "Certificate of both listeners, a PEM file with the whole chain; empty: they are not encrypted.",
+        "",
+    )
+    gateway_tls_key: str = _doc("Its private key, a PEM file.", "")
+    gateway_tls_client_ca: str = _doc(
+        "Authorities whose certificates callers bring (mTLS), a PEM file; empty: none are asked for.",
+        "",
+    )
+    gateway_tls_client: Literal["required", "optional"] = _doc(
+        "Whether callers must bring one; optional: by HTTP they may, gRPC asks for none.",
+        "required",
+    )
+    gateway_tls_subject: Literal["spiffe", "cn"] = _doc(
+        "Who the bearer of a certificate is: its SPIFFE id; cn: its common name where it has none.",
+        "spiffe",
+    )
+    gateway_tls_scopes: str = _doc(
+        "Scopes of bearers, such as spiffe://example.org/shop/*=a.read a.write, cert:billing=b.read.",
+        "",
+    )
+    gateway_tls_tenants: str = _doc(
+        "Tenants of bearers, such as spiffe://acme.example/*=acme, one of which must fit then; empty: none.",
+        "",
+    )
+    gateway_hsts: timedelta = _doc(
+        "For how long browsers shall come by https alone, where TLS is the gateway's or of a proxy before it; 0s: not said.",
+        timedelta(0),
+    )
+    gateway_request_log: str = _doc(
+        "Which requests are logged: off, failures, all, or a share such as 0.01, beside which all failures are.",
+        "off",
+    )
+    gateway_request_log_bodies: Literal["off", "on"] = _doc(
+        "Whether those lines hold the request, without its secret fields.", "off"
+    )
+    gateway_audit_log: str = _doc(
+        "Where who did what is written: log (with the other lines), off, or a file; auto: log where callers need a key "
+        "or a token, else off.",
+        "auto",
+    )
+    remotes: Mapping[str, Remote] = field(
+        default_factory=dict,
+        metadata={
+            "doc": "Agents and servers elsewhere, shown as agents of the mesh: [remotes.NAME]."
+        },
+    )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(
@@ -126,7 +278,10 @@ def environment(settings: Settings) -> dict[str, str]:
     found = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
-        text = f"{value.total_seconds()}s" if isinstance(value, timedelta) else str(value)
+        if isinstance(value, Mapping):
+            text = as_json(value)
+        else:
+            text = f"{value.total_seconds()}s" if isinstance(value, timedelta) else str(value)
         found[f"WEFT_{item.name.upper()}"] = text
     return found
 
@@ -148,6 +303,8 @@ def _read(hint: Any, value: Any, source: str, name: str) -> Any:
     try:
         if get_origin(hint) is Literal:
             return _choice(value, get_args(hint))
+        if get_origin(hint) is Mapping:
+            return read_remotes(value)
         if hint is timedelta:
             return _duration(value)
         return hint(value)

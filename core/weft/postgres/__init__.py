@@ -5,8 +5,16 @@ others hold queries, each under a line `-- name: NAME` and a comment that says w
 """
 
 from weft.postgres._database import Database
+from weft.postgres._listener import Listener
 from weft.postgres._migrations import MigrationChanged, MigrationFailed
 from weft.postgres._queries import UnknownQuery
 from weft.postgres._transaction import Transaction
 
-__all__ = ["Database", "MigrationChanged", "MigrationFailed", "Transaction", "UnknownQuery"]
+__all__ = [
+    "Database",
+    "Listener",
+    "MigrationChanged",
+    "MigrationFailed",
+    "Transaction",
+    "UnknownQuery",
+]

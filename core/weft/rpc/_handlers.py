@@ -12,9 +12,10 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 
 from weft.rpc.call import Call, serve_as
@@ -29,9 +30,13 @@ from weft.rpc.errors import (
 )
 from weft.rpc.load import LoadMeter
 from weft.rpc.methods import default_timeout
+from weft.rpc.scopes import check, required_by
 from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
 from weft.rpc.tracing import begin_span, end_span
 from weft.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.rpc")
 C = grpc.StatusCode
@@ -49,8 +54,12 @@ class FusedHandlers:
         telemetry: Telemetry | None,
         trace_roots: bool,
         agent: str = "",
+        verifier: Verifier | None = None,
+        service: ServiceDescriptor | None = None,
     ) -> None:
+        self._service = service
         self._load = load
+        self._verifier = verifier
         self._metrics = telemetry.metrics if telemetry else None
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._trace_roots = trace_roots
@@ -60,10 +69,13 @@ class FusedHandlers:
         """A handler of the same shape that does all that a Weft server does for every call."""
         record = self._metrics.server_call(method.lstrip("/")) if self._metrics else None
         streaming = handler.request_streaming or handler.response_streaming
-        implied = default_timeout(method, streaming=streaming)
+        implied = default_timeout(method, streaming=streaming, service=self._service)
         serving = _Serving(method, self._load, self._telemetry, record, implied)
         serving.trace_roots = self._trace_roots
         serving.agent = self._agent
+        if self._verifier is not None:
+            serving.verifier = self._verifier
+            serving.required = required_by(method, self._service)
         kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
             (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
             (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
@@ -97,8 +109,10 @@ class _Serving:
         "load",
         "method",
         "record",
+        "required",
         "telemetry",
         "trace_roots",
+        "verifier",
     )
 
     def __init__(
@@ -117,6 +131,8 @@ class _Serving:
         self.agent = ""
         self.record = record
         self.implied = implied
+        self.verifier: Verifier | None = None
+        self.required: tuple[str, ...] = ()
 
     def begin(self, context: Context) -> Call:
         call = Call(self.method, context)
@@ -130,6 +146,13 @@ class _Serving:
                 may_begin_trace=self.trace_roots,
             )
         return call
+
+    def admit(self, call: Call) -> None:
+        """Refuses a call in a name that nobody vouches for, or of a caller without the scopes of the method."""
+        if self.verifier is not None:
+            granted = self.verifier.admit(call)
+            if self.required:
+                check(self.method, self.required, granted.scopes, everything=granted.everything)
 
     def end(self, call: Call, code: grpc.StatusCode, started: float) -> None:
         seconds = perf_counter() - started
@@ -217,6 +240,7 @@ def _single(
         try:
             if not load.begin():
                 raise _overload(load)  # noqa: TRY301 told as every error is
+            serving.admit(call)
             budget = serving.budget(call, context)
             if budget is None:
                 return await behaviour(read(request), context)
@@ -250,6 +274,7 @@ def _streaming(
         try:
             if not load.begin():
                 raise _overload(load)  # noqa: TRY301 told as every error is
+            serving.admit(call)
             budget = serving.budget(call, context)
             if budget is None:
                 async for response in behaviour(read(request), context):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -69,9 +70,11 @@ class Call:
         "_deadline",
         "_forwarded",
         "_identity",
+        "_identity_ends",
         "_metadata",
         "_traceparent",
         "agent",
+        "kept",
         "method",
         "span",
     )
@@ -79,12 +82,15 @@ class Call:
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any] | None) -> None:
         self.method = method
         self.agent = ""
+        self.kept: bytes | None = None
+        """Its request, where whoever serves it logs requests."""
         self.span: trace.Span | None = None
         self._context = context
         self._metadata: Metadata | None = None
         self._deadline: Deadline | None = None
         self._traceparent: str | None = None
         self._identity: Identity | None = None
+        self._identity_ends: float | None = None
         self._conversation: str | None = None
         self._forwarded: Metadata | None = None
 
@@ -112,10 +118,16 @@ class Call:
             call.trust(identity)
         return call
 
-    def trust(self, identity: tuple[str, bytes]) -> None:
-        """Says who calls, as the door found out; calls made from here carry it on."""
+    def trust(self, identity: tuple[str, bytes], read: Identity | None = None) -> None:
+        """Says who calls, as the door found out; calls made from here carry it on.
+
+        Args:
+            identity: metadata entry.
+            read: the same, where the door has it; nobody may change it.
+        """
         self._metadata = (*self.metadata, identity)
         self._forwarded = (identity,)
+        self._identity = read
 
     @property
     def metadata(self) -> Metadata:
@@ -158,6 +170,23 @@ class Call:
         return self._identity
 
     @property
+    def identity_to_pass_on(self) -> Identity | None:
+        """The identity for a message sent from here; None where it has expired, and nobody would believe it."""
+        identity = self.identity
+        if identity is not None and identity.HasField("expire_time"):
+            return identity if identity.expire_time.seconds > time.time() else None
+        return identity
+
+    def carry_identity_until(self, ends: float) -> None:
+        """Says until when calls made from here carry the identity on, in seconds since 1970.
+
+        Nobody would believe it afterwards: they are made in nobody's name then.
+        """
+        self._identity_ends = ends
+        if ends < time.time():
+            self._forwarded = None
+
+    @property
     def conversation(self) -> str:
         """Conversation the call belongs to; empty: none. Set it, and calls made from here carry it on."""
         if self._conversation is None:
@@ -190,8 +219,9 @@ class Call:
     @property
     def forwarded(self) -> Metadata:
         """Metadata that every call made from here carries on: identity and conversation."""
-        if self._forwarded is None:
-            identity = self.first(IDENTITY_KEY)
+        ended = self._identity_ends is not None and self._identity_ends < time.time()
+        if self._forwarded is None or ended:
+            identity = None if ended else self.first(IDENTITY_KEY)
             kept: list[tuple[str, str | bytes]] = []
             if identity is not None:
                 kept.append((IDENTITY_KEY, identity))

@@ -9,7 +9,7 @@ of grpc.aio would cost every call a task of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from time import perf_counter
 from types import TracebackType
@@ -160,6 +160,19 @@ class Channel(grpc.aio.Channel):
         await self.close()
 
 
+class _Sent(grpc.aio.Metadata):
+    """Metadata that is sent as it is. grpc.aio makes such an object of whatever it is given, in four times the time."""
+
+    def __init__(self, entries: Metadata) -> None:
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[tuple[str, str | bytes]]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
 class _Calling:
     """What is the same for all calls of a method over a channel."""
 
@@ -263,9 +276,9 @@ class _Callable:
         sent, span = calling.metadata(metadata)
         left = calling.timeout(timeout)
         if request is None:
-            call = self._inner(timeout=left, metadata=sent, **further)
+            call = self._inner(timeout=left, metadata=_Sent(sent), **further)
         else:
-            call = self._inner(request, timeout=left, metadata=sent, **further)
+            call = self._inner(request, timeout=left, metadata=_Sent(sent), **further)
         if calling.record is not None or span is not None:
             call.add_done_callback(calling.observe(started, span))
         return call

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -18,6 +19,9 @@ from weft.rpc._handlers import FusedHandlers
 from weft.rpc.health import Health
 from weft.rpc.load import LoadMeter
 from weft.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.rpc")
 
@@ -53,6 +57,9 @@ class Server:
         max_concurrency: calls worked on at a time by each load meter that `add` is not given.
         max_message_bytes: largest message taken in.
         trace_roots: whether a call that brings no trace may begin one.
+        verifier: believes who calls, and has the scopes of skills kept; None: whoever calls is believed.
+        credentials: of encrypted connections; None: they are not.
+        reflects: whether it serves reflection of its own services; not where a fallback serves it.
     """
 
     def __init__(
@@ -63,8 +70,14 @@ class Server:
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         trace_roots: bool = True,
+        verifier: Verifier | None = None,
+        credentials: grpc.ServerCredentials | None = None,
+        reflects: bool = True,
     ) -> None:
+        self._verifier = verifier
         self.address = address
+        self._reflects = reflects
+        self._credentials = credentials
         self.load = LoadMeter(max_concurrency)
         self.stopping = asyncio.Event()
         self._telemetry = telemetry
@@ -83,6 +96,7 @@ class Server:
         *,
         load: LoadMeter | None = None,
         agent: str = "",
+        service: ServiceDescriptor | None = None,
     ) -> list[str]:
         """Adds a servicer by its generated `add_...Servicer_to_server` and returns its services' full names.
 
@@ -91,6 +105,7 @@ class Server:
             servicer: an object with the service's async methods.
             load: counts and limits its calls apart from others.
             agent: agent it serves, named in spans.
+            service: its contract, where that is of no generated code.
 
         Raises:
             ValueError: the service is served already.
@@ -102,18 +117,20 @@ class Server:
             telemetry=self._telemetry,
             agent=agent,
             trace_roots=self._trace_roots,
+            verifier=self._verifier,
+            service=service,
         )
         capture = _Capture()
         add_to_server(servicer, capture)
-        for service, handlers in capture.services.items():
-            if service in self._services:
-                raise ValueError(f"{service} is served on this port already; use another port")
-            self._services[service] = None
+        for name, handlers in capture.services.items():
+            if name in self._services:
+                raise ValueError(f"{name} is served on this port already; use another port")
+            self._services[name] = None
             wrapped = {
-                name: fused.wrap(f"/{service}/{name}", handler)
-                for name, handler in handlers.items()
+                method: fused.wrap(f"/{name}/{method}", handler)
+                for method, handler in handlers.items()
             }
-            self._server.add_registered_method_handlers(service, wrapped)
+            self._server.add_registered_method_handlers(name, wrapped)
         return list(capture.services)
 
     def add_fallback(self, handler: grpc.GenericRpcHandler) -> None:
@@ -128,12 +145,16 @@ class Server:
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
-        reflection.enable_server_reflection(
-            [*self._services, _HEALTH, reflection.SERVICE_NAME], self._server
-        )
+        if self._reflects:
+            reflection.enable_server_reflection(
+                [*self._services, _HEALTH, reflection.SERVICE_NAME], self._server
+            )
         host, _, _ = self.address.rpartition(":")
         try:
-            port = self._server.add_insecure_port(self.address)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(self.address)
+            else:
+                port = self._server.add_secure_port(self.address, self._credentials)
         except RuntimeError as failed:
             raise AddressInUseError(
                 f"cannot listen on {self.address}: stop what uses the port, or choose another"

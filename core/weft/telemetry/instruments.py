@@ -112,6 +112,64 @@ class Instruments:
             registry=self.registry,
         )
 
+        self.breaker_state = Gauge(
+            "weft_gateway_breaker_state",
+            "State of a circuit breaker since its first change: 0 closed, 1 half-open, 2 open.",
+            ["agent", "rpc_method"],
+            registry=self.registry,
+        )
+        self.limited = Counter(
+            "weft_gateway_limited",
+            "Calls refused by a limit.",
+            ["limit"],
+            registry=self.registry,
+        )
+        self.limits_unshared = Counter(
+            "weft_gateway_limits_unshared",
+            "Calls whose limits this gateway kept by itself, for Redis was away.",
+            registry=self.registry,
+        )
+        self.cache = Counter(
+            "weft_gateway_cache",
+            "Calls of methods with a cache: hit, miss, joined (one that was being made), stale.",
+            ["rpc_method", "outcome"],
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "weft_gateway_retries",
+            "Second attempts: retry, hedge; exhausted: the budget allowed none.",
+            ["agent", "event"],
+            registry=self.registry,
+        )
+        self.jobs = Gauge(
+            "weft_gateway_jobs",
+            "Jobs of all gateways that have not ended: queued, running.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.jobs_oldest = Gauge(
+            "weft_gateway_jobs_oldest_seconds",
+            "For how long the oldest job waits that nobody runs; 0: none waits.",
+            registry=self.registry,
+        )
+        self.jobs_ended = Counter(
+            "weft_gateway_jobs_ended",
+            "Jobs that this gateway ended: succeeded, failed, cancelled.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.webhooks_pending = Gauge(
+            "weft_gateway_webhooks_pending",
+            "Webhooks of all gateways that have not arrived and are not given up.",
+            registry=self.registry,
+        )
+        self.webhooks = Counter(
+            "weft_gateway_webhooks",
+            "Attempts of this gateway to deliver a webhook: delivered, pending (it is tried again), dead (given up).",
+            ["outcome"],
+            registry=self.registry,
+        )
+
     def server_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
         """A function that records one served call of `method`: status, seconds."""
         return _by_code(self._server, method)

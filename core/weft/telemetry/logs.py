@@ -6,6 +6,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -71,9 +73,29 @@ def setup(
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Json if form == "json" else _Text)(service, trace_id))
+    # Whoever keeps it wants all of it.
+    logging.getLogger("weft.audit").setLevel("INFO")
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # A line for each request, with a URL that others chose.
+    logging.getLogger("httpx").setLevel("WARNING")
     # An exporter whose collector is away says so at every batch.
     logging.getLogger("opentelemetry").setLevel("ERROR")
     logging.getLogger("opentelemetry.exporter").setLevel("CRITICAL")
+
+
+def divert(name: str, path: Path, *, service: str) -> None:
+    """Sends a logger's lines to a file, as JSON, instead of standard error. It may be moved away: it is made anew.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    try:
+        handler = WatchedFileHandler(path, encoding="utf-8")
+    except OSError as failed:
+        raise ValueError(f"{path} cannot be written: {failed.strerror}") from failed
+    handler.setFormatter(_Json(service, lambda: ""))
+    logger = logging.getLogger(name)
+    logger.handlers[:] = [handler]
+    logger.propagate = False

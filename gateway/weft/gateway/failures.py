@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,10 @@ Headers = list[tuple[bytes, bytes]]
 
 # What gRPC says where no connection could be made.
 _NO_CONNECTION = "failed to connect to all addresses"
+# Reasons of weft.rpc.signing.
+_DISTRUST = frozenset({"IDENTITY_NOT_TRUSTED", "IDENTITY_EXPIRED"})
+_SCOPES = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")  # RFC 6749, 3.3
+
 _TYPE_PREFIX = "type.googleapis.com/"
 
 
@@ -38,6 +43,12 @@ class AgentUnavailable(rpc.Unavailable):
     unsent = False
 
 
+class GatewayNotTrusted(rpc.Internal):
+    """The agent does not believe whom this gateway says that calls: its identity_trust lacks this gateway's key."""
+
+    reason = "GATEWAY_NOT_TRUSTED"
+
+
 class NotServedHere(rpc.Unimplemented):
     """This door cannot carry a method of this kind."""
 
@@ -50,6 +61,8 @@ def from_agent(failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
     Text that the gRPC core wrote names addresses and files of the inside; it stays inside.
     """
     error = rpc.error_from_call(failed)
+    if error.reason in _DISTRUST:  # no fault of the caller, who proved who it is
+        return GatewayNotTrusted(metadata={"agent": agent})
     if error.reason != type(error).reason or error.metadata or error.details:
         return error
     if isinstance(error, rpc.Unavailable):
@@ -76,7 +89,7 @@ def http_status(error: rpc.Error) -> int:
 
 
 def http_headers(error: rpc.Error) -> Headers:
-    """Headers an error brings along: Retry-After, Allow, WWW-Authenticate, Connection."""
+    """Headers an error brings along: Retry-After, Allow, Upgrade, WWW-Authenticate, Connection."""
     headers: Headers = []
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
@@ -84,11 +97,29 @@ def http_headers(error: rpc.Error) -> Headers:
         headers.append((b"retry-after", str(seconds).encode()))
     if allow := getattr(error, "allow", None):
         headers.append((b"allow", ", ".join(allow).encode()))
-    if isinstance(error, rpc.Unauthenticated):
-        headers.append((b"www-authenticate", b'Bearer realm="weft"'))
+    if upgrade := getattr(error, "upgrade", None):
+        headers += [(b"upgrade", upgrade), (b"connection", b"upgrade")]
+    if challenge := _challenge(error):
+        headers.append((b"www-authenticate", challenge.encode()))
     if http_status(error) == 413:  # noqa: PLR2004 the rest of the body is not read
         headers.append((b"connection", b"close"))
     return headers
+
+
+def _challenge(error: rpc.Error) -> str:
+    """How a caller may come in (RFC 6750, 3): nothing more where it showed no credential."""
+    bearer = 'Bearer realm="weft"'
+    if isinstance(error, rpc.PermissionDenied):
+        missing = error.metadata.get("missing_scopes", "")
+        if error.reason != "SCOPE_MISSING" or _SCOPES.fullmatch(missing) is None:
+            return ""
+        return f'{bearer}, error="insufficient_scope", scope="{missing}"'
+    if not isinstance(error, rpc.Unauthenticated):
+        return ""
+    if error.reason.endswith("_MISSING") and not error.reason.startswith("TOKEN_CLAIM"):
+        return bearer
+    described = error.reason if _SCOPES.fullmatch(error.reason) else "UNAUTHENTICATED"
+    return f'{bearer}, error="invalid_token", error_description="{described}"'
 
 
 def aip193(error: rpc.Error) -> bytes:
@@ -108,6 +139,11 @@ def aip193(error: rpc.Error) -> bytes:
 
 def connect(error: rpc.Error) -> bytes:
     """An error as the Connect protocol shows it (connectrpc.com/docs/protocol#error-end-stream)."""
+    return orjson.dumps(connect_object(error))
+
+
+def connect_object(error: rpc.Error) -> dict[str, Any]:
+    """The same, as a part of something larger."""
     status = rpc.status_proto(error)
     shown: dict[str, Any] = {"code": rpc.CONNECT_CODE[error.code], "message": error.message}
     shown["details"] = [
@@ -118,7 +154,7 @@ def connect(error: rpc.Error) -> bytes:
         }
         for packed, debug in zip(status.details, _details(status), strict=True)
     ]
-    return orjson.dumps(shown)
+    return shown
 
 
 def _details(status: status_pb2.Status) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -20,8 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Identity(_message.Message):
-    """Who is calling. Travels with every call as the metadata entry "weft-identity-bin" (this message,
-    serialized) from the door that authenticated the caller to the last agent of the chain.
+    """Who is calling. Travels with every call as the metadata entry "weft-identity-bin" (this message, serialized) and
+    with every durable message in its field `identity`, from the door that authenticated the caller to the last agent
+    of the chain. A door that has a key signs it; agents that know the key's public half believe no other.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -29,13 +31,34 @@ class Identity(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ALL_SCOPES_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
-    """Stable id of the caller, such as "key:3f9c2a" or "agent:support-supervisor". 1 to 200 characters."""
+    """Stable id of the caller, such as "key:3f9c2a", "user:ann" or "agent:support-supervisor". 1 to 200 characters."""
     display_name: _builtins.str
     """Name for people. At most 200 characters; empty: none given."""
+    tenant: _builtins.str
+    """Organisation the caller belongs to: what it stores is seen by callers of the same tenant only. At most 200
+    characters; empty: none, which is a tenant of its own.
+    """
+    issuer: _builtins.str
+    """Who vouched for the caller, the `iss` of its token. Empty: the gateway itself (API keys)."""
+    all_scopes: _builtins.bool
+    """Every scope counts as granted. Said by a door that asks nobody for scopes."""
+    signature: _builtins.bytes
+    """Ed25519 signature over the fields before, in the form that weft.rpc.signing describes: 64 bytes. Empty: nobody
+    vouches for it.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes granted to the caller, such as "support.write"."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Agents take no new call in this name after it. Unset: only in what is not signed."""
 
     def __init__(
         self,
@@ -43,10 +66,15 @@ class Identity(_message.Message):
         subject: _builtins.str = ...,
         display_name: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
+        tenant: _builtins.str = ...,
+        issuer: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        all_scopes: _builtins.bool = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "scopes", b"scopes", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_scopes", b"all_scopes", "display_name", b"display_name", "expire_time", b"expire_time", "issuer", b"issuer", "scopes", b"scopes", "signature", b"signature", "subject", b"subject", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,19 +26,23 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15weft/v1/options.proto\x12\x07weft.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"f\n\x0c\x41gentOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\r\"\x92\x02\n\x0cSkillOptions\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0c\n\x04tags\x18\x02 \x03(\t\x12\x10\n\x08\x65xamples\x18\x03 \x03(\t\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frequired_scopes\x18\x05 \x03(\t\x12,\n\tcache_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rfallback_text\x18\x07 \x01(\t\x12\x16\n\x0eneeds_approval\x18\x08 \x01(\x08\x12#\n\x08\x64\x65livery\x18\t \x01(\x0e\x32\x11.weft.v1.Delivery\"1\n\nFieldHints\x12\x0e\n\x06secret\x18\x01 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*`\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x11\n\rDELIVERY_CALL\x10\x01\x12\x14\n\x10\x44\x45LIVERY_MESSAGE\x10\x02\x12\x11\n\rDELIVERY_BOTH\x10\x03:G\n\x05\x61gent\x12\x1f.google.protobuf.ServiceOptions\x18\x8c\x8c\x03 \x01(\x0b\x32\x15.weft.v1.AgentOptions:F\n\x05skill\x12\x1e.google.protobuf.MethodOptions\x18\x8c\x8c\x03 \x01(\x0b\x32\x15.weft.v1.SkillOptions:C\n\x05hints\x12\x1d.google.protobuf.FieldOptions\x18\x8c\x8c\x03 \x01(\x0b\x32\x13.weft.v1.FieldHintsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15weft/v1/options.proto\x12\x07weft.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"f\n\x0c\x41gentOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\r\"\x99\x04\n\x0cSkillOptions\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0c\n\x04tags\x18\x02 \x03(\t\x12\x10\n\x08\x65xamples\x18\x03 \x03(\t\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frequired_scopes\x18\x05 \x03(\t\x12,\n\tcache_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rfallback_text\x18\x07 \x01(\t\x12\x16\n\x0eneeds_approval\x18\x08 \x01(\x08\x12#\n\x08\x64\x65livery\x18\t \x01(\x0e\x32\x11.weft.v1.Delivery\x12\x11\n\ttool_name\x18\x14 \x01(\t\x12\x14\n\x0cresource_uri\x18\x15 \x01(\t\x12\x15\n\rresource_type\x18\x16 \x01(\t\x12\x0e\n\x06prompt\x18\x17 \x01(\x08\x12#\n\x06limits\x18( \x03(\x0b\x32\x13.weft.v1.SkillLimit\x12\r\n\x05units\x18) \x01(\r\x12\x14\n\x0c\x63\x61\x63he_shared\x18* \x01(\x08\x12.\n\x0bhedge_after\x18+ \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x61s_job\x18< \x01(\x08\x12+\n\x08job_keep\x18= \x01(\x0b\x32\x19.google.protobuf.Duration\"\x7f\n\nSkillLimit\x12\"\n\x05scope\x18\x01 \x01(\x0e\x32\x13.weft.v1.LimitScope\x12\x0e\n\x04rate\x18\x02 \x01(\x01H\x00\x12\x14\n\nconcurrent\x18\x03 \x01(\rH\x00\x12\x0f\n\x05units\x18\x04 \x01(\x01H\x00\x12\r\n\x05\x62urst\x18\x05 \x01(\rB\x07\n\x05limit\"x\n\nFieldHints\x12\x0e\n\x06secret\x18\x01 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nmcp_header\x18\n \x01(\t\x12\x0f\n\x07pattern\x18\x14 \x01(\t\x12\x14\n\x07minimum\x18\x15 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_minimum*r\n\nLimitScope\x12\x1b\n\x17LIMIT_SCOPE_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_SCOPE_SKILL\x10\x01\x12\x18\n\x14LIMIT_SCOPE_IDENTITY\x10\x02\x12\x16\n\x12LIMIT_SCOPE_TENANT\x10\x03*`\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x11\n\rDELIVERY_CALL\x10\x01\x12\x14\n\x10\x44\x45LIVERY_MESSAGE\x10\x02\x12\x11\n\rDELIVERY_BOTH\x10\x03:G\n\x05\x61gent\x12\x1f.google.protobuf.ServiceOptions\x18\x8c\x8c\x03 \x01(\x0b\x32\x15.weft.v1.AgentOptions:F\n\x05skill\x12\x1e.google.protobuf.MethodOptions\x18\x8c\x8c\x03 \x01(\x0b\x32\x15.weft.v1.SkillOptions:C\n\x05hints\x12\x1d.google.protobuf.FieldOptions\x18\x8c\x8c\x03 \x01(\x0b\x32\x13.weft.v1.FieldHintsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'weft.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DELIVERY']._serialized_start=532
-  _globals['_DELIVERY']._serialized_end=628
+  _globals['_LIMITSCOPE']._serialized_start=995
+  _globals['_LIMITSCOPE']._serialized_end=1109
+  _globals['_DELIVERY']._serialized_start=1111
+  _globals['_DELIVERY']._serialized_end=1207
   _globals['_AGENTOPTIONS']._serialized_start=100
   _globals['_AGENTOPTIONS']._serialized_end=202
   _globals['_SKILLOPTIONS']._serialized_start=205
-  _globals['_SKILLOPTIONS']._serialized_end=479
-  _globals['_FIELDHINTS']._serialized_start=481
-  _globals['_FIELDHINTS']._serialized_end=530
+  _globals['_SKILLOPTIONS']._serialized_end=742
+  _globals['_SKILLLIMIT']._serialized_start=744
+  _globals['_SKILLLIMIT']._serialized_end=871
+  _globals['_FIELDHINTS']._serialized_start=873
+  _globals['_FIELDHINTS']._serialized_end=993
 # @@protoc_insertion_point(module_scope)

@@ -25,6 +25,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LimitScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_SCOPE_UNSPECIFIED: _LimitScope.ValueType  # 0
+    """Same as LIMIT_SCOPE_SKILL."""
+    LIMIT_SCOPE_SKILL: _LimitScope.ValueType  # 1
+    """All calls of the skill."""
+    LIMIT_SCOPE_IDENTITY: _LimitScope.ValueType  # 2
+    """Those of one identity."""
+    LIMIT_SCOPE_TENANT: _LimitScope.ValueType  # 3
+    """Those of one tenant; callers without one count together."""
+
+class LimitScope(_LimitScope, metaclass=_LimitScopeEnumTypeWrapper):
+    """Whose calls a limit counts together."""
+
+LIMIT_SCOPE_UNSPECIFIED: LimitScope.ValueType  # 0
+"""Same as LIMIT_SCOPE_SKILL."""
+LIMIT_SCOPE_SKILL: LimitScope.ValueType  # 1
+"""All calls of the skill."""
+LIMIT_SCOPE_IDENTITY: LimitScope.ValueType  # 2
+"""Those of one identity."""
+LIMIT_SCOPE_TENANT: LimitScope.ValueType  # 3
+"""Those of one tenant; callers without one count together."""
+Global___LimitScope: _TypeAlias = LimitScope  # noqa: Y015
+
 class _Delivery:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -112,6 +140,16 @@ class SkillOptions(_message.Message):
     FALLBACK_TEXT_FIELD_NUMBER: _builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    RESOURCE_URI_FIELD_NUMBER: _builtins.int
+    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    CACHE_SHARED_FIELD_NUMBER: _builtins.int
+    HEDGE_AFTER_FIELD_NUMBER: _builtins.int
+    AS_JOB_FIELD_NUMBER: _builtins.int
+    JOB_KEEP_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """What the skill does, in one or two sentences. At most 1,000 characters."""
     fallback_text: _builtins.str
@@ -120,6 +158,31 @@ class SkillOptions(_message.Message):
     """Whether a person must approve each call before it runs."""
     delivery: Global___Delivery.ValueType
     """How the skill may be reached."""
+    tool_name: _builtins.str
+    """Name of the skill as an MCP tool: A-Z, a-z, 0-9, underscore and hyphen, 1 to 64 characters. Empty: one made of
+    the names of the agent and the method, such as "support-research_get_article".
+    """
+    resource_uri: _builtins.str
+    """URI under which MCP hosts read what the skill returns, such as "weft://support/articles/{article_id}". A variable
+    in braces stands for one segment of the path and is the request's string field of that name. Empty: none.
+    For unary methods with no side effects.
+    """
+    resource_type: _builtins.str
+    """Media type of that resource, for lists. Empty: "application/json"."""
+    prompt: _builtins.bool
+    """Whether what the skill returns is a prompt for MCP hosts: each content a message of the user, the fields of the
+    request its arguments.
+    """
+    units: _builtins.int
+    """What a call costs, in units such as tokens, where the agent does not say so itself: by the trailing metadata
+    `weft-units` of a call. 0: 1.
+    """
+    cache_shared: _builtins.bool
+    """Whether what is answered from a cache is the same for all callers. Default: each identity has answers of its own."""
+    as_job: _builtins.bool
+    """Whether a call by REST, Connect or gRPC becomes a job without being asked to (docs/jobs.md). For unary and
+    server-streaming methods; the other doors make the call.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find the skill by, lower case. At most 20."""
@@ -140,6 +203,22 @@ class SkillOptions(_message.Message):
     def cache_ttl(self) -> _duration_pb2.Duration:
         """How long an equal request may be answered from a cache. Unset or 0: never."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkillLimit]:
+        """How often it may be called through the gateway. Empty: as often as the gateway's own rules let."""
+
+    @_builtins.property
+    def hedge_after(self) -> _duration_pb2.Duration:
+        """After how long without an answer a call is made a second time, at another instance; the first answer counts. For
+        unary methods that may run twice. Unset or 0: never.
+        """
+
+    @_builtins.property
+    def job_keep(self) -> _duration_pb2.Duration:
+        """For how long the result of a job is kept where its caller does not say, at most as long as the gateway keeps any.
+        Unset or 0: as long as that.
+        """
+
     def __init__(
         self,
         *,
@@ -152,14 +231,64 @@ class SkillOptions(_message.Message):
         fallback_text: _builtins.str = ...,
         needs_approval: _builtins.bool = ...,
         delivery: Global___Delivery.ValueType = ...,
+        tool_name: _builtins.str = ...,
+        resource_uri: _builtins.str = ...,
+        resource_type: _builtins.str = ...,
+        prompt: _builtins.bool = ...,
+        limits: _abc.Iterable[Global___SkillLimit] | None = ...,
+        units: _builtins.int = ...,
+        cache_shared: _builtins.bool = ...,
+        hedge_after: _duration_pb2.Duration | None = ...,
+        as_job: _builtins.bool = ...,
+        job_keep: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "hedge_after", b"hedge_after", "job_keep", b"job_keep"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "needs_approval", b"needs_approval", "required_scopes", b"required_scopes", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_job", b"as_job", "cache_shared", b"cache_shared", "cache_ttl", b"cache_ttl", "default_timeout", b"default_timeout", "delivery", b"delivery", "description", b"description", "examples", b"examples", "fallback_text", b"fallback_text", "hedge_after", b"hedge_after", "job_keep", b"job_keep", "limits", b"limits", "needs_approval", b"needs_approval", "prompt", b"prompt", "required_scopes", b"required_scopes", "resource_type", b"resource_type", "resource_uri", b"resource_uri", "tags", b"tags", "tool_name", b"tool_name", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SkillOptions: _TypeAlias = SkillOptions  # noqa: Y015
+
+@_typing.final
+class SkillLimit(_message.Message):
+    """How often a skill may be called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    scope: Global___LimitScope.ValueType
+    """Whom the calls are counted for."""
+    rate: _builtins.float
+    """Calls per second."""
+    concurrent: _builtins.int
+    """Calls at the same time."""
+    units: _builtins.float
+    """Units per second."""
+    burst: _builtins.int
+    """Calls, or units, that may come at once, of `rate` and `units`. 0: what comes in 40 ms, at least 1."""
+    def __init__(
+        self,
+        *,
+        scope: Global___LimitScope.ValueType = ...,
+        rate: _builtins.float = ...,
+        concurrent: _builtins.int = ...,
+        units: _builtins.float = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrent", b"concurrent", "limit", b"limit", "rate", b"rate", "units", b"units"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "concurrent", b"concurrent", "limit", b"limit", "rate", b"rate", "scope", b"scope", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_limit: _TypeAlias = _typing.Literal["rate", "concurrent", "units"]  # noqa: Y015
+    _WhichOneofArgType_limit: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_limit) -> _WhichOneofReturnType_limit | None: ...
+
+Global___SkillLimit: _TypeAlias = SkillLimit  # noqa: Y015
 
 @_typing.final
 class FieldHints(_message.Message):
@@ -169,21 +298,39 @@ class FieldHints(_message.Message):
 
     SECRET_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MCP_HEADER_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
     secret: _builtins.bool
     """The value is never logged, traced or shown."""
     description: _builtins.str
     """What the field means, for a form or a model. At most 500 characters."""
+    mcp_header: _builtins.str
+    """Name under which MCP clients repeat the value in the header Mcp-Param-NAME, for proxies that route by it. For
+    string, bool and 32-bit integer fields of a request, never for secrets. Empty: none.
+    """
+    pattern: _builtins.str
+    """What the text must match: a regular expression of ECMA 262, for string fields. Documents and forms show it, the
+    agent checks it. Empty: any text.
+    """
+    minimum: _builtins.int
+    """The least value, for fields of integers. Documents and forms show it, the agent checks it. Unset: any."""
     def __init__(
         self,
         *,
         secret: _builtins.bool = ...,
         description: _builtins.str = ...,
+        mcp_header: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        minimum: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_minimum", b"_minimum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_minimum", b"_minimum", "description", b"description", "mcp_header", b"mcp_header", "minimum", b"minimum", "pattern", b"pattern", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
 
 Global___FieldHints: _TypeAlias = FieldHints  # noqa: Y015
 

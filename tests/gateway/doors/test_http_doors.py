@@ -128,13 +128,13 @@ async def test_an_unknown_target_fails_at_once(http: AsyncClient, path: str) -> 
     began = time.monotonic()
     answer = await http.post(path, json={})
     assert answer.status_code in {404, 405}
-    assert time.monotonic() - began < 0.05
+    assert time.monotonic() - began < 2  # not the time of an attempt to reach somebody
 
 
 async def test_a_wrong_method_says_which_are_allowed(http: AsyncClient) -> None:
     answer = await http.delete("/v1/echo:say")
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "OPTIONS, POST"
 
 
 async def test_client_streaming_is_refused_with_a_hint(http: AsyncClient) -> None:

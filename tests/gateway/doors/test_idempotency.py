@@ -115,3 +115,17 @@ async def test_the_grpc_door(gateway: Gateway, said: list[str]) -> None:
             await gathering
         assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert said == ["a"]
+
+
+async def test_a_key_means_the_same_in_every_form(http: httpx.AsyncClient, said: list[str]) -> None:
+    message = echo_pb2.SayOnceRequest(say={"text": "form"}).SerializeToString()
+    frame = len(message).to_bytes(5, "big") + message
+    forms = [("application/proto", message), ("application/grpc-web+proto", frame)]
+    replayed = []
+    for kind, body in forms * 2:
+        headers = {"content-type": kind, "idempotency-key": "forms"}
+        answer = await http.post(CONNECT, content=body, headers=headers)
+        assert b"form" in answer.content
+        replayed.append(answer.headers.get("idempotency-replayed"))
+    assert replayed == [None, "true", "true", "true"]
+    assert said == ["form"]

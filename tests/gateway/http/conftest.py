@@ -22,13 +22,15 @@ async def answer(send, status, body, headers=()):
 
 
 class Echo:
-    """Answers with the path and the body; /hold waits for `released`, /early answers without reading."""
+    """Answers with the path and the body; /hold waits for `released`, /early answers without reading, /endless
+    answers with 50 MB in pieces."""
 
     def __init__(self):
         self.seen = []
         self.headers = []
         self.held = 0
         self.left = 0
+        self.sent = 0
         self.released = asyncio.Event()
 
     async def __call__(self, scope, receive, send):
@@ -44,6 +46,14 @@ class Echo:
         if path == "/large":
             await answer(send, 200, b"x" * 50_000_000)
             return
+        if path == "/endless":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(5_000):
+                await asyncio.sleep(
+                    0
+                )  # to send to who is gone, or has room, takes no turn of the loop
+                self.sent += 10_000
+                await send({"type": "http.response.body", "body": bytes(10_000), "more_body": True})
         try:
             body = await read_body(receive, scope["headers"], limit=1_000_000)
         except PayloadTooLarge as error:

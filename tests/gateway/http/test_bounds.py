@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import tracemalloc
 from datetime import timedelta
@@ -258,6 +259,37 @@ async def test_a_caller_that_does_not_read_its_answer_is_cut(open_server):
     await wait_until(lambda: server.connections == 0)
 
 
+async def test_little_is_made_for_a_caller_that_reads_nothing(open_server):
+    app, server, _ = await open_server()
+    host, port = server.address.rsplit(":", 1)
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        caller.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(caller, (host, int(port)))
+        await loop.sock_sendall(caller, b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        await wait_until(lambda: app.sent > 0)
+        before = -1
+        while app.sent != before:
+            before = app.sent
+            await asyncio.sleep(0.2)
+    assert app.sent < 500_000
+    await wait_until(lambda: server.connections == 0)
+
+
+async def test_hundreds_of_slow_senders_are_cut_and_keep_nobody_waiting(open_server):
+    _, server, connect = await open_server(head_time=timedelta(seconds=2), linger=SHORT)
+    slow = []
+    for begun in (HEAD, b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Le") * 100:
+        slow.append(await connect())
+        await slow[-1].send(begun)
+    await still_serves(connect)
+    for client in slow:
+        assert (await client.response()).status == 408
+        client.close()
+    await wait_until(lambda: server.connections == 1)  # who was served may ask again
+
+
 # Bodies
 
 
@@ -403,6 +435,17 @@ async def test_one_connection_too_many_is_told_so(open_server):
         client.close()
     await wait_until(lambda: server.connections == 0)
     await still_serves(connect)
+
+
+async def test_there_are_fewer_connections_where_there_are_fewer_files(open_server):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (257, hard))
+    try:
+        _, _, connect = await open_server()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (await (await connect()).get()).status == 200
+    assert (await (await connect()).response()).reason == "TOO_MANY_CONNECTIONS"
 
 
 async def test_small_answers_are_sent_without_delay(open_server):

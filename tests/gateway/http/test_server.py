@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+import struct
 from datetime import timedelta
 
 import httpx
@@ -102,3 +104,17 @@ async def test_a_fault_of_the_application_is_a_500_and_the_server_lives(open_ser
     await wait_until(lambda: app.left == 1)
     assert (await (await connect()).get()).status == 200
     caplog.clear()
+
+
+async def test_a_small_answer_is_one_segment(open_server):
+    _, server, _ = await open_server()
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(20):
+        writer.write(b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")
+        await reader.readuntil(b"/hello ")
+    info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+    (segments_in,) = struct.unpack_from("I", info, 152)  # tcpi_data_segs_in
+    assert segments_in == 20
+    writer.close()
+    await writer.wait_closed()

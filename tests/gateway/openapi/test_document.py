@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from google.api import annotations_pb2, field_behavior_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 
+from weft.gateway.jobs import own_agent
 from weft.gateway.openapi import document
 from weft.gateway.openapi.paths import PathBook
 from weft.gateway.transcoding.catalog import Catalog, Contract
@@ -124,7 +126,8 @@ def test_queries_and_paths_are_parameters(api: dict[str, Any]):
 def test_streams_are_events(api: dict[str, Any]):
     for path in ("/v1/support:watch", "/weft.support.v1.SupervisorService/Watch"):
         content = api["paths"][path]["post"]["responses"]["200"]["content"]
-        assert list(content) == ["text/event-stream"]
+        further = [] if path.startswith("/weft.") else ["application/x-ndjson", CONTENT]
+        assert list(content) == ["text/event-stream", *further]
 
 
 def test_errors_have_the_form_of_their_door(api: dict[str, Any]):
@@ -160,6 +163,36 @@ def test_messages_are_schemas():
     assert made["properties"]["at"] == {"type": "string", "format": "date-time"}
     secret = made["properties"]["secret"]
     assert (secret["format"], secret["description"]) == ("password", "What nobody may see.")
+
+
+@pytest.mark.parametrize(
+    ("number", "fits"),
+    [
+        *((str(each), True) for each in (0, 7, -7, 2**63 - 1, -(2**63), 9 * 10**18, 10**17)),
+        *((str(each), False) for each in (2**63, -(2**63) - 1, 10**19)),
+        *((text, False) for text in ("", "x", "1.5", "07", "+1", " 1", "1e3")),
+    ],
+)
+def test_a_number_of_64_bits_is_told_by_its_pattern(number: str, *, fits: bool):
+    schemas = document(thing(Do=http_pb2.HttpRule(get="/t")).methods.values())["components"]
+    schema = schemas["schemas"]["t.Thing"]["properties"]["bigNumber"]
+    assert (re.search(schema["pattern"], number) is not None) == fits
+    assert (schema["minimum"], schema["maximum"]) == (-(2**63), 2**63 - 1)
+
+
+def test_what_a_field_takes_is_told():
+    operations = document(Catalog([own_agent.contract()]).methods.values())["paths"]
+    listed = operations["/v1/jobs"]["get"]["parameters"]
+    schemas = {each["name"]: each["schema"] for each in listed}
+    assert schemas["pageSize"]["minimum"] == 0
+    assert schemas["pageToken"]["format"] == "page-token"
+    (job,) = operations["/v1/jobs/{id}"]["get"]["parameters"][:1]
+    assert not re.search(job["schema"]["pattern"], "")
+    assert re.search(job["schema"]["pattern"], "9f1c")
+    # A body is needed where something in it is.
+    assert operations["/weft.v1.JobService/GetJob"]["post"]["requestBody"]["required"]
+    assert not operations["/weft.v1.JobService/ListJobs"]["post"]["requestBody"]["required"]
+    assert not operations["/v1/jobs/{id}:wait"]["post"]["requestBody"]["required"]
 
 
 def test_what_the_path_fills_is_not_in_the_body_nor_in_the_query():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -12,9 +12,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from weft import rpc
 from weft.agents.messaging.served import MESSAGE_KEY, call_of, metadata_of
 from weft.agents.messaging.settlement import Reject, Retry
-from weft.rpc.call import serve_as
+from weft.rpc.call import Metadata, serve_as
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
 from weft.v1 import message_pb2, options_pb2
+
+if TYPE_CHECKING:
+    from weft.rpc.signing import Verifier
 
 CONCURRENCY_LIMIT = "CONCURRENCY_LIMIT"  # reason by which weft.rpc.Server refuses what is too much
 
@@ -43,6 +46,7 @@ class Dispatch:
         publish: publishes answers.
         only: gRPC path of the skill that gets every message, whatever method it names; empty: the one it names.
         queue: where the messages are; by default the agent's.
+        verifier: that of the agent's own server, which is told when a message was accepted.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Dispatch:
         publish: Publish,
         only: str = "",
         queue: str = "",
+        verifier: Verifier | None = None,
     ) -> None:
+        self._verifier = verifier
         self._agent = agent
         self._queue = queue or agent
         self._publish = publish
@@ -77,9 +83,7 @@ class Dispatch:
         most = default_timeout(path, streaming=False) or DEFAULT_TIMEOUT
         serve_as(call_of(delivery, path, most, queue=self._queue))
         try:
-            response: bytes = await skill(
-                message.payload, metadata=metadata_of(delivery, self._queue)
-            )
+            response: bytes = await skill(message.payload, metadata=self._metadata(delivery))
         except grpc.aio.AioRpcError as failed:
             if failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 _raise_if_not_begun(rpc.error_from_call(failed))
@@ -87,6 +91,12 @@ class Dispatch:
         if message.reply_to:
             await self._publish(self._answer(message, response))
         return message_pb2.Reply(payload=response)
+
+    def _metadata(self, delivery: message_pb2.MessageDelivery) -> Metadata:
+        told = metadata_of(delivery, self._queue)
+        if self._verifier is None or not delivery.message.HasField("identity"):
+            return told
+        return (*told, self._verifier.accepted(delivery.publish_time_ms))
 
     def _answer(self, message: message_pb2.Message, response: bytes) -> message_pb2.Message:
         # The same for every attempt at the same message, and no other's: a repeated answer is recognised.

@@ -190,8 +190,8 @@ class Publisher:
                 message.traceparent = call.traceparent
             if not message.conversation and call.conversation:
                 message.conversation = call.conversation
-            if not message.HasField("identity") and call.identity is not None:
-                message.identity.CopyFrom(call.identity)
+            if not message.HasField("identity") and (identity := call.identity_to_pass_on):
+                message.identity.CopyFrom(identity)
 
     async def _room(self, deadline: rpc.Deadline | None) -> None:
         """Returns when so many are answered that one more may be sent; first come, first served."""

@@ -199,6 +199,6 @@ def _message(
     call = rpc.current_call()
     if call is not None:
         message.traceparent, message.conversation = call.traceparent, call.conversation
-        if call.identity is not None:
-            message.identity.CopyFrom(call.identity)
+        if identity := call.identity_to_pass_on:
+            message.identity.CopyFrom(identity)
     return message

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 from google.protobuf.message import DecodeError, Message
 
@@ -22,6 +22,9 @@ from weft.v1 import broker_pb2, message_pb2
 log = logging.getLogger("weft.agents")
 
 MessageDelivery = message_pb2.MessageDelivery
+if TYPE_CHECKING:
+    from weft.rpc.signing import Verifier
+
 TopicHandler = Callable[..., Awaitable[None]]
 
 
@@ -42,7 +45,7 @@ class Topic:
     handle: Handler | str
 
 
-def typed(handler: TopicHandler, queue: str) -> Handler:
+def typed(handler: TopicHandler, queue: str, verifier: Verifier | None = None) -> Handler:
     """What takes messages for a function of events.
 
     The function takes the event, parsed as the message class that its first parameter is annotated with, or the
@@ -52,6 +55,7 @@ def typed(handler: TopicHandler, queue: str) -> Handler:
     Args:
         handler: the function.
         queue: where the messages are.
+        verifier: believes in whose name they are sent; None: whoever they name is believed.
 
     Raises:
         TypeError: its parameters are others.
@@ -74,7 +78,10 @@ def typed(handler: TopicHandler, queue: str) -> Handler:
                 event = kind.FromString(delivery.message.payload)
             except DecodeError:
                 raise Reject("PAYLOAD_MALFORMED", f"it is no {kind.DESCRIPTOR.full_name}") from None
-        serve_as(call_of(delivery, delivery.message.method, math.inf, queue=queue))
+        call = call_of(delivery, delivery.message.method, math.inf, queue=queue)
+        if verifier is not None:
+            verifier.admit(call, accepted_ms=delivery.publish_time_ms)
+        serve_as(call)
         await (handler(event, delivery) if with_delivery else handler(event))
 
     return handle

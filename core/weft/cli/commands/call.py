@@ -87,7 +87,7 @@ async def _run(
     wait: float,
 ) -> None:
     from weft import rpc
-    from weft.cli import catalog, connect
+    from weft.cli import catalog, connect, identities
     from weft.cli.template import render
 
     async with connect.registry(settings.registry) as registry:
@@ -103,7 +103,8 @@ async def _run(
         return
     requests = _requests(skill, text)
     rpc.use_registry(settings.registry)
-    async with rpc.Channel(f"xds:///{agent}") as channel:
+    identity = identities.operator(settings)
+    async with rpc.Channel(f"xds:///{agent}", identity=identity) as channel:
         async for response in _responses(channel, skill, requests, timeout):
             document = _document(response, skill)
             if skill.streams[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 @click.group(
     epilog=examples(
-        'weft keys create "web shop" --scope support.write --days 90',
+        'weft keys create "web shop" --scope support.write --tenant acme --days 90',
         "weft keys revoke k7qm2xvtd4ra",
     )
 )
 def keys() -> None:
-    """Create, list and revoke API keys.
+    """Create, list and revoke API keys; show the key of the gateway itself.
 
-    They are kept in the mesh's PostgreSQL: that of `weft up` on this machine, or --database-url.
+    API keys are kept in the mesh's PostgreSQL: that of `weft up` on this machine, or --database-url.
     """
 
 
@@ -38,15 +39,25 @@ def keys() -> None:
 @click.option(
     "--days", type=click.IntRange(1, 36_500), help="Days until it expires; by default never."
 )
+@click.option("--tenant", default="", metavar="NAME", help="Organisation that it belongs to.")
 @configured("data", "database_url")
 @json_option
 def create(
-    *, settings: Settings, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool
+    *,
+    settings: Settings,
+    name: str,
+    scopes: tuple[str, ...],
+    days: int | None,
+    tenant: str,
+    as_json: bool,
 ) -> None:
     """Create a key. Its secret is shown now and never again."""
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
     made = _with_store(
-        settings, lambda store: store.create(name, scopes=scopes, expires_at=expires)
+        settings,
+        lambda store: store.create(
+            name, scopes=scopes, expires_at=expires, tenant=tenant, by=_operator()
+        ),
     )
     if as_json:
         output.print_json({"key": made.text, **_fields(made.key)})
@@ -65,11 +76,12 @@ def list_keys(*, settings: Settings, as_json: bool) -> None:
         output.print_json([_fields(key) for key in found])
         return
     output.print_table(
-        ["ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES"],
+        ["ID", "NAME", "TENANT", "SCOPES", "STATE", "CREATED", "EXPIRES"],
         [
             [
                 key.id,
                 key.name,
+                key.tenant,
                 " ".join(key.scopes),
                 output.state(_state(key)),
                 output.moment(key.created_at),
@@ -87,11 +99,24 @@ def list_keys(*, settings: Settings, as_json: bool) -> None:
 @json_option
 def revoke(*, settings: Settings, key_id: str, as_json: bool) -> None:
     """Revoke a key for good; every gateway refuses it within a second."""
-    key = _with_store(settings, lambda store: store.revoke(key_id))
+    key = _with_store(settings, lambda store: store.revoke(key_id, by=_operator()))
     if as_json:
         output.print_json(_fields(key))
     else:
         click.echo(f"{key.id} ({key.name}) is revoked.")
+
+
+@keys.command(epilog=examples("weft keys identity", "WEFT_IDENTITY_KEY=gw.pem weft keys identity"))
+@configured("data")
+def identity(*, settings: Settings) -> None:
+    """Print what agents need to know to believe the gateway (WEFT_IDENTITY_TRUST).
+
+    It is the public half of the key that the gateway signs identities with: WEFT_IDENTITY_KEY, or that of `weft up`
+    in --data. The key is made where there is none.
+    """
+    from weft.cli import identities
+
+    click.echo(identities.signer(settings, make=True).public)
 
 
 def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) -> Any:
@@ -107,6 +132,18 @@ def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) 
     return connect.run(done())
 
 
+def _operator() -> str:
+    """Who uses this command, for the audit log."""
+    import getpass
+    import platform
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container there may be no name
+        user = str(os.getuid())
+    return f"os:{user}@{platform.node()}"
+
+
 def _state(key: ApiKey) -> str:
     if key.revoked_at is not None:
         return "revoked"
@@ -119,6 +156,7 @@ def _fields(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
+        "tenant": key.tenant,
         "scopes": list(key.scopes),
         "state": _state(key),
         "created_at": _iso(key.created_at),

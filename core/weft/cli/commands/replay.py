@@ -135,8 +135,10 @@ async def _republish(
     settings: Settings, request: pb.ReplayRequest, to: str, *, keep_ids: bool, as_json: bool
 ) -> None:
     from weft.agents.messaging import Publisher
+    from weft.cli import identities
     from weft.cli.progress import Counting
 
+    renew = identities.renewing(settings)
     run = "" if keep_ids else f"~{secrets.token_hex(4)}"
     receipts = []
     stored = 0
@@ -145,7 +147,10 @@ async def _republish(
         async with Publisher(broker.addresses, sender=brokers.sender()) as publisher:
             with Counting("published") as counting:
                 async for record in _records(broker, request):
-                    receipts.append(publisher.publish_nowait(_again(record.message, to, run)))
+                    message = _again(record.message, to, run)
+                    if message.HasField("identity"):
+                        message.identity.CopyFrom(renew(message.identity))
+                    receipts.append(publisher.publish_nowait(message))
                     if len(receipts) >= _AT_ONCE:
                         stored += sum([not (await one).duplicate for one in receipts])
                         receipts.clear()

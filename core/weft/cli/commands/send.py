@@ -120,6 +120,7 @@ async def _run(
     template: bool,
     as_json: bool,
 ) -> None:
+    from weft.cli import identities
     from weft.cli.payloads import Skills
     from weft.cli.template import render
 
@@ -135,6 +136,8 @@ async def _run(
         click.echo(render(skill.method.input_type))
         return
     message = _message(agent, skill, _read(content), way)
+    if operator := identities.operator(settings):
+        message.identity.CopyFrom(operator)
     async with brokers.connected(settings.broker) as broker:
         if wait is None:
             await _publish(broker, message, as_json=as_json)

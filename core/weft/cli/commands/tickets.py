@@ -114,12 +114,14 @@ def _at_desk(
     ask: Callable[[EscalationServiceAsyncStub], Awaitable[T]],
     person: str = "",
 ) -> T:
-    from weft.cli import connect, desk
+    from weft.cli import connect, desk, identities
+
+    identity = identities.person(settings, person) if person else None
 
     async def work() -> T:
         async with connect.registry(settings.registry) as registry:
             await registry.agent(desk.AGENT)
-        async with desk.escalation(settings.registry, person) as stub:
+        async with desk.escalation(settings.registry, identity) as stub:
             return await ask(stub)
 
     return connect.run(work())

@@ -15,7 +15,7 @@ from weft import config, embedded
 from weft.cli.failures import Failure
 from weft.cli.house.child import Child, State
 from weft.cli.rest import Gateway, serves
-from weft.config import Settings
+from weft.config import Remote, Settings
 
 _STOP = timedelta(seconds=5)  # beyond what the calls that run are granted
 _POLL = 0.02  # seconds
@@ -67,6 +67,7 @@ class House:
             self.settings = dataclasses.replace(
                 self.settings, redis_url=servers.redis_url, database_url=servers.database_url
             )
+            self._sign()
             await stack.enter_async_context(self._parts())
             self._stack = stack.pop_all()
         return self
@@ -75,6 +76,18 @@ class House:
         self._report("stopping; Ctrl-C again ends at once")
         await self._stack.aclose()
         self.servers = dict.fromkeys(self.servers, "stopped")
+
+    def _sign(self) -> None:
+        """Has the gateway sign identities and agents believe no others, by a key kept in the data folder."""
+        from weft.cli import identities
+
+        signer = identities.signer(self.settings, make=True)
+        trusted = filter(None, [self.settings.identity_trust, signer.public])
+        self.settings = dataclasses.replace(
+            self.settings,
+            identity_key=str(identities.key_file(self.settings)),
+            identity_trust=",".join(trusted),
+        )
 
     async def ready(self) -> None:
         """Returns when every part is.
@@ -121,6 +134,10 @@ class House:
             for number in range(2, count + 1):
                 command = ("agents", "serve", FLEET, "--only", agent, "--metrics", "127.0.0.1:0")
                 agents.append(self._child(f"{agent}-{number}", *command, grace=grace))
+        agents += [
+            self._child(remote.name, *_remote_command(remote), grace=grace)
+            for remote in self.settings.remotes.values()
+        ]
         broker = [self._child("broker", "broker", grace=grace)]
         registry = [self._child("registry", "registry", grace=_STOP)]
         self.children = [*registry, *broker, *agents, *gateway]
@@ -133,10 +150,13 @@ class House:
             await asyncio.gather(*self._keeping, return_exceptions=True)
 
     def _child(self, name: str, *arguments: str, grace: timedelta) -> Child:
+        settings = self.settings
+        if name != "gateway":  # only the gateway speaks for callers
+            settings = dataclasses.replace(settings, identity_key="")
         return Child(
             name,
             (sys.executable, "-m", "weft.cli", *arguments),
-            environment={**self._environ, **config.environment(self.settings)},
+            environment={**self._environ, **config.environment(settings)},
             log=self.log(name),
             patience=grace,
             report=self._report,
@@ -145,6 +165,24 @@ class House:
     def log(self, name: str) -> Path:
         """The log file of a part."""
         return self.settings.data.resolve() / "log" / f"{name}.log"
+
+
+def _remote_command(remote: Remote) -> list[str]:
+    """The command that runs a remote, and no secret in it."""
+    command = ["remote", remote.protocol, remote.name, remote.url, "--metrics", "127.0.0.1:0"]
+    command += ["--timeout", str(remote.timeout), "--refresh", str(remote.refresh)]
+    command += ["--header", remote.header]
+    for option, value in (
+        ("--token-file", remote.token_file),
+        ("--token-env", remote.token_env),
+        ("--ca-file", remote.ca_file),
+    ):
+        if value:
+            command += [option, value]
+    for option, values in (("--scope", remote.scopes), ("--host", remote.hosts)):
+        for value in values:
+            command += [option, value]
+    return [*command, *(["--plaintext"] if remote.plaintext else [])]
 
 
 async def _settled(child: Child) -> None:

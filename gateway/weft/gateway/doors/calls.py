@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 
 from weft import rpc
 from weft.gateway.failures import NotServedHere
+from weft.gateway.guarded import Guarded
 from weft.gateway.guards import caller_deadline, read_body
 from weft.gateway.guards.admission import Admission
-from weft.gateway.guards.idempotency import KEY, IdempotentCalls, parse_key
-from weft.gateway.http.exchange import Exchange
+from weft.gateway.guards.idempotency import KEY, parse_key
+from weft.gateway.http.exchange import JSON, Exchange
+from weft.gateway.jobs.accepted import send_accepted
+from weft.gateway.jobs.asked import is_asked
+from weft.gateway.records import has_secrets
 from weft.gateway.transcoding.catalog import Idempotency, Method
-from weft.gateway.upstream import Upstream
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.tracing import begin_span
 from weft.telemetry import Telemetry
@@ -28,9 +32,8 @@ class Calls:
     """The way of a request from an HTTP door to an agent and back.
 
     Args:
-        upstream: the way to agents.
+        guarded: the way to agents, with all guards.
         admission: finds out who calls.
-        idempotent: makes calls with an idempotency key once.
         telemetry: where calls are traced.
         max_body: largest body, bytes.
         max_timeout: longest deadline a caller may ask for.
@@ -38,29 +41,40 @@ class Calls:
 
     def __init__(
         self,
-        upstream: Upstream,
+        guarded: Guarded,
         admission: Admission,
-        idempotent: IdempotentCalls,
         *,
         telemetry: Telemetry | None,
         max_body: int,
         max_timeout: timedelta,
     ) -> None:
-        self._upstream = upstream
+        self._guarded = guarded
         self._admission = admission
-        self._idempotent = idempotent
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
-        self._max_body = max_body
+        self.max_body = max_body
         self._max_timeout = max_timeout
 
     async def enter(self, exchange: Exchange, method: Method, door: str) -> bytes:
         """Admits a request and reads its body; from then on this task serves `exchange.call`.
 
         Raises:
-            rpc.Error: the caller is not let in, the body is too large, a header is malformed.
+            rpc.Error: the caller is not let in or lacks a scope of the method, the body is too large, a header is malformed.
         """
         if method.client_streaming:
-            raise NotServedHere(f"{method.full_name} takes a stream of requests; call it by gRPC.")
+            raise NotServedHere(
+                f"{method.full_name} takes a stream of requests; call it by WebSocket or gRPC."
+            )
+        await self.admit(exchange, method, door)
+        return await self.read(exchange)
+
+    async def admit(self, exchange: Exchange, method: Method, door: str) -> None:
+        """Admits a request of any kind; from then on this task serves `exchange.call`.
+
+        Where the caller names no deadline, a stream of requests has none.
+
+        Raises:
+            rpc.Error: the caller is not let in or lacks a scope of the method, a header is malformed.
+        """
         headers = exchange.headers
         traced: Metadata = ()
         if traceparent := exchange.header(b"traceparent"):
@@ -68,18 +82,78 @@ class Calls:
         # Made before anything can fail, so that an error tells its trace as well.
         call = exchange.call = Call.at_door(method.path, traced, rpc.Deadline.after_seconds(0))
         deadline = caller_deadline(headers, maximum=self._max_timeout)
-        call.deadline = deadline or rpc.Deadline.after(method.skill.default_timeout)
-        call.trust(await self._admission.admit(headers))
+        call.deadline = deadline or _usual_deadline(method)
+        caller = await self._admission.admit(
+            headers, method.path, method.skill.required_scopes, exchange.certificate
+        )
+        call.trust(caller.entry, caller.identity)
         serve_as(call)
         if self._telemetry is not None:
             attributes = {
                 "weft.door": door,
                 "http.request.method": exchange.method,
-                "url.path": exchange.path,
+                # Of a route it may hold the value of a field.
+                "url.path": method.path if has_secrets(method.input) else exchange.path,
                 "rpc.method": method.full_name,
             }
             begin_span(self._telemetry, call, attributes, may_begin_trace=True)
-        return await read_body(exchange.receive, headers, limit=self._max_body)
+
+    async def visit(self, exchange: Exchange) -> frozenset[str] | None:
+        """Admits a request that may be for something else than an agent; `exchange.call` says who asks.
+
+        What turns out to be a call of an agent goes through `enter` as well.
+
+        Returns:
+            The scopes of the caller; None: it counts as having all.
+
+        Raises:
+            rpc.Error: the caller is not let in.
+        """
+        call = exchange.call = Call.at_door(exchange.path, (), rpc.Deadline.after_seconds(0))
+        caller = await self._admission.caller(exchange.headers, exchange.certificate)
+        call.trust(caller.entry, caller.identity)
+        return None if caller.everything else caller.scopes
+
+    async def require(self, exchange: Exchange, *required: str) -> None:
+        """Admits a request for something of the gateway's own that needs these scopes; `exchange.call` says who asks.
+
+        Raises:
+            rpc.Error: the caller is not let in, or lacks a scope.
+        """
+        await self.visit(exchange)
+        caller = await self._admission.caller(exchange.headers, exchange.certificate)
+        self._admission.check(caller, exchange.path, required)
+
+    async def read(self, exchange: Exchange) -> bytes:
+        """Reads the body of a request that was admitted.
+
+        Raises:
+            rpc.Error: it is too large.
+        """
+        body = await read_body(exchange.receive, exchange.headers, limit=self.max_body)
+        exchange.received += len(body)
+        return body
+
+    async def later(
+        self, exchange: Exchange, method: Method, request: bytes, content_type: bytes = JSON
+    ) -> bool:
+        """Answers 202 with a job where the caller prefers that (RFC 7240); whether it did.
+
+        Raises:
+            rpc.Error: no job can be begun.
+        """
+        if not is_asked(method, exchange.headers) or exchange.method == "HEAD":
+            return False
+        assert exchange.call is not None
+        asked = await self._guarded.later(
+            method,
+            exchange.call,
+            request,
+            exchange.headers,
+            headers=exchange.answer_headers,
+        )
+        await send_accepted(exchange, asked, content_type)
+        return True
 
     async def unary(self, exchange: Exchange, method: Method, request: bytes) -> bytes:
         """Calls a unary method; gives up when the caller hangs up, unless the call has an idempotency key.
@@ -88,28 +162,19 @@ class Calls:
             rpc.Error: as the agent answered, or what kept it from being reached.
         """
         assert exchange.call is not None
-        assert exchange.call.deadline is not None
-        deadline = exchange.call.deadline
         hang_up = _HangUp(exchange)
-
-        def call() -> Awaitable[bytes]:
-            return self._upstream.unary(method.agent.name, method.path, request, deadline)
-
         try:
-            key = exchange.header(_IDEMPOTENCY_KEY)
-            if not key or method.idempotency is Idempotency.NO_SIDE_EFFECTS:
-                return await call()
-            answered = await self._idempotent.once(
-                subject_of(exchange.call),
-                parse_key(key.decode("latin-1")),
-                method=method.path,
-                request=request,
-                deadline=deadline,
-                make=call,
+            effects = method.idempotency is not Idempotency.NO_SIDE_EFFECTS
+            key = _key(exchange) if effects else None
+            return await self._guarded.unary(
+                method,
+                exchange.call,
+                request,
+                headers=exchange.answer_headers,
+                beside=exchange.beside,
+                key=None if key is None else parse_key(key.decode("latin-1")),
+                control=exchange.header(b"cache-control") if method.skill.cache_ttl else b"",
             )
-            if answered.replayed:
-                exchange.answer_headers.append((b"idempotency-replayed", b"true"))
-            return answered.response
         finally:
             hang_up.forget()
 
@@ -118,14 +183,48 @@ class Calls:
     ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages; gives up when the caller hangs up."""
         assert exchange.call is not None
-        if (
-            exchange.header(_IDEMPOTENCY_KEY)
-            and method.idempotency is not Idempotency.NO_SIDE_EFFECTS
-        ):
-            raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
+        _refuse_key(exchange, method)
         hang_up = _HangUp(exchange)
-        messages = self._upstream.stream(
-            method.agent.name, method.path, request, exchange.call.deadline
+        messages = self._guarded.stream(
+            method,
+            exchange.call,
+            request,
+            headers=exchange.answer_headers,
+            beside=exchange.beside,
+        )
+        try:
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    yield message
+        finally:
+            hang_up.forget()
+
+    async def converse(
+        self, exchange: Exchange, method: Method, requests: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """Calls a method with a stream of requests and yields its messages, of which a unary answer is one.
+
+        Args:
+            exchange: the request.
+            method: what to call.
+            requests: messages; what they raise is raised here. Once they have ended, the caller is looked after
+                as in other calls.
+        """
+        assert exchange.call is not None
+        _refuse_key(exchange, method)
+        hang_up = _HangUp(exchange, begun=False)
+
+        async def watched() -> AsyncGenerator[bytes, None]:
+            async for request in requests:
+                yield request
+            hang_up.begin()
+
+        messages = self._guarded.converse(
+            method,
+            exchange.call,
+            watched(),
+            headers=exchange.answer_headers,
+            beside=exchange.beside,
         )
         try:
             async with contextlib.aclosing(messages):
@@ -135,10 +234,23 @@ class Calls:
             hang_up.forget()
 
 
-def subject_of(call: Call) -> str:
-    """Who calls, as what belongs to a caller is stored."""
-    identity = call.identity
-    return identity.subject if identity is not None else ""
+def _usual_deadline(method: Method) -> rpc.Deadline:
+    if method.client_streaming:
+        return rpc.Deadline.after_seconds(math.inf)
+    return rpc.Deadline.after(method.skill.default_timeout)
+
+
+def _key(exchange: Exchange) -> bytes | None:
+    """The idempotency key of a request; an empty one is one, and malformed."""
+    for name, value in exchange.headers:
+        if name == _IDEMPOTENCY_KEY:
+            return value
+    return None
+
+
+def _refuse_key(exchange: Exchange, method: Method) -> None:
+    if _key(exchange) is not None and method.idempotency is not Idempotency.NO_SIDE_EFFECTS:
+        raise rpc.InvalidArgument("a stream cannot be replayed; leave it out", field=KEY)
 
 
 class _HangUp:
@@ -146,13 +258,19 @@ class _HangUp:
 
     __slots__ = ("_handle", "_receive", "_serving", "_watching")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, begun: bool = True) -> None:
         self._receive = exchange.receive
         self._serving = asyncio.current_task()
         self._watching: asyncio.Task[None] | None = None
-        self._handle = asyncio.get_running_loop().call_later(_HANG_UP_CHECK, self._begin)
+        self._handle: asyncio.TimerHandle | None = None
+        if begun:
+            self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Looks from now on."""
+        self._handle = asyncio.get_running_loop().call_later(_HANG_UP_CHECK, self._watch_on)
+
+    def _watch_on(self) -> None:
         self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -163,6 +281,7 @@ class _HangUp:
 
     def forget(self) -> None:
         """Stops looking."""
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
         if self._watching is not None:
             self._watching.cancel()

@@ -6,10 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 
+from weft.gateway import failures
+from weft.gateway.doors.agents import AgentPages
+from weft.gateway.doors.breakers import BreakerPages
 from weft.gateway.http.exchange import Exchange
 from weft.gateway.openapi import document, page
 from weft.gateway.transcoding.catalog import Catalog
+from weft.gateway.transcoding.router import MethodNotAllowed
 
+HEALTH = frozenset({"/healthz", "/readyz"})
 Page = Callable[[Exchange], Awaitable[None]]
 
 
@@ -18,10 +23,19 @@ class Pages:
 
     Args:
         ready: whether the gateway knows the mesh.
+        agents: pages about agents.
+        breakers: pages about circuit breakers.
     """
 
-    def __init__(self, ready: Callable[[], bool]) -> None:
-        self._ready = ready
+    def __init__(
+        self,
+        ready: Callable[[], bool],
+        agents: AgentPages | None = None,
+        breakers: BreakerPages | None = None,
+    ) -> None:
+        self.ready = ready
+        self._agents = agents
+        self._breakers = breakers
         self._catalog = Catalog()
         self._openapi: bytes | None = None
         self._pages: Mapping[str, Page] = {
@@ -36,10 +50,21 @@ class Pages:
         """Takes the methods to describe."""
         self._catalog = catalog
         self._openapi = None
+        if self._agents is not None:
+            self._agents.use(catalog)
+        if self._breakers is not None:
+            self._breakers.use(catalog)
 
     def find(self, exchange: Exchange) -> Page | None:
         """The page a request asks for; None: it asks for an agent."""
-        return self._pages.get(exchange.path) if exchange.method == "GET" else None
+        if self._breakers is not None and (own := self._breakers.find(exchange)) is not None:
+            return own
+        page = self._pages.get(exchange.path)
+        if page is None and self._agents is not None:
+            page = self._agents.find(exchange)
+        if page is None or exchange.method in {"GET", "HEAD"}:
+            return page
+        return _not_allowed
 
     async def _home(self, exchange: Exchange) -> None:
         await exchange.reply(307, b"", b"text/plain", [(b"location", b"/docs")])
@@ -56,9 +81,18 @@ class Pages:
         await exchange.reply(200, b'{"status":"SERVING"}')
 
     async def _readiness(self, exchange: Exchange) -> None:
-        if self._ready():
+        if self.ready():
             await exchange.reply(200, b'{"status":"SERVING"}')
         else:
             await exchange.reply(
                 503, b'{"status":"NOT_SERVING","reason":"registry not reached yet"}'
             )
+
+
+async def _not_allowed(exchange: Exchange) -> None:
+    allow = ("GET", "HEAD", "OPTIONS")
+    if exchange.method == "OPTIONS":
+        await exchange.allow(allow)
+    else:
+        refused = MethodNotAllowed(exchange.method, exchange.path, allow)
+        await exchange.fail(refused, failures.aip193)

@@ -1,20 +1,21 @@
 """Server-sent events: how HTTP doors carry a server-streaming method (WHATWG HTML, section 9.2).
 
 data: {message as JSON}            one event per message
+: keep-alive                       nothing was said for a while
 event: end    data: {}             the call ended well
-event: error  data: {the error}    the call failed after its first message
+event: error  data: {the error}    the call failed after the answer had begun
+
+The answer begins with the first message, or with the first sign of life.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from weft import rpc
+from weft.gateway.doors.heartbeat import Heartbeat
 from weft.gateway.http.exchange import Exchange, Headers
 
-_KEEP_ALIVE = 15.0  # seconds of silence after which proxies begin to give up
 _HEADERS: Headers = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -32,48 +33,26 @@ async def send_events(
     """Sends messages as events and returns the error that ended them, if one did.
 
     Raises:
-        rpc.Error: before the first message; nothing was sent then, and the status can still be told.
+        rpc.Error: nothing was sent yet, and the status can still be told.
     """
-    first = await anext(messages, None)
-    await exchange.begin(200, list(_HEADERS))
-    beat = _Heartbeat(exchange)
+    beat = Heartbeat(exchange, _HEADERS)
+    beat.start()
+    failed: rpc.Error | None = None
+    last = _END
     try:
-        if first is not None:
-            await exchange.write(b"data: " + to_json(first) + b"\n\n", more=True)
         async for message in messages:
+            if not exchange.started:
+                await exchange.begin(200, list(_HEADERS))
             beat.sent()
             await exchange.write(b"data: " + to_json(message) + b"\n\n", more=True)
-    except rpc.Error as failed:
-        await exchange.write(b"event: error\ndata: " + render(failed) + b"\n\n", more=False)
-        return failed
-    else:
-        await exchange.write(_END, more=False)
-        return None
+    except rpc.Error as error:
+        if not exchange.started:
+            raise
+        failed = error
+        last = b"event: error\ndata: " + render(failed) + b"\n\n"
     finally:
         await beat.stop()
-
-
-class _Heartbeat:
-    """Sends a comment when nothing else was sent for a while."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._quiet = True
-        self._task = asyncio.create_task(self._beat())
-
-    def sent(self) -> None:
-        """Something was sent."""
-        self._quiet = False
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(_KEEP_ALIVE)
-            if self._quiet:
-                await self._exchange.write(b": keep-alive\n\n", more=True)
-            self._quiet = True
-
-    async def stop(self) -> None:
-        """Ends it."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+    if not exchange.started:
+        await exchange.begin(200, list(_HEADERS))
+    await exchange.write(last, more=False)
+    return failed

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from weft import rpc
 from weft.gateway.guards.circuit import (
@@ -51,6 +51,7 @@ class Breakers:
         self._clock = clock
         self._spread = spread
         self._circuits: OrderedDict[tuple[str, str], Circuit] = OrderedDict()
+        self._holds: Mapping[tuple[str, str], str] = {}
 
     def enter(self, agent: str, method: str, deadline: rpc.Deadline | None = None) -> Permit:
         """Leave to call `method` of `agent` once.
@@ -68,6 +69,21 @@ class Breakers:
             self._circuits.move_to_end(key)
         return circuit.enter(deadline)
 
+    def is_open(self, agent: str, method: str) -> bool:
+        """Whether calls are refused now."""
+        circuit = self._circuits.get((agent, method))
+        return circuit is not None and circuit.state is OPEN
+
+    def hold(self, holds: Mapping[tuple[str, str], str]) -> None:
+        """Holds circuits open or closed, by agent and method; all others are on their own."""
+        before, self._holds = self._holds, dict(holds)
+        for key in before.keys() | holds.keys():
+            circuit = self._circuits.get(key)
+            if circuit is not None:
+                circuit.hold(self._held(key))
+            elif key in holds:
+                self._add(key)
+
     def snapshot(self) -> Sequence[CircuitState]:
         """Every circuit as it is now, the least recently used first."""
         return [circuit.look() for circuit in self._circuits.values()]
@@ -83,7 +99,12 @@ class Breakers:
             spread=self._spread,
         )
         self._circuits[key] = circuit
+        circuit.hold(self._held(key))
         return circuit
+
+    def _held(self, key: tuple[str, str]) -> str:
+        # The states are told apart by identity.
+        return {"open": OPEN, "closed": CLOSED}.get(self._holds.get(key, ""), "")
 
     def _make_room(self) -> None:
         # A closed circuit loses a few counts, an open one its verdict: so closed ones go first.

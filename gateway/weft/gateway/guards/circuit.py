@@ -17,9 +17,11 @@ For one event loop; not thread-safe.
 from __future__ import annotations
 
 import contextlib
+import math
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
@@ -45,6 +47,8 @@ FAILURES: Final = (
 )
 _TIMEOUT: Final = grpc.StatusCode.DEADLINE_EXCEEDED
 
+_HISTORY = 16  # transitions kept of a circuit
+_HELD = 5.0  # seconds a caller waits whom a held circuit refuses
 _NO_TRIAL_FREE = 1.0  # seconds a refused caller waits while the trials of others run
 
 
@@ -108,6 +112,10 @@ class CircuitState:
     """How many of them failed."""
     retry_after: timedelta
     """Time until an open circuit lets a trial through; 0 in the other states."""
+    held: bool = False
+    """Whether an operator holds it as it is."""
+    history: tuple[Transition, ...] = ()
+    """Its last changes, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +130,10 @@ class Transition:
     """Calls in the window that led here."""
     failures: int
     open_for: timedelta
-    """Time the circuit stays open; 0 when it did not open."""
+    """Time the circuit stays open; 0 when it did not open, or is held open."""
+    held: bool = False
+    """Whether an operator did it."""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Permit:
@@ -212,6 +223,8 @@ class Circuit:
         self._floor = settings.deadline_floor.total_seconds()
         self._until = 0.0  # open: when a trial may pass; half-open: when silent trials are given up
         self._free = 0  # trials that may still be let through
+        self._held = ""
+        self._history: deque[Transition] = deque(maxlen=_HISTORY)
         self._machine = pybreaker.CircuitBreaker(
             fail_max=1,
             success_threshold=settings.trials,
@@ -230,6 +243,23 @@ class Circuit:
         patient = deadline is None or deadline.seconds() >= self._floor
         return Permit(self, self.generation, patient=patient)
 
+    def hold(self, state: str) -> None:
+        """Keeps the circuit open or closed, whatever happens; empty: it is on its own again.
+
+        A circuit that was held open tries again at once.
+        """
+        if state == self._held:
+            return
+        released, self._held = self._held, state
+        if state is OPEN and self.state is not OPEN:
+            self._machine.open()
+        elif state is CLOSED and self.state is not CLOSED:
+            self._machine.close()
+        if state is OPEN:
+            self._until = math.inf
+        elif released is OPEN and self.state is OPEN:
+            self._until = self._clock()
+
     def vote(self, failures: int) -> None:
         """Counts the outcome of a call of this generation: `failures` 0 or 1."""
         if self.state is CLOSED:
@@ -237,6 +267,7 @@ class Circuit:
             window.record(self._clock(), failures)
             if (
                 window.failures
+                and not self._held
                 and window.calls >= self._minimum
                 and window.failures >= self._rate * window.calls
             ):
@@ -260,7 +291,9 @@ class Circuit:
             state=self.state,
             calls=self._window.calls,
             failures=self._window.failures,
-            retry_after=timedelta(seconds=left),
+            retry_after=timedelta(seconds=_HELD if math.isinf(left) else left),
+            held=bool(self._held),
+            history=tuple(self._history),
         )
 
     def moved(self, previous: str, state: str) -> None:
@@ -280,12 +313,14 @@ class Circuit:
             state=state,
             calls=self._window.calls,
             failures=self._window.failures,
-            open_for=timedelta(seconds=open_for),
+            open_for=timedelta(seconds=0.0 if self._held else open_for),
+            held=bool(self._held),
         )
         self.generation += 1
         self.state = state
         self._window.clear()
         if previous is not state:
+            self._history.append(transition)
             self._announce(transition)
 
     def _take_trial(self) -> None:
@@ -298,10 +333,13 @@ class Circuit:
         self._free -= 1
 
     def _refuse(self, seconds: float) -> NoReturn:
+        metadata = {"agent": self._agent, "method": self._method}
+        text = f"{self._agent} fails too often; calls to {self._method} are refused for a while."
+        if self._held:
+            text = f"Calls to {self._method} of {self._agent} are stopped by an operator."
+            metadata["held"] = "true"
         raise CircuitOpen(
-            f"{self._agent} fails too often; calls to {self._method} are refused for a while.",
-            retry_after=timedelta(seconds=seconds),
-            metadata={"agent": self._agent, "method": self._method},
+            text, retry_after=timedelta(seconds=min(seconds, _HELD)), metadata=metadata
         )
 
     def _tell(self, *, failed: bool) -> None:

@@ -88,13 +88,23 @@ class KeyCheck:
             KeyMissing, KeyMalformed, KeyUnknown, KeyRevoked, KeyExpired: see `keys`.
             rpc.Unavailable: the database cannot be reached and the key is not remembered.
         """
-        presented = keys.presented(headers)
+        identity, _ = await self.verify(keys.presented(headers))
+        return identity
+
+    async def verify(self, presented: keys.Presented) -> tuple[Identity, float]:
+        """The caller that a key stands for, and until when that is certain, in seconds of the monotonic clock.
+
+        Raises:
+            KeyUnknown, KeyRevoked, KeyExpired, rpc.Unavailable: as `identify` does.
+        """
         answer = self._remembered(presented.id)
         if answer is None:
             # One look-up per id at a time: whoever waited finds the answer of the one before.
             async with self._looking[hash(presented.id) % _STRIPES]:
                 answer = self._remembered(presented.id) or await self._look_up(presented.id)
-        return self._judge(presented, answer)
+        left = self._judge(presented, answer)
+        until = answer.read_at + self._ttl
+        return answer.identity, until if left is None else min(until, self._clock() + left)
 
     def _remembered(self, key_id: str) -> _Answer | None:
         answer = self._known.get(key_id) or self._unknown.get(key_id)
@@ -133,20 +143,26 @@ class KeyCheck:
             ) from why
         return answer
 
-    def _judge(self, presented: keys.Presented, answer: _Answer) -> Identity:
+    def _judge(self, presented: keys.Presented, answer: _Answer) -> float | None:
+        """Seconds until the key expires; None: it never does."""
         stored = answer.stored
         expected = _NO_HASH if stored is None else stored.secret_hash
         if not hmac.compare_digest(expected, presented.secret_hash) or stored is None:
             raise keys.KeyUnknown
         if stored.key.revoked_at is not None:
             raise keys.KeyRevoked
-        if stored.key.expires_at is not None and stored.key.expires_at <= self._now():
+        if stored.key.expires_at is None:
+            return None
+        left = (stored.key.expires_at - self._now()).total_seconds()
+        if left <= 0:
             raise keys.KeyExpired
-        return answer.identity
+        return left
 
 
 def _identity(stored: StoredKey | None) -> Identity:
     if stored is None:
         return Identity()
     key = stored.key
-    return Identity(subject=f"key:{key.id}", display_name=key.name, scopes=key.scopes)
+    return Identity(
+        subject=f"key:{key.id}", display_name=key.name, scopes=key.scopes, tenant=key.tenant
+    )

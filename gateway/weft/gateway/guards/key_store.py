@@ -39,7 +39,13 @@ class KeyStore:
         self._database = database
 
     async def create(
-        self, name: str, *, scopes: Sequence[str] = (), expires_at: datetime | None = None
+        self,
+        name: str,
+        *,
+        scopes: Sequence[str] = (),
+        expires_at: datetime | None = None,
+        tenant: str = "",
+        by: str = "",
     ) -> NewKey:
         """Makes a key; its text is in the answer and nowhere else.
 
@@ -47,11 +53,13 @@ class KeyStore:
             name: for people, 1 to 200 characters; need not be unique.
             scopes: what the key may do, such as "support.write".
             expires_at: with a time zone; None: never.
+            tenant: organisation it belongs to, at most 200 characters; empty: none.
+            by: who makes it, for the audit log.
 
         Raises:
             rpc.InvalidArgument: a value is out of its range.
         """
-        violations = [*_check(name, scopes, expires_at)]
+        violations = [*_check(name, scopes, expires_at, tenant)]
         if violations:
             raise rpc.InvalidArgument(violations=violations)
         key_id, text = keys.generate()
@@ -62,6 +70,8 @@ class KeyStore:
             keys.parse(text).secret_hash,
             sorted(set(scopes)),
             expires_at,
+            tenant,
+            by,
         )
         assert row is not None
         return NewKey(key=_key(row), text=text)
@@ -70,13 +80,17 @@ class KeyStore:
         """Every key, revoked and expired ones too, the newest first."""
         return [_key(row) for row in await self._database.fetch("list_api_keys")]
 
-    async def revoke(self, key_id: str) -> ApiKey:
+    async def revoke(self, key_id: str, *, by: str = "") -> ApiKey:
         """Revokes a key for good; every gateway refuses it within a second. Again is no error.
+
+        Args:
+            key_id: of the key.
+            by: who revokes it, for the audit log.
 
         Raises:
             NoSuchKey: there is none of this id.
         """
-        row = await self._database.fetchrow("revoke_api_key", key_id)
+        row = await self._database.fetchrow("revoke_api_key", key_id, by)
         if row is None:
             raise NoSuchKey
         return _key(row)
@@ -95,13 +109,18 @@ def _key(row: asyncpg.Record) -> ApiKey:
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
+        tenant=row["tenant"],
     )
 
 
-def _check(name: str, scopes: Sequence[str], expires_at: datetime | None) -> list[tuple[str, str]]:
+def _check(
+    name: str, scopes: Sequence[str], expires_at: datetime | None, tenant: str
+) -> list[tuple[str, str]]:
     wrong = []
     if not 0 < len(name.strip()) <= _NAME_LENGTH or not name.isprintable():
         wrong.append(("name", f"must have 1 to {_NAME_LENGTH} printable characters"))
+    if len(tenant) > _NAME_LENGTH or not tenant.isprintable() or tenant != tenant.strip():
+        wrong.append(("tenant", f"must have at most {_NAME_LENGTH} printable characters"))
     for index, scope in enumerate(scopes):
         if _SCOPE.fullmatch(scope) is None:
             wrong.append((f"scopes[{index}]", "must be like support.write, at most 100 characters"))

@@ -75,6 +75,8 @@ class ApiKey:
     """None: never."""
     revoked_at: datetime | None
     """None: it is valid."""
+    tenant: str = ""
+    """Organisation that it belongs to; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,31 +113,49 @@ def parse(text: str) -> Presented:
     return Presented(id=match[1], secret_hash=hashlib.sha256(match[2].encode("ascii")).digest())
 
 
-def presented(headers: Iterable[tuple[bytes, bytes]]) -> Presented:
-    """The key in these headers (ASGI: lower-case names): `authorization: Bearer` or `x-api-key`.
+def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The credential in these headers (ASGI: lower-case names): `authorization: Bearer` or `x-api-key`.
 
     An `authorization` of another scheme is somebody else's (a proxy's) as long as `x-api-key` is there.
 
     Raises:
         KeyMissing: there is neither.
-        KeyMalformed: what is there is not a key, or there are two different ones.
+        KeyMalformed: what is there is of another scheme, or there are two different ones.
     """
     found: bytes | None = None
     foreign = False
     for name, value in headers:
         if name == b"x-api-key":
-            key = value.strip()
+            given = value.strip()
         elif name == b"authorization":
             match = _BEARER.fullmatch(value.strip())
             if match is None:
                 foreign = True
                 continue
-            key = match[1]
+            given = match[1]
         else:
             continue
-        if found is not None and found != key:
-            raise KeyMalformed("The request carries two different API keys.")
-        found = key
+        if found is not None and found != given:
+            raise KeyMalformed("The request carries two different credentials.")
+        found = given
     if found is None:
         raise KeyMalformed if foreign else KeyMissing
-    return parse(found.decode("latin-1"))
+    return found.decode("latin-1")
+
+
+def named_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Id of the key in these headers, which may be no good; empty: there is none of the form of a key."""
+    try:
+        return presented(headers).id
+    except rpc.Unauthenticated:
+        return ""
+
+
+def presented(headers: Iterable[tuple[bytes, bytes]]) -> Presented:
+    """The key in these headers; see `credential`.
+
+    Raises:
+        KeyMissing: there is none.
+        KeyMalformed: what is there is not a key, or there are two different ones.
+    """
+    return parse(credential(headers))

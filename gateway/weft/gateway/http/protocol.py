@@ -25,11 +25,17 @@ from uvicorn.server import ServerState
 from weft import rpc
 from weft.gateway.guards import HeadersTooLarge
 from weft.gateway.http import refusal
+from weft.gateway.http.exchange import CERTIFICATE
 from weft.gateway.http.settings import HttpSettings
+from weft.gateway.http.unread import Unread
+from weft.gateway.http.websocket import BoundedWebSocket
 
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope
 
+# Bytes the kernel keeps of an answer beyond what is on its way. Left to itself it keeps up to 4 MB (tcp_wmem) for a
+# caller that reads nothing, and whatever makes that many messages works to fill it.
+_UNSENT = 131_072
 _CHUNK_FRAME = 32  # bytes an honest chunk of a chunked body may spend on its frame
 
 
@@ -60,16 +66,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lost = lost
         self._max_head = settings.head.total_bytes
         self._max_headers = settings.head.count
+        self._sockets = settings.sockets.encode()
         # uvicorn makes a new scope when a request begins: which one it is tells requests apart.
         self._begun: HTTPScope | None = (
             None  # of the request that was unfinished after the last read
         )
         self._complete: HTTPScope | None = None  # of the last request that was read to its end
+        self._upgrades = False  # whether the request at work is to become a WebSocket
         self._read = 0  # bytes of the read at work
         self._unspoken = 0  # bytes of this request that reached no callback yet, or were framing
         self._timed = _Due.NOTHING  # what the timer is for
         self._timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._unread = Unread(settings.write_time)
         self._refusal: rpc.Error | None = None
         self._deaf = False  # the connection is ending: what still comes is dropped
 
@@ -78,9 +86,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time of the first head."""
         super().connection_made(transport)
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted is not None and (shown := encrypted.getpeercert(binary_form=True)):
+            self.app_state[CERTIFICATE] = shown
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         if len(self.connections) > self._settings.connections:
             self._refuse(refusal.TooManyConnections(retry_after=timedelta(seconds=1)))
         else:
@@ -89,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops every timer."""
         self._set_timer(_Due.NOTHING)
-        self._stop_write_timer()
+        self._unread.end()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self._lost()
@@ -103,8 +115,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unspoken += self._read
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # no upgrade is offered: RFC 9110 7.8 lets the request stand as it is
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._become_websocket(data[upgrade.args[0] :])
+                return
+            # No other upgrade is offered: RFC 9110 7.8 lets the request stand as it is.
         except httptools.HttpParserError:
             self._refuse(self._refusal or refusal.MalformedHttp())
             return
@@ -116,12 +131,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The caller reads too slowly: starts its time."""
         super().pause_writing()
-        seconds = self._settings.write_time.total_seconds()
-        self._write_timer = self.loop.call_later(seconds, self.transport.abort)
+        self._unread.begin(self.transport.abort)
 
     def resume_writing(self) -> None:
         """The caller has caught up."""
-        self._stop_write_timer()
+        self._unread.end()
         super().resume_writing()
 
     # Parser. Headers are not counted one by one: that would be the dearest part of a small request.
@@ -133,7 +147,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._fail(self._head_too_large())
         if len(self.pipeline) >= self._settings.pipeline:
             self._fail(rpc.ResourceExhausted("Too many requests wait on this connection."))
+        self._upgrades = self._is_handshake()
         super().on_headers_complete()
+        if not self._upgrades:
+            self.cycle.transport = _JoiningTransport(self.transport, self.loop)
         # What the parser calls a header from here on is a trailer, and never joins the request's
         # headers, which decided its fate already (RFC 9110 6.5.1).
         self.headers = []
@@ -160,6 +177,35 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.scope is not self._complete and not self._deaf:
             self._watch()
 
+    # WebSocket
+
+    def _should_upgrade(self) -> bool:
+        return self._upgrades
+
+    def _is_handshake(self) -> bool:
+        """Whether the request is a handshake (RFC 6455, 4.1) that nothing stands before on this connection."""
+        return (
+            self.parser.should_upgrade()
+            and self.url.startswith(self._sockets)
+            and self._get_upgrade() == b"websocket"
+            and self.parser.get_method() == b"GET"
+            and not self._answering()
+        )
+
+    def _become_websocket(self, rest: bytes) -> None:
+        """Hands the connection over; `rest` is what came behind the head."""
+        self._set_timer(_Due.NOTHING)
+        self._unread.end()
+        self.connections.discard(self)
+        lines = [b"GET ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.scope["headers"]:
+            lines += [name, b": ", value, b"\r\n"]
+        socket = BoundedWebSocket(self.config, self.server_state, self._settings, self._lost)
+        self.transport.set_protocol(socket)
+        socket.connection_made(self.transport)
+        socket.app_state.update(self.app_state)
+        socket.data_received(b"".join([*lines, b"\r\n", rest]))
+
     # Bounds
 
     def _answering(self) -> bool:
@@ -181,8 +227,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unspoken > self._max_head or len(self.headers or ()) > self._max_headers:
             self._refuse(self._head_too_large())
             return
-        if self._due() is _Due.BODY and self.cycle.transport is self.transport:
-            self.cycle.transport = _LingeringTransport(self.transport, self._end)
+        if self._due() is _Due.BODY and isinstance(self.cycle.transport, _JoiningTransport):
+            self.cycle.transport = _LingeringTransport(self.cycle.transport, self._end)
         self._watch()
 
     def _head_fits(self) -> bool:
@@ -217,11 +263,6 @@ class BoundedProtocol(HttpToolsProtocol):
             settings = self._settings
             span = settings.head_time if due is _Due.HEAD else settings.body_time
             self._timer = self.loop.call_later(span.total_seconds(), self._too_slow)
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
 
     def _too_slow(self) -> None:
         if self.scope is self._complete:
@@ -279,6 +320,46 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()  # which sends what is still to be sent, for as long as
         seconds = self._settings.write_time.total_seconds()
         self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+
+class _JoiningTransport(asyncio.Transport):
+    """What a cycle writes to: the head of an answer waits for the body that follows at once.
+
+    uvicorn writes each by itself, and a write is a system call: the dearest part of a small answer.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: bytes | None = b""  # empty: nothing was written; None: the head is sent
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends `data`; the first piece with the next, or when this turn of the loop is over."""
+        held = self._held
+        if held is None:
+            self._transport.write(data)
+        elif held:
+            self._held = None
+            self._transport.write(held + data)
+        else:
+            self._held = bytes(data)
+            self._loop.call_soon(self._flush)
+
+    def is_closing(self) -> bool:
+        """Whether the connection is ending."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, None
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
 
 
 class _LingeringTransport(asyncio.Transport):

@@ -49,6 +49,7 @@ def response(error: rpc.Error) -> bytes:
     lines = [
         f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
         "content-type: application/json",
+        "x-content-type-options: nosniff",
         f"content-length: {len(body)}",
         "connection: close",
     ]

@@ -11,8 +11,10 @@ import asyncio
 import errno
 import logging
 import math
+import resource
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import formatdate
 from types import TracebackType
@@ -22,6 +24,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from weft import rpc
+from weft.gateway.http.exchange import ALWAYS
 from weft.gateway.http.protocol import BoundedProtocol
 from weft.gateway.http.settings import HttpSettings
 
@@ -33,22 +36,34 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 _log = logging.getLogger("weft.gateway")
 
 _GRACE = timedelta(seconds=10)
+_OTHER_FILES = 256  # what this process opens beside connections
 _AFTER_CANCEL = 1.0  # seconds a cancelled request has to answer
 
 
 class HttpServer:
-    """Serves one ASGI application over HTTP/1.1.
+    """Serves one ASGI application over HTTP/1.1 and WebSocket.
 
     Args:
-        app: an ASGI 3 application; it gets `http` scopes only (no lifespan, no websocket).
+        app: an ASGI 3 application; it gets `http` scopes, and `websocket` scopes beneath `settings.sockets`
+            (no lifespan).
     """
 
     def __init__(self, app: Application, settings: HttpSettings | None = None) -> None:
-        self._settings = settings or HttpSettings()
+        given = settings or HttpSettings()
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if allowed != resource.RLIM_INFINITY:
+            # A connection that cannot be accepted would be told nothing, and keep others waiting.
+            most = max(1, allowed - _OTHER_FILES)
+            given = replace(given, connections=min(given.connections, most))
+        self._settings = given
         self._config = Config(
             app,
             http="httptools",
-            ws="none",
+            ws="none",  # BoundedProtocol makes its own
+            ws_max_size=self._settings.max_message,
+            ws_ping_interval=self._settings.ping.total_seconds(),
+            ws_ping_timeout=self._settings.ping.total_seconds(),
+            ws_per_message_deflate=False,
             loop="none",
             lifespan="off",
             interface="asgi3",
@@ -64,6 +79,10 @@ class HttpServer:
         self._date: asyncio.TimerHandle | None = None
         self._lost = asyncio.Event()
         self._address = ""
+        self._always = list(ALWAYS)
+        if self._settings.hsts:
+            seconds = f"max-age={self._settings.hsts.total_seconds():.0f}"
+            self._always.append((b"strict-transport-security", seconds.encode()))
 
     @property
     def address(self) -> str:
@@ -88,6 +107,7 @@ class HttpServer:
                 lambda: BoundedProtocol(self._config, self._state, settings, self._lost.set),
                 host=settings.host,
                 port=settings.port,
+                ssl=settings.tls,
                 backlog=settings.backlog,
             )
         except OSError as failed:
@@ -152,5 +172,6 @@ class HttpServer:
 
     def _tell_date(self) -> None:
         # RFC 9110 6.6.1; uvicorn puts these headers before the application's own.
-        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+        date = (b"date", formatdate(time.time(), usegmt=True).encode())
+        self._state.default_headers = [date, *self._always]
         self._date = asyncio.get_running_loop().call_later(1, self._tell_date)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -29,7 +30,17 @@ class HttpSettings:
     """How long the rest of a refused request is read and dropped, so that its sender gets the answer."""
     pipeline: int = 32
     """Requests that may wait on one connection for the answer to an earlier one."""
-    connections: int = 4096
-    """Open connections; one more is told 503."""
+    connections: int = 16_384
+    """Open connections; one more is told 503. Fewer where the process may not open so many files."""
+    sockets: str = "/ws/"
+    """Beneath this path a request may become a WebSocket."""
+    max_message: int = 4 * 1024 * 1024
+    """Largest message of a WebSocket, bytes."""
+    ping: timedelta = timedelta(seconds=20)
+    """How long a WebSocket waits between two pings, and for the answer to one."""
+    tls: ssl.SSLContext | None = None
+    """Of encrypted connections; None: they are not."""
+    hsts: timedelta = timedelta(0)
+    """For how long browsers shall come by https alone (RFC 6797); 0: nothing is said of that."""
     backlog: int = 1024
     """Connections the kernel holds until they are accepted."""

@@ -55,13 +55,14 @@ def document(
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API key, made by `weft keys create`.",
+                    "description": "An API key, made by `weft keys create`, or a token (JWT) of the issuer "
+                    "that this gateway trusts.",
                 },
                 "apiKey": {
                     "type": "apiKey",
                     "in": "header",
                     "name": "x-api-key",
-                    "description": "The same key in a header of its own.",
+                    "description": "The API key in a header of its own.",
                 },
             },
         },

@@ -15,8 +15,10 @@ from weft.gateway.transcoding.binding import Binding
 from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.gateway.transcoding.fields import is_map, is_plain_message
 from weft.gateway.transcoding.values import has_text_form
+from weft.v1 import jobs_pb2
 
 Path = tuple[FieldDescriptor, ...]
+_RAW: Json = {"type": "string", "format": "binary"}  # google.api.HttpBody
 _DEEPEST_PARAMETER = (
     3  # names in a query parameter; deeper ones work, but a list of them helps nobody
 )
@@ -39,7 +41,17 @@ def rest_operation(
         operation["requestBody"] = _request_body(method, binding, components)
     field = binding.response_field
     schema = components.field(field) if field else components.of(method.output)
-    operation["responses"] = _responses(method, schema, "Error")
+    operation["responses"] = _responses(method, schema, "Error") | _accepted(method, components)
+    content: Json = operation["responses"]["200"]["content"]
+    if binding.raw_reply:
+        content.clear()
+        content["*/*"] = {"schema": dict(_RAW)}
+    elif method.server_streaming:
+        error = {"$ref": "#/components/schemas/Error"}
+        content["application/x-ndjson"] = {"schema": schema}
+        content["application/json"] = {
+            "schema": {"type": "array", "items": {"anyOf": [schema, error]}}
+        }
     return operation
 
 
@@ -49,8 +61,13 @@ def connect_operation(method: Method, components: Components) -> Json:
     operation["x-weft-connect"] = True
     if headers := [*_headers(method)]:
         operation["parameters"] = headers
-    operation["requestBody"] = _body(components.of(method.input), _examples(method))
-    operation["responses"] = _responses(method, components.of(method.output), "ConnectError")
+    required = any(map(is_required, method.input.fields))
+    operation["requestBody"] = _body(
+        components.of(method.input), _examples(method), required=required
+    )
+    operation["responses"] = _responses(
+        method, components.of(method.output), "ConnectError"
+    ) | _accepted(method, components)
     return operation
 
 
@@ -81,7 +98,7 @@ def _headers(method: Method) -> Iterator[Json]:
             "name": "Idempotency-Key",
             "in": "header",
             "description": "A call with the same key is made once, and answered the same from then on.",
-            "schema": {"type": "string", "pattern": "^[!#-~]{1,255}$"},
+            "schema": {"type": "string", "pattern": '^("[!-~]{1,255}"|[!#-~]{1,255})$'},
         }
 
 
@@ -160,27 +177,32 @@ def _value_at(example: Any, path: Path) -> Any:
 
 def _request_body(method: Method, binding: Binding, components: Components) -> Json:
     field = binding.body_field
+    if binding.raw_request:
+        return {"required": False, "content": {"*/*": {"schema": dict(_RAW)}}}
     if field is not None:
         examples = [each[field.json_name] for each in _examples(method) if field.json_name in each]
-        return _body(components.field(field), examples)
-    if not binding.path_fields:
-        return _body(components.of(method.input), _examples(method))
+        return _body(components.field(field), examples, required=is_required(field))
     whole = {path[0] for path in binding.path_fields if len(path) == 1}
+    required = any(is_required(field) for field in method.input.fields if field not in whole)
+    if not binding.path_fields:
+        return _body(components.of(method.input), _examples(method), required=required)
     names = {field.json_name for field in whole}
     examples = [
         {name: value for name, value in each.items() if name not in names}
         for each in _examples(method)
     ]
-    return _body(components.object(method.input, lambda each: each not in whole), examples)
+    schema = components.object(method.input, lambda each: each not in whole)
+    return _body(schema, examples, required=required)
 
 
-def _body(schema: Json, examples: list[Any]) -> Json:
+def _body(schema: Json, examples: list[Any], *, required: bool) -> Json:
     content: Json = {"schema": schema}
     if examples:
         content["examples"] = {
             f"example{number}": {"value": value} for number, value in enumerate(examples, 1)
         }
-    return {"required": True, "content": {"application/json": content}}
+    # No body is as good as an empty message.
+    return {"required": required, "content": {"application/json": content}}
 
 
 def _examples(method: Method) -> list[Any]:
@@ -199,12 +221,32 @@ def _examples(method: Method) -> list[Any]:
 def _responses(method: Method, schema: Json, error: str) -> Json:
     kind, text = "application/json", "The reply."
     if method.server_streaming:
-        kind = "text/event-stream"
+        kind, schema = "text/event-stream", _event(schema)
         text = (
             "A stream of events. Each message is the `data` of one event; `event: end` closes the "
-            "stream, `event: error` carries what went wrong on the way."
+            "stream, `event: error` carries what went wrong on the way. A REST route also streams a message "
+            "a line, or one array, as `Accept` says."
         )
     return {
         "200": {"description": text, "content": {kind: {"schema": schema}}},
         "default": {"$ref": f"#/components/responses/{error}"},
+    }
+
+
+def _accepted(method: Method, components: Components) -> Json:
+    """Where every call becomes a job, the job is what comes back."""
+    if not method.skill.as_job:
+        return {}
+    content = {"application/json": {"schema": components.of(jobs_pb2.Job.DESCRIPTOR)}}
+    return {"202": {"description": "The job that the call became.", "content": content}}
+
+
+def _event(schema: Json) -> Json:
+    """A server-sent event, as the OpenAPI Initiative describes one (OpenAPI 3.2, 4.14.4)."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    kinds = ["message", "end", "error"]  # "message" where the event does not say
+    return {
+        "type": "object",
+        "properties": {"data": data, "event": {"type": "string", "enum": kinds}},
+        "required": ["data"],
     }

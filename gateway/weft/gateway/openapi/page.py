@@ -32,6 +32,4 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
             f"style-src {_source(_STYLE)}; script-src {_source(_SCRIPT)}"
         ).encode(),
     ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +17,41 @@ from weft.v1 import options_pb2
 Json = dict[str, Any]
 F = FieldDescriptor
 
-# An int64 is a string in ProtoJSON, since JavaScript has no such number; parsers take a number too.
-_INT64: Mapping[str, Any] = {"type": ["string", "integer"], "format": "int64"}
-_UINT64: Mapping[str, Any] = {"type": ["string", "integer"], "format": "uint64"}
+
+def _wide(least: int, most: int, kind: str) -> Json:
+    """A 64-bit integer: a string in ProtoJSON, since JavaScript has no such number; parsers take a number too."""
+    sign = "-?" if least else ""
+    pattern = f"^{sign}({'|'.join(_up_to(str(most)))})$"
+    if least:
+        pattern = f"{pattern}|^{least}$"
+    return {
+        "type": ["string", "integer"],
+        "format": kind,
+        "pattern": pattern,
+        "minimum": least,
+        "maximum": most,
+    }
+
+
+def _up_to(most: str) -> Iterator[str]:
+    """Expressions of the numbers from 0 to `most`, in decimal without leading zeros."""
+    yield "0"
+    yield f"[1-9][0-9]{{0,{len(most) - 2}}}"
+    for place, digit in enumerate(most):
+        least = 0 if place else 1
+        if int(digit) > least:
+            rest = len(most) - place - 1
+            further = f"[0-9]{{{rest}}}" if rest else ""
+            yield f"{most[:place]}[{least}-{int(digit) - 1}]{further}"
+    yield most
+
+
+_INT64: Mapping[str, Any] = _wide(-(2**63), 2**63 - 1, "int64")
+_UINT64: Mapping[str, Any] = _wide(0, 2**64 - 1, "uint64")
 _INT32: Mapping[str, Any] = {"type": "integer", "format": "int32"}
+# Of AIP-158: empty, or what the list before gave as `nextPageToken`.
+_PAGE_TOKEN = "page-token"  # noqa: S105 no secret, a format
+
 _UINT32: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": 4294967295}
 _BYTES: Mapping[str, Any] = {"type": "string", "format": "byte", "contentEncoding": "base64"}
 _SCALARS: Mapping[int, Mapping[str, Any]] = MappingProxyType(
@@ -48,7 +79,7 @@ _SPECIAL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
         "google.protobuf.Duration": {
             "type": "string",
-            "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$",
+            "pattern": r"^-?[0-9]{1,11}(\.[0-9]{1,9})?s$",  # all of 10,000 years but the last third
             "examples": ["1.5s"],
         },
         "google.protobuf.FieldMask": {
@@ -80,10 +111,14 @@ class Components:
     """The schemas of all messages and enums that a document speaks of, by full name.
 
     Where agents have different versions of one type, the later ones get a name with a suffix.
+
+    Args:
+        place: where the document keeps them, as references name it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "#/components/schemas/") -> None:
         self.schemas: dict[str, Json] = {}
+        self._place = place
         self._prints: dict[str, str] = {}
         self._names: dict[Descriptor | EnumDescriptor, str] = {}
 
@@ -95,7 +130,7 @@ class Components:
         if kind.full_name == "google.protobuf.NullValue":
             return {"type": "null"}
         name = self._names.get(kind) or self._add(kind)
-        return {"$ref": f"#/components/schemas/{name}"}
+        return {"$ref": f"{self._place}{name}"}
 
     def field(self, field: FieldDescriptor) -> Json:
         """The schema of a field, with what its options say about it."""
@@ -110,6 +145,12 @@ class Components:
         hints = field.GetOptions().Extensions[options_pb2.hints]
         if hints.description:
             schema["description"] = hints.description
+        if hints.pattern:
+            schema["pattern"] = hints.pattern
+        if hints.HasField("minimum"):
+            schema["minimum"] = hints.minimum
+        if field.name == "page_token" and field.type == F.TYPE_STRING:
+            schema["format"] = _PAGE_TOKEN
         if hints.secret and schema.get("type") == "string":
             schema["format"] = "password"
         behavior = behaviors(field)

@@ -15,7 +15,7 @@ from google.api.http_pb2 import HttpRule
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
 from weft import rpc
-from weft.gateway.transcoding import fields, values, wire
+from weft.gateway.transcoding import fields, raw_body, values, wire
 from weft.gateway.transcoding.json_depth import too_deep
 from weft.gateway.transcoding.query import QueryBinder
 from weft.gateway.transcoding.schema import Schema
@@ -45,6 +45,8 @@ class Binding:
         "body_field",
         "http_method",
         "path_fields",
+        "raw_reply",
+        "raw_request",
         "response_body",
         "response_field",
         "template",
@@ -69,9 +71,12 @@ class Binding:
         )
         if rule.body and self.http_method in _WITHOUT_BODY:
             raise BindingError(f"{self.http_method} has no body")
+        self.raw_request = bool(rule.body) and raw_body.raw_of(request, self.body_field)
+        self.raw_reply = raw_body.raw_of(reply, self.response_field)
         self._path = tuple(_path_encoder(each) for each in self.path_fields)
         self._body = self._body_parser(schema, request)
-        self._whole = self._body if rule.body == "*" and not self._path else None
+        plain = rule.body == "*" and not self._path and not self.raw_request
+        self._whole = self._body if plain else None
         self._reply = self._reply_writer(schema, reply)
         self._query = QueryBinder(
             request,
@@ -80,13 +85,16 @@ class Binding:
             parser=lambda kind: schema.codec(kind.full_name).parse,
         )
 
-    def request(self, path: Sequence[str], query: str, body: bytes) -> bytes:
+    def request(
+        self, path: Sequence[str], query: str, body: bytes, content_type: str = ""
+    ) -> bytes:
         """The request message in wire form.
 
         Args:
             path: Decoded values of the template's variables, in their order.
             query: The query of the request target, not decoded; empty: none.
             body: The body; empty stands for a message with nothing set.
+            content_type: Of the body; it matters where the body is a google.api.HttpBody.
 
         Raises:
             rpc.InvalidArgument: names the field, parameter or place.
@@ -94,7 +102,9 @@ class Binding:
         if self._whole is not None and body and not query:
             return self._whole(body)
         parts = [self._query.to_wire(query)] if query else []
-        if body:
+        if self.raw_request:
+            parts.append(raw_body.to_wire(content_type, body, self.body_field))
+        elif body:
             if self._body is None:
                 raise rpc.InvalidArgument("this method takes no body", field="body")
             parts.append(self._body(body))
@@ -115,6 +125,14 @@ class Binding:
             rpc.Internal: the bytes are not such a message.
         """
         return self._reply(wire)
+
+    def raw(self, wire: bytes) -> tuple[str, bytes]:
+        """Content type and bytes of a reply that is a google.api.HttpBody (`raw_reply`).
+
+        Raises:
+            rpc.Internal: the bytes are not such a message.
+        """
+        return raw_body.from_wire(wire, self.response_field)
 
     def _body_parser(self, schema: Schema, request: Descriptor) -> ToWire | None:
         if not self.body:

@@ -64,6 +64,16 @@ class Skill:
     cache_ttl: timedelta = timedelta(0)
     fallback_text: str = ""
     needs_approval: bool = False
+    tool_name: str = ""
+    resource_uri: str = ""
+    resource_type: str = ""
+    prompt: bool = False
+    limits: tuple[options_pb2.SkillLimit, ...] = ()
+    units: int = 0
+    cache_shared: bool = False
+    hedge_after: timedelta = timedelta(0)
+    as_job: bool = False
+    job_keep: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +300,16 @@ def _skill(options: options_pb2.SkillOptions) -> tuple[Skill, list[str]]:
         cache_ttl=options.cache_ttl.ToTimedelta(),
         fallback_text=options.fallback_text,
         needs_approval=options.needs_approval,
+        tool_name=options.tool_name,
+        resource_uri=options.resource_uri,
+        resource_type=options.resource_type,
+        prompt=options.prompt,
+        limits=tuple(options.limits),
+        units=options.units,
+        cache_shared=options.cache_shared,
+        hedge_after=options.hedge_after.ToTimedelta(),
+        as_job=options.as_job,
+        job_keep=options.job_keep.ToTimedelta(),
     )
     return skill, faults
 

@@ -39,7 +39,13 @@ class SchemaError(ValueError):
 
 
 class Schema:
-    """A descriptor set, its types and their codecs."""
+    """A descriptor set, its types and their codecs.
+
+    Attributes:
+        digest: SHA-256 of the set.
+        options: how replies are written.
+        pool: its files.
+    """
 
     def __init__(
         self,
@@ -63,10 +69,10 @@ class Schema:
         self.options = options or JsonOptions()
         self._native = native_available() if native is None else native
         self._files = _complete(serialized)
-        self._pool = descriptor_pool.DescriptorPool()
+        self.pool = descriptor_pool.DescriptorPool()
         try:
             for file in self._files.file:
-                self._pool.Add(file)
+                self.pool.Add(file)
         except TypeError as failed:
             raise SchemaError(f"the descriptor set is not valid: {failed}") from None
         self._registry: Registry | None = None
@@ -75,7 +81,7 @@ class Schema:
     def services(self) -> Iterator[ServiceDescriptor]:
         """All services of the set."""
         for file in self._files.file:
-            yield from self._pool.FindFileByName(file.name).services_by_name.values()
+            yield from self.pool.FindFileByName(file.name).services_by_name.values()
 
     def message(self, full_name: str) -> Descriptor:
         """A message type by its full name.
@@ -83,7 +89,7 @@ class Schema:
         Raises:
             LookupError: the set has none of that name.
         """
-        return self._pool.FindMessageTypeByName(full_name)
+        return self.pool.FindMessageTypeByName(full_name)
 
     def codec(self, full_name: str, options: JsonOptions | None = None) -> Codec:
         """The codec of a message type; `options` other than the schema's own where given.
@@ -102,7 +108,7 @@ class Schema:
             return explain(body, message, self._accepts, failed)
 
         if not self._native:
-            return GoogleCodec(message, say, pool=self._pool, options=options)
+            return GoogleCodec(message, say, pool=self.pool, options=options)
         if self._registry is None:
             complete = FileDescriptorSet.from_binary(self._files.SerializeToString())
             self._registry = complete.to_registry()
