@@ -166,7 +166,8 @@ class Client:
     """
 
     def __init__(self, address: str, request: bytes, answered: Callable[[bytes], bool]) -> None:
-        self.address = address
+        host, _, port = address.rpartition(":")
+        self._place = (host, int(port))
         self.request = request
         self.answered = answered
         self.keys = itertools.count() if b"{key}" in request else None
@@ -175,9 +176,8 @@ class Client:
 
     async def connect(self) -> None:
         """Opens the connections and waits for the right answer."""
-        host, _, port = self.address.rpartition(":")
         for _ in range(_CONNECTIONS):
-            self.free.put_nowait(await asyncio.open_connection(host, int(port)))
+            self.free.put_nowait(await asyncio.open_connection(*self._place))
 
         async def answers() -> bool:
             return self.answered(await self.call())
@@ -187,6 +187,9 @@ class Client:
     async def call(self) -> bytes:
         """One request."""
         reader, writer = await self.free.get()
+        if reader.at_eof():  # closed, as it was idle for the length of the other measurements
+            writer.close()
+            reader, writer = await asyncio.open_connection(*self._place)
         request = self.request
         if self.keys is not None:
             request = request.replace(b"{key}", b"%032d" % next(self.keys))
