@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import grpc
 import httpx
 from tests.faults.processes import Child, python
+from tests.ports import free_port
 
 from weft.rpc.testing import wait_until
 
@@ -27,7 +27,7 @@ class GatewayChild:
     """
 
     def __init__(self, log: Path, settings: Mapping[str, str]) -> None:
-        http, grpc_port = _free_port(), _free_port()
+        http, grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{http}"
         self.grpc_address = f"127.0.0.1:{grpc_port}"
         environment = {
@@ -73,9 +73,3 @@ async def gateways(
             each.process.kill()
             await each.http.aclose()
             await each.channel.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -102,13 +102,13 @@ class _Connection:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def ask(self) -> int:
-        """The status of one call."""
+    async def ask(self) -> tuple[int, bytes]:
+        """The status of one call, and the body of its answer."""
         self._writer.write(_REQUEST)
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        await self._reader.readexactly(int(length))
-        return int(head.split(b" ", 2)[1])
+        body = await self._reader.readexactly(int(length))
+        return int(head.split(b" ", 2)[1]), body
 
 
 class _Load:
@@ -145,14 +145,14 @@ class _Load:
                 due = max(due + pause, loop.time())
                 self.asked += 1
                 try:
-                    status = await connection.ask()
+                    status, body = await connection.ask()
                 except (OSError, EOFError, ValueError) as failed:
                     self.odd.append(repr(failed))
                     return
                 if status == 200:
                     self.admitted.append((time.monotonic(), number))
                 elif status != 429:
-                    self.odd.append(f"status {status}")
+                    self.odd.append(f"status {status}: {body.decode()}")
 
     async def phase(self, name: str, seconds: float, expected: float) -> Phase:
         """Counts for so long."""
@@ -229,12 +229,13 @@ async def play(
             "WEFT_GATEWAY_AUTH": "off",
             "WEFT_GATEWAY_LIMITS": f"per=all rate={limit}/s burst={burst} methods={_METHOD[1:]}",
         }
-        async with (
-            gateways(folder, count, settings, served="/agents/echo") as made,
-            _asking(_Load(made, load)) as asking,
-        ):
+        async with contextlib.AsyncExitStack() as stack:
+            made = await stack.enter_async_context(
+                gateways(folder, count, settings, served="/agents/echo")
+            )
             for gateway in made:
                 await _routed(gateway)
+            asking = await stack.enter_async_context(_asking(_Load(made, load)))
             say(f"{count} gateways serve")
             await asyncio.sleep(1)  # the first burst
             await counted(asking, "shared", limit)

@@ -8,17 +8,15 @@ import re
 from datetime import timedelta
 from typing import Any
 
-import grpc
 import orjson
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
 from weft import rpc
+from weft.gateway.dataplane.errors import CallFailed
 
 Headers = list[tuple[bytes, bytes]]
 
-# What gRPC says where no connection could be made.
-_NO_CONNECTION = "failed to connect to all addresses"
 # Reasons of weft.rpc.signing.
 _DISTRUST = frozenset({"IDENTITY_NOT_TRUSTED", "IDENTITY_EXPIRED"})
 _SCOPES = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")  # RFC 6749, 3.3
@@ -55,10 +53,10 @@ class NotServedHere(rpc.Unimplemented):
     reason = "STREAMING_NOT_SERVED"
 
 
-def from_agent(failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
+def from_agent(failed: CallFailed, agent: str) -> rpc.Error:
     """What a caller is told of a failed call to an agent.
 
-    Text that the gRPC core wrote names addresses and files of the inside; it stays inside.
+    What the gateway's own end says of the way to the agent is nothing to a caller outside.
     """
     error = rpc.error_from_call(failed)
     if error.reason in _DISTRUST:  # no fault of the caller, who proved who it is
@@ -71,7 +69,7 @@ def from_agent(failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
             metadata={"agent": agent},
             retry_after=timedelta(seconds=1),
         )
-        unavailable.unsent = _NO_CONNECTION in (failed.details() or "")
+        unavailable.unsent = failed.unseen
         return unavailable
     if isinstance(error, rpc.DeadlineExceeded):
         return rpc.DeadlineExceeded(f"{agent} did not answer in time.", metadata={"agent": agent})

@@ -34,7 +34,6 @@ from weft.gateway.guards.key_check import KeyCheck
 from weft.gateway.guards.key_store import KeyStore
 from weft.gateway.guards.limit_rules import Rule
 from weft.gateway.guards.retries import Retries, RetrySettings
-from weft.gateway.guards.shared_limits import SharedLimits
 from weft.gateway.guards.tokens import TokenCheck, TokenSettings
 from weft.gateway.http.cors import Cors
 from weft.gateway.http.server import HttpServer
@@ -42,12 +41,13 @@ from weft.gateway.http.settings import HttpSettings
 from weft.gateway.jobs import own_agent
 from weft.gateway.jobs.asked import Asking
 from weft.gateway.jobs.office import JobSettings, Office
-from weft.gateway.mesh_view import Contracts, MeshView
+from weft.gateway.mesh_view import Addresses, Contracts, MeshView
 from weft.gateway.records import AuditLog, RequestLog, RequestLogSettings
 from weft.gateway.tls import Tls, TlsSettings
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.gateway.watched import Watched
+from weft.limits import SharedLimits
 from weft.postgres import Database
 from weft.rpc.signing import Signer
 from weft.telemetry import Telemetry
@@ -133,7 +133,6 @@ class Gateway:
         self._tokens = None if auth == "keys" else tokens
         self._token_keys = KeySet(self._tokens.keys_url) if self._tokens else None
         self._signer = signer
-        rpc.use_registry(registry)
         self._database_url = database_url
         self._listen = listen
         self._grpc_listen = grpc_listen
@@ -158,7 +157,7 @@ class Gateway:
         self._audit = AuditLog() if (auth != "off" if audit is None else audit) else None
         self._telemetry = telemetry
         self._watched = Watched(telemetry, self._audit)
-        self._view = MeshView(registry, self._use)
+        self._view = MeshView(registry, self._use, self._place)
         self._stack = contextlib.AsyncExitStack()
         self._guarded: Guarded
         self._app: App
@@ -182,9 +181,8 @@ class Gateway:
             raise
 
     async def _start(self) -> None:
-        database = await Database.connect(self._database_url, schema="gateway")
+        database = await Database.opened(self._database_url, "gateway", "weft.gateway.sql")
         self._stack.push_async_callback(database.close)
-        await database.migrate("weft.gateway.sql")
         self._tell_operators(database)
         admission = self._admission(database)
         breakers = Breakers(self._breaker, on_transition=self._watched.transition)
@@ -349,6 +347,9 @@ class Gateway:
     ) -> None:
         await self.stop()
 
+    def _place(self, addresses: Addresses) -> None:
+        self._upstream.update(addresses)
+
     def _use(self, contracts: Contracts, sets: Mapping[str, bytes]) -> None:
         catalog = Catalog(
             [own_agent.contract(), *_contracts(contracts, sets)], previous=self._app.catalog
@@ -362,7 +363,6 @@ class Gateway:
         self._app.use(catalog)
         self._reflection.use(catalog)
         self._guarded.use(catalog)
-        self._upstream.keep_only(contracts)
         self._door.serve(
             {
                 path: Target(

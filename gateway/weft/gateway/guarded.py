@@ -5,13 +5,8 @@ Limits, then idempotency, then the cache; `Upstream` has the circuit breaker and
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from types import TracebackType
-from typing import Self
-
-import grpc
 
 from weft import rpc
 from weft.gateway.failures import AgentUnavailable
@@ -19,16 +14,17 @@ from weft.gateway.guards.cache import ResponseCache
 from weft.gateway.guards.call_limits import CallLimits, Entry, units_in
 from weft.gateway.guards.circuit import CircuitOpen
 from weft.gateway.guards.idempotency import IdempotentCalls
-from weft.gateway.guards.subjects import subject_of
 from weft.gateway.jobs.asked import Asked, Asking
 from weft.gateway.metadata import Beside
-from weft.gateway.records import AuditLog
+from weft.gateway.records import AuditLog, Noted
 from weft.gateway.transcoding.catalog import Catalog, Idempotency, Method
 from weft.gateway.upstream import Upstream
 from weft.rpc.call import Call
+from weft.rpc.subjects import subject_of
 from weft.v1.identity_pb2 import Identity
 
 Headers = list[tuple[bytes, bytes]]
+_Begin = Callable[[Beside | None], AsyncGenerator[bytes, None]]
 
 REPLAYED = b"idempotency-replayed"
 
@@ -160,13 +156,12 @@ class Guarded:
         if self._keeps:
             call.kept = request
 
-        def begin(told: Beside | None) -> AsyncGenerator[bytes, None]:
-            return self.upstream.stream(
-                method.agent.name, method.path, request, call.deadline, told
-            )
-
         return self._streamed(
-            lambda: self.enter(method, call, headers), method, call, begin, beside
+            lambda: self.enter(method, call, headers),
+            method,
+            call,
+            self._streaming(method, call, request),
+            beside,
         )
 
     def converse(
@@ -189,12 +184,22 @@ class Guarded:
             lambda: self.enter(method, call, headers), method, call, begin, beside
         )
 
+    def _streaming(self, method: Method, call: Call, request: bytes) -> _Begin:
+        return lambda told: self.upstream.stream(
+            method.agent.name,
+            method.path,
+            request,
+            call.deadline,
+            told,
+            repeatable=method.idempotency.repeatable,
+        )
+
     async def _streamed(
         self,
         enter: Callable[[], Awaitable[Entry | None]],
         method: Method,
         call: Call,
-        begin: Callable[[Beside | None], AsyncGenerator[bytes, None]],
+        begin: _Begin,
         beside: Beside | None,
     ) -> AsyncGenerator[bytes, None]:
         with self.noted(method, call):
@@ -243,10 +248,10 @@ class Guarded:
         """What a job cost that has ended, as its agent says."""
         self._limits.spent(path, identity, units)
 
-    def noted(self, method: Method, call: Call) -> _Noted:
+    def noted(self, method: Method, call: Call) -> Noted:
         """For the length of a call: tells the audit log of it, if it has effects."""
         silent = method.idempotency is Idempotency.NO_SIDE_EFFECTS
-        return _Noted(None if silent else self._audit, method, call)
+        return Noted(None if silent else self._audit, method.full_name, call)
 
     async def admitted(
         self, method: Method, call: Call, request: bytes, *, headers: Headers
@@ -380,58 +385,18 @@ class Admitted:
 
     def stream(self) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages. Errors as `unary`."""
-        method, deadline = self._method, self._call.deadline
+        guarded, method, call = self._guarded, self._method, self._call
 
         async def enter() -> Entry | None:
             return self._entry
 
-        def begin(told: Beside | None) -> AsyncGenerator[bytes, None]:
-            return self._guarded.upstream.stream(
-                method.agent.name, method.path, self._request, deadline, told
-            )
-
-        return self._guarded._streamed(enter, method, self._call, begin, None)  # noqa: SLF001 its own kind
+        begin = guarded._streaming(method, call, self._request)  # noqa: SLF001 its own kind
+        return guarded._streamed(enter, method, call, begin, None)  # noqa: SLF001
 
     def drop(self) -> None:
         """It is not made here."""
         if self._entry is not None:
             self._entry.done()
-
-
-class _Noted:
-    """A call that the audit log is told of as it ends."""
-
-    __slots__ = ("_audit", "_call", "_method", "job", "replayed")
-
-    def __init__(self, audit: AuditLog | None, method: Method, call: Call) -> None:
-        self._audit = audit
-        self._method = method
-        self._call = call
-        self.job = ""
-        self.replayed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        failed: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._audit is None:
-            return
-        if failed is None:
-            code = grpc.StatusCode.OK
-        elif isinstance(failed, rpc.Error):
-            code = failed.code
-        elif isinstance(failed, asyncio.CancelledError | GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
-        else:
-            code = grpc.StatusCode.INTERNAL
-        self._audit.called(
-            self._method.full_name, self._call, code, job=self.job, replayed=self.replayed
-        )
 
 
 def told_of(method: Method, failed: rpc.Error) -> rpc.Error:

@@ -25,6 +25,7 @@ _BATCH = 50  # descriptor sets in one request
 _IN_SERVICE = frozenset({agent_pb2.INSTANCE_STATE_SERVING, agent_pb2.INSTANCE_STATE_DEGRADED})
 
 Contracts = Mapping[str, Mapping[str, str]]  # agent -> service -> descriptor digest
+Addresses = Mapping[str, Sequence[str]]  # agent -> where its instances in service are
 
 
 class MeshView:
@@ -35,28 +36,31 @@ class MeshView:
     Args:
         registry: address of the registry.
         on_contracts: called with (contracts, descriptor sets by digest) when they change.
+        on_addresses: called with the addresses of all agents when agents change.
     """
 
     def __init__(
         self,
         registry: str,
         on_contracts: Callable[[Contracts, Mapping[str, bytes]], None],
+        on_addresses: Callable[[Addresses], None],
         *,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._registry = registry
         self._on_contracts = on_contracts
+        self._on_addresses = on_addresses
         self._telemetry = telemetry
         self._revision = 0
         self._contracts: dict[str, dict[str, str]] = {}
+        self._addresses: dict[str, tuple[str, ...]] = {}
         self._sets: dict[str, bytes] = {}
         self.agents: dict[str, agent_pb2.Agent] = {}
         self.ready = asyncio.Event()
 
     def in_service(self, agent: str) -> bool:
         """Whether some instance of the agent takes calls, as far as is known."""
-        known = self.agents.get(agent)
-        return known is not None and any(i.state in _IN_SERVICE for i in known.instances)
+        return bool(self._addresses.get(agent))
 
     async def run(self) -> None:
         """Follows the registry until cancelled; for a task of its own."""
@@ -73,9 +77,16 @@ class MeshView:
         request = registry_pb2.WatchRequest(after_revision=self._revision)
         async for change in stub.Watch(request):
             if change.snapshot:
-                self.agents = {agent.name: agent for agent in change.agents}
-            else:
-                self.agents.update({agent.name: agent for agent in change.agents})
+                self.agents.clear()
+                self._addresses.clear()
+            for agent in change.agents:
+                self.agents[agent.name] = agent
+                self._addresses[agent.name] = tuple(
+                    instance.address
+                    for instance in agent.instances
+                    if instance.state in _IN_SERVICE
+                )
+            self._on_addresses(self._addresses)
             await self._learn(stub)
             self._revision = change.revision
             self.ready.set()

@@ -1,29 +1,27 @@
-"""The way from a door to an agent: circuit breaker, channel, deadline. Messages are bytes here."""
+"""The way from a door to an agent: circuit breaker, second attempts, deadline. Messages are bytes here."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import contextlib
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TypeVar
 
 import grpc
 
 from weft import rpc
-from weft.gateway.failures import AgentUnavailable, from_agent
+from weft.gateway.dataplane import Call, CallFailed, Mesh
+from weft.gateway.failures import AgentUnavailable, AgentUnknown, from_agent
 from weft.gateway.guards import Breakers, Permit
 from weft.gateway.guards.retries import Retries
 from weft.gateway.metadata import Beside
-from weft.rpc.channel import Channel
-from weft.rpc.methods import DEFAULT_TIMEOUT
+from weft.rpc.call import Metadata
 from weft.telemetry import Telemetry
 
-# For calls that `Retries` makes. It also keeps gRPC from sending again what no agent saw (gRFC A6, transparent
-# retries): of these calls that is an UNAVAILABLE like any other.
-_NO_RETRIES = (("grpc.enable_retries", 0),)
-# What an agent may send before its caller has read the last of it, in bytes a call. By itself gRPC lets that grow to
-# many megabytes where the way is quick, and a caller that reads nothing has all of it kept.
-_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 262_144))
+T = TypeVar("T")
+Answered = Callable[[Metadata], Awaitable[object]]
 
 
 class Upstream:
@@ -31,8 +29,8 @@ class Upstream:
 
     Args:
         breakers: one circuit per agent and method.
-        telemetry: where calls are counted and traced.
-        own: targets of agents of the gateway's own, by name; all others are found by the registry.
+        telemetry: where calls are traced.
+        own: addresses of agents of the gateway's own, by name; of all others `update` tells.
         in_service: whether an agent has an instance that takes calls, as far as is known.
         retries: makes calls that may run twice.
     """
@@ -47,37 +45,14 @@ class Upstream:
         in_service: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.breakers = breakers
-        self._telemetry = telemetry
-        self._own = own
         self._in_service = in_service
         self._retries = retries or Retries()
-        self._channels: dict[tuple[str, bool], Channel] = {}
-        self._unary: dict[tuple[str, str, bool], Any] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._mesh = Mesh(telemetry=telemetry, own=own)
 
-    def channel(self, agent: str, *, retries: bool = True) -> Channel:
-        """The channel to an agent; `retries`: gRPC tries again by itself, as the registry's routes say."""
-        channel = self._channels.get((agent, retries))
-        if channel is None:
-            # Doors measure requests from end to end; what an agent took is measured by the agent.
-            channel = self._channels[agent, retries] = Channel(
-                self._own.get(agent, f"xds:///{agent}"),
-                telemetry=self._telemetry,
-                measured=False,
-                options=_WINDOW if retries else _WINDOW + _NO_RETRIES,
-            )
-        return channel
-
-    def keep_only(self, agents: Mapping[str, object]) -> None:
-        """Closes the channels of agents that are gone."""
-        self._retries.keep_only(agents)
-        gone = {agent for agent, _ in self._channels} - agents.keys() - self._own.keys()
-        for agent, retries in [key for key in self._channels if key[0] in gone]:
-            channel = self._channels.pop((agent, retries))
-            self._unary = {k: v for k, v in self._unary.items() if k[0] != agent}
-            task = asyncio.create_task(channel.close(grace=DEFAULT_TIMEOUT))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+    def update(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Takes the addresses at which agents take calls now; calls under way at others go on."""
+        self._retries.keep_only(addresses)
+        self._mesh.update(addresses)
 
     async def unary(
         self,
@@ -99,9 +74,9 @@ class Upstream:
         Raises:
             rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
         """
-        call = self._callable(agent, path, retries=True)
         permit = self.breakers.enter(agent, path, deadline)
-        return await self._judged(permit, agent, beside, _once(call, request, deadline, beside))
+        running = self._once(agent, path, request, deadline, beside)
+        return await self._judged(permit, agent, beside, running)
 
     async def repeatable(
         self,
@@ -113,7 +88,7 @@ class Upstream:
         *,
         hedge_after: float = 0.0,
     ) -> bytes:
-        """Calls a unary method that may run twice, and tries again as `Retries` says; gRPC does not.
+        """Calls a unary method that may run twice, and tries again as `Retries` says.
 
         The circuit breaker hears how it ended, as of any other call. Arguments and errors as `unary`.
 
@@ -125,11 +100,10 @@ class Upstream:
             beside: metadata to send; takes what the agent sends.
             hedge_after: seconds after which a second attempt runs beside the first; 0: never.
         """
-        call = self._callable(agent, path, retries=False)
         permit = self.breakers.enter(agent, path, deadline)
         running = self._retries.run(
             agent,
-            lambda: _once(call, request, deadline, beside),
+            lambda: self._once(agent, path, request, deadline, beside),
             deadline,
             hedge_after=hedge_after,
             given_up=lambda: self.breakers.is_open(agent, path),
@@ -141,38 +115,40 @@ class Upstream:
         permit: Permit,
         agent: str,
         beside: Beside | None,
-        running: Awaitable[tuple[bytes, Any]],
+        running: Awaitable[tuple[bytes, Call]],
     ) -> bytes:
         try:
-            response, answered = await running
-            if beside is not None:
-                beside.leading = tuple(await answered.initial_metadata() or ())
-                beside.trailing = tuple(await answered.trailing_metadata() or ())
-        except grpc.aio.AioRpcError as failed:
+            response, call = await running
+        except CallFailed as failed:
             permit.done(failed.code())
-            _hear(beside, failed)
-            raise self.failure(failed, agent) from failed
+            raise self._failure(failed, agent, beside) from failed
         except BaseException:
             permit.cancelled()
             raise
         permit.done(grpc.StatusCode.OK)
+        if beside is not None:
+            beside.leading, beside.trailing = call.leading, call.trailing
         return response
 
-    def _callable(self, agent: str, path: str, *, retries: bool) -> Any:
-        """The multi-callable of a unary method, in bytes."""
-        key = (agent, path, retries)
-        call = self._unary.get(key)
-        if call is None:
-            call = self._unary[key] = self.channel(agent, retries=retries).unary_unary(path)
-        return call
+    async def _once(
+        self, agent: str, path: str, request: bytes, deadline: rpc.Deadline, beside: Beside | None
+    ) -> tuple[bytes, Call]:
+        """The response of one attempt, and the attempt."""
+        method = self._mesh.method(agent, path)
+        sent = beside.sent if beside else ()
+        # The time left is asked for again at each.
+        return await _seen(lambda: method.unary(request, deadline.seconds(), sent))
 
-    async def stream(
+    def stream(
         self,
         agent: str,
         path: str,
         request: bytes,
         deadline: rpc.Deadline | None,
         beside: Beside | None = None,
+        *,
+        repeatable: bool = False,
+        answered: Answered | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Calls a server-streaming method and yields its messages.
 
@@ -182,34 +158,30 @@ class Upstream:
             request: the message.
             deadline: when the caller stops waiting; None: never.
             beside: metadata to send; takes what the agent sends.
+            repeatable: whether it may run twice: it is tried again as `Retries` says, until the agent answers.
+            answered: told what the agent sends before its messages, as it comes.
 
         Raises:
             rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
         """
-        permit = self.breakers.enter(agent, path, deadline)
-        call = self.channel(agent).unary_stream(path)(
-            request,
-            timeout=None if deadline is None else deadline.seconds(),
-            metadata=None if beside is None else beside.sent,
-        )
-        try:
-            if beside is not None:
-                beside.leading = tuple(await call.initial_metadata() or ())
-            async for message in call:
-                yield message
-            if beside is not None:
-                beside.trailing = tuple(await call.trailing_metadata() or ())
-        except grpc.aio.AioRpcError as failed:
-            permit.done(failed.code())
-            _hear(beside, failed)
-            raise self.failure(failed, agent) from failed
-        except BaseException:
-            permit.cancelled()
-            raise
-        else:
-            permit.done(grpc.StatusCode.OK)
-        finally:
-            call.cancel()
+
+        async def once() -> Call:
+            return await _begun(await self._begin(agent, path, deadline, beside, request))
+
+        def attempt() -> Awaitable[Call]:
+            return _seen(once)
+
+        def begin() -> Awaitable[Call]:
+            if not repeatable:
+                return attempt()
+            return self._retries.run(
+                agent,
+                attempt,
+                deadline or rpc.Deadline.after_seconds(math.inf),
+                given_up=lambda: self.breakers.is_open(agent, path),
+            )
+
+        return self._messages(agent, path, deadline, beside, begin, answered)
 
     async def converse(
         self,
@@ -218,6 +190,8 @@ class Upstream:
         requests: AsyncIterator[bytes],
         deadline: rpc.Deadline | None,
         beside: Beside | None = None,
+        *,
+        answered: Answered | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Calls a method with a stream of requests and yields its messages; a unary answer is one.
 
@@ -227,84 +201,123 @@ class Upstream:
             requests: the messages; the next is asked for once the agent's end has room for it.
             deadline: when the caller stops waiting; None: never.
             beside: metadata to send; takes what the agent sends.
+            answered: told what the agent sends before its messages, as it comes.
 
         Raises:
             rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable, or what `requests` raised.
         """
-        permit = self.breakers.enter(agent, path, deadline)
-        call = self.channel(agent).stream_stream(path)(
-            timeout=None if deadline is None else deadline.seconds(),
-            metadata=None if beside is None else beside.sent,
-        )
-        sending = asyncio.create_task(_send(call, requests), name="requests")
+        sending: asyncio.Task[None] | None = None
+
+        async def begin() -> Call:
+            nonlocal sending
+            call = await self._begin(agent, path, deadline, beside)
+            sending = asyncio.create_task(_send(call, requests), name="requests")
+            return await _begun(call)
+
+        messages = self._messages(agent, path, deadline, beside, begin, answered)
         try:
-            async for message in call:
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    yield message
+        except rpc.Cancelled:
+            if sending is not None and sending.done() and not sending.cancelled():
+                sending.result()  # raises what went wrong with the requests, if that ended the call
+            raise
+        finally:
+            if sending is not None:
+                sending.cancel()
+                await asyncio.wait([sending])
+                if not sending.cancelled():
+                    sending.exception()  # was told above, or came too late to matter
+
+    async def _begin(
+        self,
+        agent: str,
+        path: str,
+        deadline: rpc.Deadline | None,
+        beside: Beside | None,
+        request: bytes | None = None,
+    ) -> Call:
+        method = self._mesh.method(agent, path, streaming=True)
+        seconds = None if deadline is None else deadline.seconds()
+        return await method.begin(seconds, beside.sent if beside else (), request=request)
+
+    async def _messages(
+        self,
+        agent: str,
+        path: str,
+        deadline: rpc.Deadline | None,
+        beside: Beside | None,
+        begin: Callable[[], Awaitable[Call]],
+        answered: Answered | None,
+    ) -> AsyncGenerator[bytes, None]:
+        permit = self.breakers.enter(agent, path, deadline)
+        call: Call | None = None
+        try:
+            call = await begin()
+            if beside is not None:
+                beside.leading = call.leading
+            if answered is not None and call.leading:
+                await answered(call.leading)
+            while (message := await call.receive()) is not None:
                 yield message
             if beside is not None:
-                beside.leading = tuple(await call.initial_metadata() or ())
-                beside.trailing = tuple(await call.trailing_metadata() or ())
-        except grpc.aio.AioRpcError as failed:
+                beside.trailing = call.trailing
+        except CallFailed as failed:
             permit.done(failed.code())
-            _hear(beside, failed)
-            raise self.failure(failed, agent) from failed
-        except asyncio.CancelledError:
-            permit.cancelled()
-            if sending.done() and not sending.cancelled() and (wrong := sending.exception()):
-                raise wrong from None
-            raise
+            raise self._failure(failed, agent, beside) from failed
         except BaseException:
             permit.cancelled()
             raise
         else:
             permit.done(grpc.StatusCode.OK)
         finally:
-            call.cancel()
-            sending.cancel()
-            await asyncio.wait([sending])
-            if not sending.cancelled():
-                sending.exception()  # was told above, or came too late to matter
+            if call is not None:
+                call.cancel()
 
-    def failure(self, failed: grpc.aio.AioRpcError, agent: str) -> rpc.Error:
+    def _failure(self, failed: CallFailed, agent: str, beside: Beside | None) -> rpc.Error:
         """What the caller is told of a failed call."""
+        if beside is not None:
+            beside.leading, beside.trailing = failed.leading, failed.trailing
+        if failed.unseen and not self._mesh.knows(agent):
+            return AgentUnknown()
         error = from_agent(failed, agent)
         if isinstance(error, AgentUnavailable) and not self._in_service(agent):
             error.message = f"{agent} has no instance in service; try again later."
         return error
 
     async def close(self) -> None:
-        """Closes all channels."""
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
-        self._unary.clear()
-        await asyncio.gather(*self._closing)
+        """Ends all calls and connections."""
+        await self._mesh.close()
 
 
-async def _once(
-    call: Any, request: bytes, deadline: rpc.Deadline, beside: Beside | None
-) -> tuple[bytes, Any]:
-    """The response of one attempt, and the attempt."""
-    # The time left is asked for again at each.
-    begun = call(
-        request, timeout=deadline.seconds(), metadata=None if beside is None else beside.sent
-    )
-    return await begun, begun
-
-
-async def _send(call: Any, requests: AsyncIterator[bytes]) -> None:
-    """Sends the requests; what goes wrong with them ends the call."""
+async def _seen(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Makes a call, once more if no agent saw it (gRFC A6, transparent retries; they take from no budget)."""
     try:
-        async for request in requests:
-            await call.write(request)
-        await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        pass  # the call has ended: whoever reads its answers sees how
+        return await attempt()
+    except CallFailed as failed:
+        if not failed.unseen or failed.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+    return await attempt()
+
+
+async def _begun(call: Call) -> Call:
+    """The call, once the agent has answered."""
+    try:
+        await call.begun()
     except BaseException:
         call.cancel()
         raise
+    return call
 
 
-def _hear(beside: Beside | None, failed: grpc.aio.AioRpcError) -> None:
-    if beside is not None:
-        beside.leading = tuple(failed.initial_metadata() or ())
-        beside.trailing = tuple(failed.trailing_metadata() or ())
+async def _send(call: Call, requests: AsyncIterator[bytes]) -> None:
+    """Sends the requests; what goes wrong with them ends the call."""
+    try:
+        async for request in requests:
+            if not await call.send(request):
+                return  # whoever reads the answers sees how it ended
+        call.close_sending()
+    except BaseException:
+        call.cancel()
+        raise

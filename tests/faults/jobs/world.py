@@ -12,8 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
-from tests.broker.servers import Server, find_program, free_port
+from tests.broker.servers import Server, find_program
 from tests.faults.processes import Child, python
+from tests.ports import free_port
 
 from weft import embedded
 from weft.rpc.testing import wait_until

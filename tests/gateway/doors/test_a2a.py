@@ -235,8 +235,11 @@ async def test_who_does_not_wait_long_gets_the_task_as_it_is(
 
 async def test_a_task_is_cancelled_at_the_agent(scenarios: Fleet, http: httpx.AsyncClient) -> None:
     scenarios.told.go.clear()
-    before = scenarios.told.cancelled
+    before, asked = scenarios.told.cancelled, len(scenarios.told.asked)
     begun = await task(http, text("wait", configuration={"returnImmediately": True}))
+    await wait_until(
+        lambda: len(scenarios.told.asked) > asked
+    )  # before that, nobody has to be told
     cancelled = await result(http, "CancelTask", {"id": begun["id"]})
     assert cancelled["status"]["state"] == "TASK_STATE_CANCELED"
     await wait_until(lambda: scenarios.told.cancelled == before + 1)

@@ -110,7 +110,9 @@ async def test_gateways_share_tasks(fresh_xds: None, database_url: str) -> None:
         assert seen[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
 
         mesh.told.go.clear()
+        asked = len(mesh.told.asked)
         begun = await task(here, text("wait", configuration=at_once))
+        await wait_until(lambda: len(mesh.told.asked) > asked)
         cancelled = await result(there, "CancelTask", {"id": begun["id"]})
         assert cancelled["status"]["state"] == "TASK_STATE_CANCELED"
         # The gateway that works on it hears of it and lets the agent go.

@@ -13,10 +13,9 @@ import pytest
 
 from weft import embedded, rpc
 from weft.gateway.guards.call_limits import CallLimits, Entry, LimitReached, units_in
-from weft.gateway.guards.gcra import Buckets
 from weft.gateway.guards.limit_rules import Kind, Rule, parse
-from weft.gateway.guards.shared_limits import SharedLimits
 from weft.gateway.transcoding.catalog import Skill
+from weft.limits import Buckets, SharedLimits
 from weft.rpc.call import IDENTITY_KEY, Call
 from weft.rpc.testing import wait_until
 from weft.v1.identity_pb2 import Identity
@@ -395,6 +394,59 @@ async def test_who_waits_for_others_to_ask_asks_where_they_fail(
     for entry in await asyncio.gather(*others):
         entry.done()
     assert first.cancelled() or (await first) is not None
+
+
+async def test_who_waited_is_served_of_what_was_taken_however_late(
+    counting: Counting, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = Limited("per=identity rate=10000/s", clock, counting)
+    await side.admits(5)
+    clock.advance(0.011)
+    counting.asked.clear()
+    take = counting.take
+
+    async def late(steps: Any) -> Any:
+        answer = await take(steps)
+        clock.advance(0.02)
+        return answer
+
+    monkeypatch.setattr(counting, "take", late)
+    for entry in await asyncio.gather(*(side.enter() for _ in range(4))):
+        entry.done()
+    assert counting.asked == [5]
+    assert await side.admits(1) == 1  # the fifth is lost
+    assert len(counting.asked) == 2
+
+
+async def test_more_that_wait_than_came_before_are_asked_for_together(
+    counting: Counting, clock: Any
+) -> None:
+    side = Limited("per=identity rate=10000/s", clock, counting)
+    await side.admits(2)
+    clock.advance(0.011)
+    counting.asked.clear()
+    for entry in await asyncio.gather(*(side.enter() for _ in range(10))):
+        entry.done()
+    assert counting.asked == [2, 8]
+
+
+async def test_where_several_calls_are_refused_each_asks_for_itself(
+    counting: Counting, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = Limited("per=identity rate=10000/s", clock, counting)
+    await side.admits(5)
+    clock.advance(0.011)
+    counting.asked.clear()
+    take = counting.take
+
+    async def scarce(steps: Any) -> Any:
+        answer = await take(steps)
+        return answer if counting.asked[-1] == 1 else (False, answer[1])
+
+    monkeypatch.setattr(counting, "take", scarce)
+    for entry in await asyncio.gather(*(side.enter() for _ in range(4))):
+        entry.done()
+    assert counting.asked == [5, 1, 1, 1, 1]
 
 
 async def test_two_gateways_share_places(pair: list[SharedLimits], clock: Any) -> None:

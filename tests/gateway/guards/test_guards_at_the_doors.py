@@ -18,12 +18,14 @@ import pytest
 
 from weft import rpc
 from weft.agents import Host
+from weft.agents.llm import Model, ModelEntry, Models, preset
 from weft.gateway import Gateway
 from weft.gateway.guards import BreakerSettings, limit_rules
 from weft.gateway.guards.key_store import KeyStore
 from weft.postgres import Database
 from weft.registry import Registry
 from weft.rpc.testing import wait_until
+from weft.testing.messages_server import MessagesServer, scenarios
 
 C = grpc.StatusCode
 SERVICE = "/test.shop.v1.ShopService"
@@ -37,6 +39,7 @@ class Shop:
         failing: raised instead of an answer, as often as it is there.
         down: raised by every call.
         units: what a call of Buy says it cost.
+        model: what Buy and Watch ask; None: nobody.
     """
 
     def __init__(self) -> None:
@@ -45,10 +48,13 @@ class Shop:
         self.down: rpc.Error | None = None
         self.slow: list[float] = []
         self.units = ""
+        self.model: Model | None = None
         self.go_on = asyncio.Event()
 
     async def serve(self, method: str) -> int:
         self.calls[method] += 1
+        if self.model is not None:
+            await self.model.generate("hello")
         if self.down is not None:
             raise self.down
         if self.failing:
@@ -214,6 +220,34 @@ async def test_an_agent_says_what_a_call_cost(make: Made) -> None:
     said = await http.post("/v1/shop:buy", json={})
     assert said.headers["ratelimit"].startswith('"skill-identity-units";r=19;')
     assert (await http.post("/v1/shop:buy", json={})).status_code == 429
+
+
+async def test_tokens_are_what_a_call_cost(make: Made) -> None:
+    found: Town = await make()
+    (http,) = found.http
+    async with MessagesServer() as server:
+        said = scenarios.text("hi").with_usage(input_tokens=30, output_tokens=10)
+        server.always("any", said)
+        endpoint = preset("claude", url=server.url)
+        models = Models({"shop": ModelEntry(endpoint=endpoint, model="any")})
+        found.shop.model = models["shop"]
+        _, trailing = await found.by_grpc("Buy")
+        assert trailing["weft-units"] == "40"
+        # They count where the call fails, too: they were spent.
+        found.shop.failing.append(rpc.FailedPrecondition("no"))
+        assert (await http.post("/v1/shop:buy", json={})).status_code == 400
+        # What the agent says goes before.
+        found.shop.units = "5"
+        _, trailing = await found.by_grpc("Buy")
+        assert trailing["weft-units"] == "5"
+        last = await http.post("/v1/shop:buy", json={})
+        assert last.headers["ratelimit"].startswith('"skill-identity-units";r=14;')
+        # A stream says so at its end.
+        found.shop.go_on.set()
+        watching = found.grpc.unary_stream(f"{SERVICE}/Watch")(b"", timeout=10)
+        assert len([message async for message in watching]) == 1
+        assert ("weft-units", "40") in tuple(await watching.trailing_metadata())
+        await models.close()
 
 
 async def test_an_agent_says_what_a_job_cost(make: Made) -> None:

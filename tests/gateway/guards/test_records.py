@@ -121,9 +121,9 @@ async def test_who_did_what_is_told(mesh, lines, issuer, database_url) -> None:
     await mesh.store.revoke(key.key.id, by="os:eve@x")
     await mesh.store.revoke(key.key.id, by="os:bob@x")
     holds = BreakerHolds(mesh.store._database, lambda _: None)
-    await holds.hold("vault", f"/{SERVICE}/Read", "open", "user:root")
-    await holds.release("vault", f"/{SERVICE}/Read", "user:root")
-    await holds.release("vault", f"/{SERVICE}/Read", "user:root")  # there was none
+    await holds.hold("vault", f"/{SERVICE}/Watch", "open", "user:root")
+    await holds.release("vault", f"/{SERVICE}/Watch", "user:root")
+    await holds.release("vault", f"/{SERVICE}/Watch", "user:root")  # there was none
     for _ in range(2):
         headers = {**both, "idempotency-key": "k"}
         assert (await WAYS["rest"](mesh, "Write", headers)).status == "OK"
@@ -165,7 +165,7 @@ async def test_who_did_what_is_told(mesh, lines, issuer, database_url) -> None:
     ]
     (made,) = lines.of("weft.audit", "key created")
     assert made["details"]["name"] == "shop"
-    held = f"vault /{SERVICE}/Read"
+    held = f"vault /{SERVICE}/Watch"
     assert acts == [
         ("key created", "os:eve@x", key.key.id),
         ("key revoked", "os:eve@x", key.key.id),

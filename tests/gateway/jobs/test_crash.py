@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.gateway.conftest import Mesh, running
+from tests.ports import free_port
 
 from weft.gateway.http import HttpServer, HttpSettings
 from weft.gateway.jobs.office import JobSettings
@@ -28,12 +28,6 @@ from weft.rpc.testing import wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PATIENCE = timedelta(seconds=30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class GatewayProcess:

@@ -115,7 +115,12 @@ async def test_failures_are_kept(store: Store, address: str) -> None:
 async def test_many_jobs_by_two_runners(
     store: Store, opening: Opening, address: str, echo: Counting
 ) -> None:
-    async with opening() as other, running(store, address), running(other, address, at_once=4):
+    long = timedelta(seconds=60)  # a runner that is slow loses none
+    async with (
+        opening() as other,
+        running(store, address, lease=long),
+        running(other, address, lease=long, at_once=4),
+    ):
         jobs = await asyncio.gather(
             *(store.jobs.begin(new_job(request=say(f"{n}"))) for n in range(60))
         )

@@ -81,8 +81,9 @@ async def test_lists_come_in_pages_newest_first(store: Store) -> None:
 
 
 async def test_a_key_begins_one_job(store: Store) -> None:
-    new = new_job(key="k", request=b"1")
-    made = await asyncio.gather(*(store.jobs.begin(new) for _ in range(8)))
+    made = await asyncio.gather(
+        *(store.jobs.begin(new_job(key="k", request=b"1")) for _ in range(8))
+    )
     assert len({job.id for job in made}) == 1
     assert (await store.jobs.begin(new_job(BOB, key="k"))).id != made[0].id
     with pytest.raises(JobKeyReused):

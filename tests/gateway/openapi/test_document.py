@@ -104,7 +104,7 @@ def test_every_method_has_its_routes_and_its_connect_path(api: dict[str, Any], f
     assert body["schema"] == {"$ref": "#/components/schemas/weft.support.v1.HandleRequest"}
     assert body["examples"]["example1"]["value"] == {"text": "I am still waiting on my card?"}
     assert handle["description"].startswith("Answers a customer's question")
-    assert handle["x-weft-timeout-seconds"] == 15
+    assert handle["x-weft-timeout-seconds"] == 30
     assert "405" not in handle["responses"]
 
 

@@ -122,8 +122,6 @@ class _Passing:
     __slots__ = (
         "_admission",
         "_attributes",
-        "_breakers",
-        "_call",
         "_guarded",
         "_path",
         "_record",
@@ -149,15 +147,11 @@ class _Passing:
         self._guarded = guarded
         self._upstream = guarded.upstream
         self._admission = admission
-        self._breakers = guarded.upstream.breakers
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
         self._record = telemetry.metrics.door_call("grpc", path.lstrip("/")) if telemetry else None
         self.longest = math.inf
         self.encrypted = False
         self.requests: RequestLog | None = None
-        self._call: Any = None
-        if not target.unary:
-            self._call = self._upstream.channel(target.agent).stream_stream(path)
 
     async def unary(self, request: bytes, context: Context) -> bytes:
         started = perf_counter()
@@ -264,31 +258,35 @@ class _Passing:
     async def _passed(
         self, requests: AsyncIterator[bytes], call: Call, sent: Metadata, context: Context
     ) -> AsyncGenerator[bytes, None]:
-        entry = await self._guarded.enter(self._target.method, call, [])
+        method = self._target.method
+        entry = await self._guarded.enter(method, call, [])
+        beside = Beside(sent=sent)
+        place = (self._target.agent, self._path)
         try:
-            permit = self._breakers.enter(self._target.agent, self._path, call.deadline)
-            passed = self._call(requests, metadata=sent)
-            try:
-                if leading := await passed.initial_metadata():
-                    await context.send_initial_metadata(tuple(leading))
-                async for response in passed:
+            if method.client_streaming:
+                responses = self._upstream.converse(
+                    *place,
+                    requests,
+                    call.deadline,
+                    beside,
+                    answered=context.send_initial_metadata,
+                )
+            else:
+                responses = self._upstream.stream(
+                    *place,
+                    await _only(requests),
+                    call.deadline,
+                    beside,
+                    repeatable=method.idempotency.repeatable,
+                    answered=context.send_initial_metadata,
+                )
+            async with contextlib.aclosing(responses):
+                async for response in responses:
                     yield response
-            except grpc.aio.AioRpcError as failed:
-                permit.done(failed.code())
-                raise self._upstream.failure(failed, self._target.agent) from failed
-            except BaseException:
-                permit.cancelled()
-                raise
-            finally:
-                passed.cancel()
-            permit.done(C.OK)
-            trailing = tuple(await passed.trailing_metadata() or ())
-            if entry is not None:
-                entry.done(units_in(trailing))
-            _end_with(context, call, trailing)
+            _end_with(context, call, beside.trailing)
         finally:
             if entry is not None:
-                entry.done()
+                entry.done(units_in(beside.trailing))
 
     async def _enter(self, context: Context) -> tuple[Call, Metadata]:
         traced: Metadata = ()

@@ -6,7 +6,6 @@ gateways share and whose word counts. Where Redis is away, each gateway keeps th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -17,20 +16,18 @@ from google.rpc import error_details_pb2
 
 from weft import rpc
 from weft.gateway.guards import limit_rules
-from weft.gateway.guards.gcra import Buckets
 from weft.gateway.guards.leases import SPAN, Leases
 from weft.gateway.guards.limit_rules import Kind, Rule
-from weft.gateway.guards.shared_limits import SharedLimits, Step
-from weft.gateway.guards.subjects import subject_of
 from weft.gateway.transcoding.catalog import Method
-from weft.rpc.call import Call, Metadata
+from weft.limits import Buckets, SharedLimits, Step
+from weft.rpc.call import UNITS_KEY, Call, Metadata
+from weft.rpc.subjects import subject_of
 from weft.v1.identity_pb2 import Identity
 
 log = logging.getLogger("weft.gateway")
 
 Headers = list[tuple[bytes, bytes]]
 
-UNITS_KEY = "weft-units"
 _DIGITS = 12
 _PLACE_WAIT = 1.0  # seconds a caller waits whose calls are all under way
 _SEPARATOR = "\x1f"
@@ -182,15 +179,13 @@ class CallLimits:
         lease = self._leases.of(_SEPARATOR.join(who), now)
         if lease.use(now):
             return _NO_WAIT, levels
-        if lease.asking is not None:
-            await asyncio.wait([lease.asking])
-            now = self._clock()
-            if lease.again(now):
-                return _NO_WAIT, self._levels(plan, keys, now)
-        calls = lease.calls(plan.lease)
-        if calls > 1 and lease.asking is None:
-            lease.asking = asyncio.get_running_loop().create_future()
-            try:
+        while lease.asking:
+            if await lease.wait():
+                return _NO_WAIT, self._levels(plan, keys, self._clock())
+        now = self._clock()
+        calls = lease.calls(plan.lease, now)
+        if calls > 1:
+            with lease.asked():
                 assert self._shared is not None
                 answer = await self._shared.take(self._steps(plan, keys, calls))
                 if answer is None:
@@ -199,10 +194,8 @@ class CallLimits:
                     lease.take(calls - 1, now)
                     self._learn(plan, keys, answer[1], now)
                     return _NO_WAIT, answer[1]
-            finally:
-                lease.asking.set_result(None)
-                lease.asking = None
-            now = self._clock()
+                now = self._clock()
+                lease.refused(now)
         _, waits, levels = await self._asked(plan, keys, levels, now)
         return waits, levels
 

@@ -16,8 +16,7 @@ from weft.gateway.guards.idempotency import KEY, parse_key
 from weft.gateway.jobs.model import Job, NewJob, Owner, Webhook
 from weft.gateway.jobs.own_agent import AGENT
 from weft.gateway.jobs.store import Jobs
-from weft.gateway.jobs.webhooks.signing import WrongSecret, new_secret, parse_secret
-from weft.gateway.jobs.webhooks.targets import Targets
+from weft.gateway.jobs.webhooks import Targets, WrongSecret, new_secret, parse_secret
 from weft.gateway.transcoding.catalog import Method
 from weft.rpc.call import Call
 

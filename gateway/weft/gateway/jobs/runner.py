@@ -234,7 +234,9 @@ class Runner:
                 return await self._upstream.unary(
                     job.agent, job.method, job.request, deadline, heard
                 )
-            messages = self._upstream.stream(job.agent, job.method, job.request, deadline, heard)
+            messages = self._upstream.stream(
+                job.agent, job.method, job.request, deadline, heard, repeatable=job.repeatable
+            )
             async with contextlib.aclosing(messages):
                 await self.keep(job, messages)
             return None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 import orjson
@@ -116,6 +117,50 @@ class AuditLog:
         fields, times = self._again.pop(key, ({}, 0))
         if times:
             _say(key[0], fields, {"times": times})
+
+
+class Noted:
+    """A call that the audit log is told of as it ends.
+
+    Args:
+        audit: told; None: nobody is.
+        method: "package.Service/Method".
+        call: who calls.
+
+    Attributes:
+        job: the job begun for it; empty: none.
+        replayed: whether it was answered as before, and nothing was done.
+    """
+
+    __slots__ = ("_audit", "_call", "_method", "job", "replayed")
+
+    def __init__(self, audit: AuditLog | None, method: str, call: Call) -> None:
+        self._audit = audit
+        self._method = method
+        self._call = call
+        self.job = ""
+        self.replayed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failed: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._audit is None:
+            return
+        if failed is None:
+            code = grpc.StatusCode.OK
+        elif isinstance(failed, rpc.Error):
+            code = failed.code
+        elif isinstance(failed, asyncio.CancelledError | GeneratorExit):
+            code = grpc.StatusCode.CANCELLED
+        else:
+            code = grpc.StatusCode.INTERNAL
+        self._audit.called(self._method, self._call, code, job=self.job, replayed=self.replayed)
 
 
 def _who(identity: Identity | None) -> dict[str, Any]:

@@ -25,10 +25,11 @@ import orjson
 from weft import rpc
 from weft.gateway.doors.a2a import cards, errors, protocol
 from weft.gateway.doors.a2a.jsonrpc import JsonRpc
-from weft.gateway.doors.a2a.operations import OPERATIONS, Answer, Parts, Request
+from weft.gateway.doors.a2a.operations import OPERATIONS, Answer
 from weft.gateway.doors.a2a.params import Params
 from weft.gateway.doors.a2a.protocol import OperationUnknown
 from weft.gateway.doors.a2a.pushing import push_form
+from weft.gateway.doors.a2a.request import Parts, Request
 from weft.gateway.doors.a2a.rest import Rest
 from weft.gateway.doors.a2a.shelf import Shelf
 from weft.gateway.doors.a2a.signing import CardSigner

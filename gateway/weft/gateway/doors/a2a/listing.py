@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import orjson
 
 from weft import rpc
 from weft.gateway.doors.a2a import protocol
+from weft.gateway.doors.a2a.request import Request
 from weft.gateway.doors.a2a.shelf import Filter
 from weft.gateway.jobs import Job
-
-if TYPE_CHECKING:
-    from weft.gateway.doors.a2a.operations import Request
 
 _PAGE = 50
 _MOST = 100

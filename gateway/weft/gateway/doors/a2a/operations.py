@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -26,60 +24,20 @@ from weft.gateway.doors.a2a.push_configs import (
     list_configs,
     read_config,
 )
+from weft.gateway.doors.a2a.request import Request
 from weft.gateway.doors.a2a.sending import Events
 from weft.gateway.doors.a2a.shelf import Shelf
-from weft.gateway.doors.a2a.skills import Skill, SkillSet
+from weft.gateway.doors.a2a.skills import Skill
 from weft.gateway.doors.a2a.tasks import Note, Task, new_id
-from weft.gateway.doors.calls import Calls
-from weft.gateway.guarded import Guarded
 from weft.gateway.guards import caller_deadline
 from weft.gateway.guards.idempotency import KEY, parse_key
-from weft.gateway.http.exchange import Exchange
-from weft.gateway.jobs import Job, NewJob, Owner, State
-from weft.gateway.jobs.asked import Asking
-from weft.gateway.jobs.direct import Direct
+from weft.gateway.jobs import Job, NewJob, State
 from weft.gateway.jobs.model import new_id as new_job_id
-from weft.gateway.jobs.webhooks import Targets
 from weft.rpc.call import IDENTITY_KEY
 
 _LONGEST = timedelta(days=1)
 _CANCELLING = 5.0  # seconds that a call may take to be dropped
 _MOST_HISTORY = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What operations work with."""
-
-    calls: Calls
-    guarded: Guarded
-    shelf: Shelf
-    direct: Direct
-    asking: Asking
-    targets: Targets
-    closing: asyncio.Event
-    """Set when nobody is to wait for anything that may never come."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """An operation that a caller asked for."""
-
-    exchange: Exchange
-    skills: SkillSet
-    params: Params
-    owner: Owner
-    parts: Parts
-    extended_card: Callable[[], bytes]
-
-    async def task(self, name: str = "id") -> Job:
-        """The job of the task that a parameter names.
-
-        Raises:
-            TaskNotFound: the caller has none of that id here.
-        """
-        wanted = self.params.needed(name)
-        return await self.parts.shelf.find(self.owner, wanted, self.skills.agent)
 
 
 Answer = bytes | Events

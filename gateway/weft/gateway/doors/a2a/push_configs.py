@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import orjson
 
 from weft import rpc
 from weft.gateway.doors.a2a.params import Params
 from weft.gateway.doors.a2a.protocol import ConfigNotFound, Json
+from weft.gateway.doors.a2a.request import Request
 from weft.gateway.doors.a2a.tasks import new_id
 from weft.gateway.jobs import Subscriber
 from weft.gateway.jobs.webhooks import Targets
-
-if TYPE_CHECKING:
-    from weft.gateway.doors.a2a.operations import Request
 
 _MOST = 10  # configs of a task
 

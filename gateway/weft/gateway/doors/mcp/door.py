@@ -31,9 +31,9 @@ from weft.gateway.doors.mcp.protocol import Outcome, ProtocolError
 from weft.gateway.doors.mcp.sessions import Session, Sessions
 from weft.gateway.doors.mcp.shelf import PROMPTS, RESOURCES, TOOLS, Shelf
 from weft.gateway.doors.mcp.visibility import Scopes
-from weft.gateway.guards.subjects import subject_of
 from weft.gateway.http.exchange import JSON, Exchange
 from weft.gateway.transcoding.catalog import Catalog
+from weft.rpc.subjects import subject_of
 
 PATH = "/mcp"
 

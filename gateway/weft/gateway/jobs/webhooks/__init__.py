@@ -1,8 +1,18 @@
-"""Tells callers by webhook that their jobs ended, in the form of Standard Webhooks (standardwebhooks.com)."""
+"""Tells callers by webhook that their jobs ended."""
 
-from weft.gateway.jobs.webhooks.sender import Form, Refused, Sender, SenderSettings, Told
-from weft.gateway.jobs.webhooks.signing import WrongSecret, headers, new_secret, parse_secret, sign
-from weft.gateway.jobs.webhooks.targets import TargetRefused, Targets
+from weft.gateway.jobs.webhooks.sender import Form, Sender
+from weft.webhooks import (
+    Refused,
+    SenderSettings,
+    TargetRefused,
+    Targets,
+    Told,
+    WrongSecret,
+    headers,
+    new_secret,
+    parse_secret,
+    sign,
+)
 
 __all__ = [
     "Form",

@@ -1,4 +1,4 @@
--- Takes from and gives to the limits that all gateways share. ARGV[1]: a JSON array of groups, each an array of steps
+-- Takes from and gives to the limits that all processes share. ARGV[1]: a JSON array of groups, each an array of steps
 -- {kind, number of its key in KEYS, ...}. A group is done as a whole or not at all. Kinds:
 --   rate    interval, brim, cost   one bucket (GCRA): cost * interval seconds go in, if they stay below the brim
 --   hold    limit, lease, member   one of `limit` places, for `lease` seconds

@@ -1,4 +1,4 @@
-"""The limits that all gateways share, in Redis: asked by one script, for all calls that wait at a time."""
+"""The limits that all processes share, in Redis: asked by one script, for all calls that wait at a time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import redis.exceptions
 
 from weft import embedded
 
-log = logging.getLogger("weft.gateway")
+log = logging.getLogger("weft.limits")
 
-Step = tuple[Any, ...]  # kind, key, arguments: see shared_limits.lua
+Step = tuple[Any, ...]  # kind, key, arguments: see shared.lua
 
-_SOURCE = importlib.resources.files(__package__).joinpath("shared_limits.lua").read_text("utf-8")
+_SOURCE = importlib.resources.files(__package__).joinpath("shared.lua").read_text("utf-8")
 _PREFIX = "weft:limits:"
 _PATIENCE = timedelta(milliseconds=250)
 _AWAY = 1.0  # seconds for which nobody asks a Redis that did not answer
-_LEASE = 30.0  # seconds a place stays taken whose gateway died
+_LEASE = 30.0  # seconds a place stays taken whose process died
 _BATCH = 256  # groups asked at once
 _WAITING = 20_000  # groups that wait for Redis; what is more is not told to it
 
@@ -53,7 +53,7 @@ class SharedLimits:
         self._on_away = on_away
         self._clock = clock
         self._away_until = 0.0
-        self._gateway = uuid.uuid4().hex[:12]
+        self._process = uuid.uuid4().hex[:12]
         self._places = 0
         self._held: dict[str, str] = {}
         self._waiting: list[tuple[Sequence[Step], asyncio.Future[Any] | None]] = []
@@ -80,7 +80,7 @@ class SharedLimits:
     def place(self, key: str, limit: float) -> Step:
         """The step that takes one of `limit` places; give it back by `free`."""
         self._places += 1
-        member = f"{self._gateway}-{self._places}"
+        member = f"{self._process}-{self._places}"
         self._held[member] = key
         return ("hold", key, limit, _LEASE, member)
 
@@ -139,7 +139,7 @@ class SharedLimits:
                 keys=[_PREFIX + key for key in keys], args=[orjson.dumps(asked)]
             )
         except _FAILED:
-            log.warning("redis is away: limits are those of this gateway alone", exc_info=True)
+            log.warning("redis is away: limits are those of this process alone", exc_info=True)
             self._away_until = self._clock() + _AWAY
             return [None] * len(groups)
         return answers

@@ -1,0 +1,100 @@
+"""One address of an agent: connected while it is wanted, and again when the connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from weft.gateway.dataplane.connection import Connection
+
+_FIRST, _LONGEST, _GROWTH = 0.1, 2.0, 1.6  # seconds between attempts (gRPC's connection-backoff.md)
+_JITTER = 0.2
+_SETTLES = 5.0  # seconds a new connection may take
+
+
+class Endpoint:
+    """An address.
+
+    Args:
+        address: "host:port" or "unix:path".
+        connections: where open connections are kept.
+        changed: called when it can be used, or failed.
+
+    Attributes:
+        connection: the last one; whether it takes calls it knows by itself.
+        failed: whether the last attempt to connect failed; so calls need not wait for the next.
+    """
+
+    def __init__(
+        self, address: str, connections: set[Connection], changed: Callable[[], None]
+    ) -> None:
+        self._address = address
+        self._connections = connections
+        self._changed = changed
+        self._task: asyncio.Task[None] | None = None
+        self.connection: Connection | None = None
+        self.failed = False
+
+    def wake(self) -> None:
+        """Connects, if it does not do so already."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="agent")
+
+    def stop(self) -> None:
+        """Begins no more calls; those that run go on to their end."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self.connection is not None:
+            self.connection.retire()
+            self.connection = None
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST
+        while True:
+            begun = loop.time()
+            try:
+                self.connection = await _connect(self._address, self._connections)
+            except OSError:
+                self.failed = True
+                self._changed()
+                spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 jitter
+                await asyncio.sleep(begun + pause * spread - loop.time())
+                pause = min(pause * _GROWTH, _LONGEST)
+            else:
+                self.failed = False
+                self._changed()
+                await asyncio.shield(self.connection.gone)
+                pause = _FIRST
+                await asyncio.sleep(begun + pause - loop.time())  # where each is lost at once
+
+
+async def _connect(address: str, connections: set[Connection]) -> Connection:
+    """A connection to "host:port" or "unix:path" that takes calls.
+
+    Args:
+        address: where.
+        connections: where it is kept as long as it is open.
+
+    Raises:
+        OSError: there is none, or who listens there does not speak HTTP/2 (`TimeoutError`, `ConnectionError`).
+    """
+    loop = asyncio.get_running_loop()
+
+    def make() -> Connection:
+        return Connection(connections)
+
+    async with asyncio.timeout(_SETTLES):
+        if address.startswith("unix:"):
+            _, connection = await loop.create_unix_connection(make, address.removeprefix("unix:"))
+        else:
+            host, _, port = address.rpartition(":")
+            _, connection = await loop.create_connection(make, host.strip("[]"), int(port))
+        try:
+            await connection.settled
+        except BaseException:
+            connection.close()
+            raise
+    return connection
