@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from xdist.scheduler import LoadFileScheduling
 
 from weft import embedded
 
 _NUMBERS = itertools.count()
+_TICK = 0.02  # seconds
+_STILL = 0.1  # seconds; what tests with the shortest times have to spare
 _REDIS_DATABASES = 16
 # Folders whose tests share a mesh or a machine's attention.
 _SHARING = frozenset({"cli", "failure", "fundamentals"})
@@ -36,12 +43,64 @@ END $$
 """
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps a file's tests in one process of pytest-xdist, and those of a costly fixture as well."""
+class Stalls(threading.Thread):
+    """Whether this process stood still while a test ran: a lease of 0.2 s then runs out whatever the code does.
+
+    Attributes:
+        seen: whether the process stood still since this was last made False.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="stalls", daemon=True)
+        self.seen = False
+
+    def run(self) -> None:
+        """Runs as long as the process."""
+        while True:
+            before = time.monotonic()
+            time.sleep(_TICK)
+            if time.monotonic() - before > _TICK + _STILL:
+                self.seen = True
+
+
+_STALLS = Stalls()
+
+
+class _ByMesh(LoadFileScheduling):
+    """Keeps a file's tests in one process of pytest-xdist, and those of folders that share more.
+
+    Its own `loadgroup` writes to an attribute that items of pytest 9.2 do not have, and groups nothing.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        folder = file.split("/")[1]
+        return folder if folder in _SHARING else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByMesh:
+    """What pytest-xdist asks for."""
+    return _ByMesh(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What failed while the process stood still is run once more, and listed as such; anything else that failed has failed."""
+    once_more = pytest.mark.flaky(reruns=1, condition=lambda: _STALLS.seen)
     for item in items:
-        folder = item.path.relative_to(config.rootpath).parts[1]
-        shared = folder if folder in _SHARING else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
+        item.add_marker(once_more)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Watches for stalls, and sees to it that the garbage collector makes none: the tests themselves are never garbage."""
+    gc.collect()
+    gc.freeze()
+    _STALLS.start()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test begins."""
+    _STALLS.seen = False
 
 
 def let_go_of_xds_clients() -> None:
@@ -94,11 +153,11 @@ def spare_databases() -> list[str]:
     return []
 
 
-@pytest_asyncio.fixture
-async def database_url(
+@contextlib.asynccontextmanager
+async def empty_database(
     servers: embedded.Endpoints, spare_databases: list[str]
 ) -> AsyncIterator[str]:
-    """The URL of an empty database that only this test uses."""
+    """The URL of a database that nobody else uses meanwhile."""
     if not spare_databases:
         name = f"test_{next(_NUMBERS)}"
         admin = await asyncpg.connect(servers.database_url)
@@ -112,6 +171,24 @@ async def database_url(
     await cleaner.execute(_EMPTY_DATABASE)
     await cleaner.close()
     spare_databases.append(name)
+
+
+@pytest_asyncio.fixture
+async def database_url(
+    servers: embedded.Endpoints, spare_databases: list[str]
+) -> AsyncIterator[str]:
+    """The URL of an empty database that only this test uses."""
+    async with empty_database(servers, spare_databases) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="module")
+async def database_of_module(
+    servers: embedded.Endpoints, spare_databases: list[str]
+) -> AsyncIterator[str]:
+    """The URL of an empty database that only the tests of this file use."""
+    async with empty_database(servers, spare_databases) as url:
+        yield url
 
 
 @pytest_asyncio.fixture

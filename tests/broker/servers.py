@@ -6,29 +6,23 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from tests.lifetime import ending_with_parent
+from tests.ports import free_port
 
+from weft import embedded
 from weft.embedded import _binaries
 from weft.rpc.testing import wait_until
 
 PATIENCE = timedelta(seconds=15)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def find_program() -> Path:
@@ -116,23 +110,14 @@ class Server:
     async def do(self, *command: str | int | bytes) -> Any:
         """One command, over a connection of its own."""
         async with self.client() as client:
-            return await client.execute_command(*command)
+            untyped: Any = client
+            return await untyped.execute_command(*command)
 
     def client(self) -> redis.asyncio.Redis:
         """A connection."""
-        place: dict[str, Any] = (
-            {"host": "127.0.0.1", "port": self.port}
-            if self.port
-            else {"unix_socket_path": str(self.socket)}
-        )
-        return redis.asyncio.Redis(
-            **place,
-            password=str(self.settings.get("requirepass", "")) or None,
-            socket_timeout=5,
-            retry=Retry(NoBackoff(), 0),  # a server that is not up yet is asked again by `start`
-            single_connection_client=True,
-            protocol=2,
-        )
+        how = urlencode({"protocol": 2, "password": self.settings.get("requirepass", "")})
+        # a server that is not up yet is asked again by `start`
+        return embedded.redis_client(f"{self.url}?{how}", timeout=timedelta(seconds=5))
 
     async def has_replica(self) -> bool:
         """Whether a replica is connected."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
+from tests.ports import free_port
 
 from weft import rpc
 from weft.agents import Mesh
@@ -27,12 +27,6 @@ from weft.rpc.testing import wait_until
 from weft.v1 import registry_pb2, registry_pb2_grpc
 
 PATIENCE = timedelta(seconds=20)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

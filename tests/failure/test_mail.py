@@ -15,7 +15,8 @@ import grpc
 import pytest
 import pytest_asyncio
 from tests.broker import servers
-from tests.failure.conftest import Process, free_port
+from tests.failure.conftest import Process
+from tests.ports import free_port
 
 from weft import rpc
 from weft.agents import Mesh

@@ -21,6 +21,7 @@ from tests.faults.history import Event, read
 from tests.faults.host import Disk, Host, small_disk
 from tests.faults.processes import Child, python
 from tests.faults.proxy import Remote
+from tests.ports import free_port
 
 from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2, broker_pb2_grpc
@@ -194,7 +195,7 @@ class Arena:
 
     async def _start_redis(self, program: Path, host: Host | None, disk: Disk | None) -> None:
         def server(name: str) -> RedisServer:
-            port = servers.free_port() if self.setup.replica else 0
+            port = free_port() if self.setup.replica else 0
             return RedisServer(program, self.folder, host, disk, name=name, port=port)
 
         self.redis = server("redis")
@@ -222,7 +223,7 @@ class Arena:
             await self._link(f"redis-{number}{letter}", store.target, "resp")
             for letter, store in zip("ab", stores, strict=False)
         ]
-        address = f"127.0.0.1:{servers.free_port()}"
+        address = f"127.0.0.1:{free_port()}"
         self._addresses.append(address)
         for kind, addresses in self._proxied.items():
             found = await self._link(f"{kind}-{number}", address, "http2")

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from weft import embedded, rpc
@@ -161,3 +162,27 @@ select count(*) from rows;
 def restarted(data: Path, old: str) -> bool:
     found = [file.read_text().split() for file in data.glob("pg/*/postmaster.pid")]
     return any(words and words[0] != old and words[-1] == "ready" for words in found)
+
+
+@pytest.mark.parametrize(
+    "close",
+    [
+        "alter database {0} allow_connections false",
+        "alter database {0} set default_transaction_read_only = on",
+    ],
+)
+async def test_a_database_out_of_service_is_unavailable(database_url, package, close):
+    name = urlsplit(database_url).path.lstrip("/")
+    url = urlsplit(database_url)._replace(path="/postgres").geturl()
+    admin = await asyncpg.connect(url)
+    await admin.execute(f"create database {name}_out template template0")
+    away = urlsplit(database_url)._replace(path=f"/{name}_out").geturl()
+    try:
+        await admin.execute(close.format(f"{name}_out"))
+        name_of_package = package({"0001_rows.sql": "create table rows (id bigserial);"})
+        with pytest.raises(rpc.Unavailable):
+            async with await Database.connect(away, schema="desk") as db:
+                await db.migrate(name_of_package)
+    finally:
+        await admin.execute(f"drop database {name}_out with (force)")
+        await admin.close()

@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -136,7 +136,9 @@ def _traceparent(trace_id: str) -> dict[str, str]:
     return {"traceparent": f"00-{trace_id}-{'1' * 16}-00"}
 
 
-async def test_every_line_of_a_request_names_its_trace(set_up, capsys, fresh_xds, database_url):
+async def test_every_line_of_a_request_names_its_trace(
+    set_up, capsys, monkeypatch, fresh_xds, database_url
+):
     set_up("mesh", form="json", trace_id=_trace_id)
     async with mesh(database_url) as (gateway, http):
         capsys.readouterr()
@@ -173,8 +175,12 @@ async def test_every_line_of_a_request_names_its_trace(set_up, capsys, fresh_xds
         assert "ValueError: a secret of the agent" in told[-1]["exception"]
         assert {line["trace_id"] for line in told} == {"f" * 32}
 
-        # What the gateway says of a fault of its own: here, a channel that is closed under it.
-        await gateway._upstream.channel("echo", retries=False).close()
+        # What the gateway says of a fault of its own.
+        def faulty(*_: object, **__: object) -> NoReturn:
+            raise RuntimeError("a fault of the gateway")
+
+        monkeypatch.setattr(gateway._upstream, "unary", faulty)
+        monkeypatch.setattr(gateway._upstream, "repeatable", faulty)
         answer = await http.post(
             "/v1/echo:say", json={"text": "lost"}, headers=_traceparent("e" * 32)
         )

@@ -144,9 +144,8 @@ class Broker:
     async def _database(self, stack: contextlib.AsyncExitStack) -> Database | None:
         if not self.database_url:
             return None
-        database = await Database.connect(self.database_url, schema=_SCHEMA)
+        database = await Database.opened(self.database_url, _SCHEMA, _SQL)
         stack.push_async_callback(database.close)
-        await database.migrate(package=_SQL)
         return database
 
 

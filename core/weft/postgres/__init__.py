@@ -5,16 +5,20 @@ others hold queries, each under a line `-- name: NAME` and a comment that says w
 """
 
 from weft.postgres._database import Database
+from weft.postgres._errors import DRIVER_ERRORS, REFUSES
 from weft.postgres._listener import Listener
 from weft.postgres._migrations import MigrationChanged, MigrationFailed
-from weft.postgres._queries import UnknownQuery
+from weft.postgres._queries import Queries, UnknownQuery
 from weft.postgres._transaction import Transaction
 
 __all__ = [
+    "DRIVER_ERRORS",
+    "REFUSES",
     "Database",
     "Listener",
     "MigrationChanged",
     "MigrationFailed",
+    "Queries",
     "Transaction",
     "UnknownQuery",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import asyncpg
 
 from weft.postgres import _migrations
-from weft.postgres._errors import broke, translated
+from weft.postgres._errors import DRIVER_ERRORS, broke, translated
 from weft.postgres._queries import Queries
 from weft.postgres._transaction import Connection, Transaction, execute, time_left
 
@@ -34,8 +34,9 @@ class Database:
     cannot be stored); `metadata["constraint"]` names the constraint. After Unavailable or
     DeadlineExceeded a change may have been made or not.
 
-    A SELECT that calls a function of one's own which changes something belongs into `execute` or
-    a transaction: `fetch` takes every SELECT without a changing word in it for a read.
+    A SELECT that calls a function of one's own which changes something, and may not run twice,
+    belongs into `execute` or a transaction: `fetch` takes every SELECT without a changing word in
+    it for a read.
     """
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], schema: str) -> None:
@@ -59,12 +60,26 @@ class Database:
             )
         return cls(pool, schema)
 
+    @classmethod
+    async def opened(
+        cls, url: str, schema: str, *packages: str, pool_size: int = _POOL_SIZE
+    ) -> Self:
+        """A pool on `url` whose schema has been brought up to date by packages. Raises as `connect` and `migrate` do."""
+        database = await cls.connect(url, schema, pool_size=pool_size)
+        try:
+            for package in packages:
+                await database.migrate(package)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
     async def close(self) -> None:
         """Closes all connections; statements that still run after a second are cut."""
         try:
             async with asyncio.timeout(_CLOSE_LIMIT):
                 await self._pool.close()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # TimeoutError is one
+        except DRIVER_ERRORS:  # TimeoutError is one
             self._pool.terminate()
 
     async def __aenter__(self) -> Self:
@@ -210,6 +225,6 @@ async def _reset(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 async def _roll_back(connection: Connection, work: asyncpg.transaction.Transaction) -> None:
     try:
         await work.rollback()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+    except DRIVER_ERRORS:
         with contextlib.suppress(asyncpg.InterfaceError):  # the loss was noticed before
             connection.terminate()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import asyncpg
 
 from weft.postgres._database import CONNECT_LIMIT
-from weft.postgres._errors import broke
+from weft.postgres._errors import DRIVER_ERRORS
 
 _LOG = logging.getLogger("weft.postgres")
 _AGAIN = 1.0  # seconds between attempts to connect
@@ -36,10 +36,8 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except Exception as failed:
-                if not isinstance(failed, TimeoutError) and not broke(failed):
-                    raise
-                _LOG.warning("cannot listen to the database now")
+            except DRIVER_ERRORS as failed:  # whatever it is, the next attempt may fare better
+                _LOG.warning("cannot listen to the database now", extra={"cause": str(failed)})
             await asyncio.sleep(_AGAIN)
 
     async def _listen(self) -> None:

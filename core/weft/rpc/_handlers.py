@@ -18,7 +18,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-from weft.rpc.call import Call, serve_as
+from weft.rpc.call import UNITS_KEY, Call, Metadata, serve_as
 from weft.rpc.deadline import Deadline
 from weft.rpc.errors import (
     Error,
@@ -136,15 +136,10 @@ class _Serving:
 
     def begin(self, context: Context) -> Call:
         call = Call(self.method, context)
+        call.agent = self.agent
         serve_as(call)
         if self.telemetry is not None:
-            begin_span(
-                self.telemetry,
-                call,
-                self.attributes,
-                agent=self.agent,
-                may_begin_trace=self.trace_roots,
-            )
+            begin_span(self.telemetry, call, self.attributes, may_begin_trace=self.trace_roots)
         return call
 
     def admit(self, call: Call) -> None:
@@ -243,9 +238,13 @@ def _single(
             serving.admit(call)
             budget = serving.budget(call, context)
             if budget is None:
-                return await behaviour(read(request), context)
-            async with asyncio.timeout(budget):
-                return await behaviour(read(request), context)
+                response = await behaviour(read(request), context)
+            else:
+                async with asyncio.timeout(budget):
+                    response = await behaviour(read(request), context)
+            if call.units is not None:
+                _tell_units(call, context)
+            return response  # noqa: TRY300 what is told of units belongs to the call
         except grpc.aio.AbortError:
             code = _aborted_with(context)
             raise
@@ -255,7 +254,7 @@ def _single(
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
             error = serving.error(failed)
             code = error.code
-            await abort(context, error)
+            await abort(context, error, _units(call, context))
         finally:
             serving.end(call, code, started)
 
@@ -279,10 +278,12 @@ def _streaming(
             if budget is None:
                 async for response in behaviour(read(request), context):
                     yield response
-                return
-            async with asyncio.timeout(budget):
-                async for response in behaviour(read(request), context):
-                    yield response
+            else:
+                async with asyncio.timeout(budget):
+                    async for response in behaviour(read(request), context):
+                        yield response
+            if call.units is not None:
+                _tell_units(call, context)
         except grpc.aio.AbortError:
             code = _aborted_with(context)
             raise
@@ -292,11 +293,25 @@ def _streaming(
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
             error = serving.error(failed)
             code = error.code
-            await abort(context, error)
+            await abort(context, error, _units(call, context))
         finally:
             serving.end(call, code, started)
 
     return serve
+
+
+def _units(call: Call, context: Context) -> Metadata:
+    """What is told of a call's cost: what the agent says, else what was counted."""
+    if call.units is None:
+        return ()
+    said = tuple(entry for entry in context.trailing_metadata() or () if entry[0] == UNITS_KEY)
+    return said or ((UNITS_KEY, str(call.units)),)
+
+
+def _tell_units(call: Call, context: Context) -> None:
+    trailing = tuple(context.trailing_metadata() or ())
+    if all(key != UNITS_KEY for key, _ in trailing):
+        context.set_trailing_metadata((*trailing, *_units(call, context)))
 
 
 def _aborted_with(context: Context) -> grpc.StatusCode:

@@ -19,6 +19,8 @@ from weft.v1.identity_pb2 import Identity
 
 IDENTITY_KEY = "weft-identity-bin"
 CONVERSATION_KEY = "weft-conversation"
+RUN_KEY = "weft-run"
+UNITS_KEY = "weft-units"
 TRACEPARENT_KEY = "traceparent"
 
 # W3C Trace Context, version 00: version-traceid-parentid-flags.
@@ -65,6 +67,7 @@ class Call:
     """A call being served."""
 
     __slots__ = (
+        "__weakref__",
         "_context",
         "_conversation",
         "_deadline",
@@ -72,11 +75,13 @@ class Call:
         "_identity",
         "_identity_ends",
         "_metadata",
+        "_run",
         "_traceparent",
         "agent",
         "kept",
         "method",
         "span",
+        "units",
     )
 
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any] | None) -> None:
@@ -85,6 +90,8 @@ class Call:
         self.kept: bytes | None = None
         """Its request, where whoever serves it logs requests."""
         self.span: trace.Span | None = None
+        self.units: int | None = None
+        """What it cost so far, for the gateway's limits by units, where the agent itself says nothing; None: nothing is known."""
         self._context = context
         self._metadata: Metadata | None = None
         self._deadline: Deadline | None = None
@@ -92,6 +99,7 @@ class Call:
         self._identity: Identity | None = None
         self._identity_ends: float | None = None
         self._conversation: str | None = None
+        self._run: str | None = None
         self._forwarded: Metadata | None = None
 
     @classmethod
@@ -200,6 +208,19 @@ class Call:
         self._forwarded = None
 
     @property
+    def run(self) -> str:
+        """Run of a workflow, or other work whose spending is counted together; empty: none. Set it to carry it on."""
+        if self._run is None:
+            raw = self.first(RUN_KEY)
+            self._run = raw if isinstance(raw, str) else ""
+        return self._run
+
+    @run.setter
+    def run(self, value: str) -> None:
+        self._run = value
+        self._forwarded = None
+
+    @property
     def traceparent(self) -> str:
         """W3C trace context for what this call does; a trace is begun (unsampled) if the caller sent none."""
         if self.span is not None:
@@ -218,7 +239,7 @@ class Call:
 
     @property
     def forwarded(self) -> Metadata:
-        """Metadata that every call made from here carries on: identity and conversation."""
+        """Metadata that every call made from here carries on: identity, conversation and run."""
         ended = self._identity_ends is not None and self._identity_ends < time.time()
         if self._forwarded is None or ended:
             identity = None if ended else self.first(IDENTITY_KEY)
@@ -227,6 +248,8 @@ class Call:
                 kept.append((IDENTITY_KEY, identity))
             if self.conversation:
                 kept.append((CONVERSATION_KEY, self.conversation))
+            if self.run:
+                kept.append((RUN_KEY, self.run))
             self._forwarded = tuple(kept)
         return self._forwarded
 

@@ -8,7 +8,6 @@ of grpc.aio would cost every call a task of its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from time import perf_counter
@@ -18,19 +17,12 @@ from typing import Any, Self
 import grpc
 from opentelemetry import trace
 
-from weft.rpc.call import (
-    IDENTITY_KEY,
-    TRACEPARENT_KEY,
-    Metadata,
-    current_call,
-    format_traceparent,
-    new_traceparent,
-)
-from weft.rpc.deadline import Deadline
+from weft.rpc.call import IDENTITY_KEY, Metadata
+from weft.rpc.calling import Calling
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
 from weft.rpc.server import MAX_MESSAGE_BYTES
 from weft.rpc.status import BY_NUMBER
-from weft.rpc.tracing import AGENT, end_span
+from weft.rpc.tracing import end_span
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
 
@@ -43,12 +35,10 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.http2.ping_timeout_ms", 2_000),
     # A peer that comes back is used again soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # The name misleads: so long may an attempt to connect take, to a peer far away and with TLS as well.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
 )
-
-
-_PASSED = -1.0  # seconds: gRPC starts a call that has 0 left, and it may even succeed
 
 
 class Channel(grpc.aio.Channel):
@@ -82,11 +72,11 @@ class Channel(grpc.aio.Channel):
         )
         self._inner = grpc.aio.insecure_channel(target, options=(*_OPTIONS, *options))
 
-    def _calling(self, method: str, *, streaming: bool) -> _Calling:
+    def _calling(self, method: str, *, streaming: bool) -> Calling:
         implied = default_timeout(method, streaming=streaming)
         if implied == DEFAULT_TIMEOUT:
             implied = self._default_timeout
-        return _Calling(method, self._telemetry, implied, self._own, measured=self._measured)
+        return Calling(method, self._telemetry, implied, self._own, measured=self._measured)
 
     def unary_unary(
         self,
@@ -173,77 +163,17 @@ class _Sent(grpc.aio.Metadata):
         return len(self._entries)
 
 
-class _Calling:
-    """What is the same for all calls of a method over a channel."""
+def _observe(calling: Calling, started: float, span: trace.Span | None) -> Callable[[Any], None]:
+    record = calling.record
 
-    __slots__ = ("implied", "method", "own", "record", "telemetry", "tracer")
+    def done(call: Any) -> None:
+        code = _code_of(call)
+        if record is not None:
+            record(code, perf_counter() - started)
+        if span is not None:
+            end_span(span, code)
 
-    def __init__(
-        self,
-        method: str,
-        telemetry: Telemetry | None,
-        implied: float | None,
-        own: Metadata,
-        *,
-        measured: bool,
-    ) -> None:
-        self.method = method.lstrip("/")
-        self.telemetry = telemetry
-        self.tracer = telemetry.tracer if telemetry else None
-        self.record = telemetry.metrics.client_call(self.method) if telemetry and measured else None
-        self.implied = implied
-        self.own = own
-
-    def timeout(self, asked: float | None) -> float | None:
-        deadline = Deadline.current()
-        if deadline is None:
-            return self.implied if asked is None else asked
-        left = deadline.seconds() or _PASSED
-        asked = left if asked is None else min(asked, left)
-        if math.isinf(asked):
-            return self.implied
-        return asked
-
-    def metadata(self, given: Metadata | None) -> tuple[Metadata, trace.Span | None]:
-        """Metadata to send, and the span of the call where it is traced."""
-        call = current_call()
-        added = self.own if call is None else call.forwarded
-        if given and _traced(given):
-            return (*given, *added), None
-        span: trace.Span | None = None
-        if self.tracer is not None and self._sampled(call):
-            attributes = {"rpc.system.name": "grpc", "rpc.method": self.method}
-            if call is not None and call.agent:
-                attributes[AGENT] = call.agent
-            span = self.tracer.start_span(
-                self.method, kind=trace.SpanKind.CLIENT, attributes=attributes
-            )
-            traceparent = format_traceparent(span.get_span_context())
-        else:
-            traceparent = new_traceparent() if call is None else call.traceparent
-        return (*(given or ()), *added, (TRACEPARENT_KEY, traceparent)), span
-
-    def _sampled(self, call: Any) -> bool:
-        active = trace.get_current_span().get_span_context()
-        if active.is_valid:
-            return active.trace_flags.sampled
-        return call is None and self.telemetry is not None and self.telemetry.sample()
-
-    def observe(self, started: float, span: trace.Span | None) -> Callable[[Any], None]:
-        record = self.record
-
-        def done(call: Any) -> None:
-            code = _code_of(call)
-            if record is not None:
-                record(code, perf_counter() - started)
-            if span is not None:
-                end_span(span, code)
-
-        return done
-
-
-def _traced(metadata: Metadata) -> bool:
-    return any(key == TRACEPARENT_KEY for key, _ in metadata)
+    return done
 
 
 def _code_of(call: Any) -> grpc.StatusCode:
@@ -259,7 +189,7 @@ class _Callable:
 
     __slots__ = ("_calling", "_inner")
 
-    def __init__(self, inner: Any, calling: _Calling) -> None:
+    def __init__(self, inner: Any, calling: Calling) -> None:
         self._inner = inner
         self._calling = calling
 
@@ -280,5 +210,5 @@ class _Callable:
         else:
             call = self._inner(request, timeout=left, metadata=_Sent(sent), **further)
         if calling.record is not None or span is not None:
-            call.add_done_callback(calling.observe(started, span))
+            call.add_done_callback(_observe(calling, started, span))
         return call

@@ -296,12 +296,18 @@ def error_from_exception(failed: BaseException) -> Error | None:
     return None
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Error) -> NoReturn:
-    """Ends a call with an error and its details.
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any],
+    error: Error,
+    beside: Sequence[tuple[str, str | bytes]] = (),
+) -> NoReturn:
+    """Ends a call with an error and its details, and what else is to be said in trailing metadata.
 
     Raises:
         grpc.aio.AbortError: always; it must leave the handler as it is.
     """
     await context.abort(
-        error.code, error.message, ((DETAILS_KEY, status_proto(error).SerializeToString()),)
+        error.code,
+        error.message,
+        ((DETAILS_KEY, status_proto(error).SerializeToString()), *beside),
     )

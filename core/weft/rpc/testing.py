@@ -13,7 +13,7 @@ from weft.rpc.channel import Channel
 from weft.rpc.server import Server
 from weft.telemetry import Telemetry
 
-_PATIENCE = timedelta(seconds=5)
+_PATIENCE = timedelta(seconds=15)
 
 
 @contextlib.asynccontextmanager

@@ -27,7 +27,6 @@ def begin_span(
     attributes: Mapping[str, str],
     *,
     may_begin_trace: bool,
-    agent: str = "",
 ) -> None:
     """Starts the SERVER span of a call if it is sampled, and makes it current for this task."""
     assert telemetry.tracer is not None
@@ -42,9 +41,8 @@ def begin_span(
         parent = trace.set_span_in_context(trace.NonRecordingSpan(remote), parent)
     elif not (may_begin_trace and telemetry.sample()):
         return
-    if agent:
-        call.agent = agent
-        attributes = {**attributes, AGENT: agent}
+    if call.agent:
+        attributes = {**attributes, AGENT: call.agent}
     call.span = telemetry.tracer.start_span(
         call.method.lstrip("/"), context=parent, kind=trace.SpanKind.SERVER, attributes=attributes
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 from prometheus_client import (
@@ -169,6 +169,59 @@ class Instruments:
             ["outcome"],
             registry=self.registry,
         )
+        self._tool = Histogram(
+            "weft_tool_use_duration_seconds",
+            "Time a use of a tool took, in seconds; also of those that were refused.",
+            ["tool", "outcome"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.tools_kept = Counter(
+            "weft_tool_kept",
+            "Uses of tools whose results are kept: hit, miss.",
+            ["tool", "outcome"],
+            registry=self.registry,
+        )
+        self._model_seconds = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Time of a request to a model, in seconds, by how it ended: OK or the reason of its error.",
+            ["weft_agent", "gen_ai_request_model", "outcome"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._model_tokens = Counter(
+            "weft_model_tokens",
+            "Tokens of models: input, cache_read, cache_write, output.",
+            ["weft_agent", "gen_ai_request_model", "kind"],
+            registry=self.registry,
+        )
+        self._model_cost = Counter(
+            "weft_model_cost_usd",
+            "What requests to models cost, in US dollars, where that is known.",
+            ["weft_agent", "gen_ai_request_model"],
+            registry=self.registry,
+        )
+
+    def model_request(
+        self,
+        agent: str,
+        model: str,
+        outcome: str,
+        seconds: float,
+        tokens: Mapping[str, int],
+        usd: float,
+    ) -> None:
+        """Records one request to a model, with its tokens by kind."""
+        self._model_seconds.labels(agent, model, outcome).observe(seconds)
+        for kind, number in tokens.items():
+            if number:
+                self._model_tokens.labels(agent, model, kind).inc(number)
+        if usd:
+            self._model_cost.labels(agent, model).inc(usd)
+
+    def tool_use(self, tool: str) -> Callable[[grpc.StatusCode, float], None]:
+        """A function that records one use of a tool: status, seconds."""
+        return _by_code(self._tool, tool)
 
     def server_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
         """A function that records one served call of `method`: status, seconds."""

@@ -14,6 +14,7 @@ import pytest_asyncio
 from tests.broker import servers
 from tests.broker.clients import Client, message
 from tests.faults.processes import Child, python
+from tests.ports import free_port
 
 from weft import rpc
 from weft.broker import Broker
@@ -27,7 +28,7 @@ _BEAT = 0.1
 @pytest_asyncio.fixture
 async def mortal(any_redis_url: str, server_folder: Path) -> AsyncIterator[tuple[Child, Client]]:
     """Another broker on the same store, in a process that may be killed, and a client of it."""
-    address = f"127.0.0.1:{servers.free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     settings = {"redis_url": any_redis_url, "address": address, "beat": _BEAT}
     command = python("tests.faults.roles", "broker", json.dumps(settings))
     child = Child(command, server_folder / "broker.log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.broker import servers
+from tests.ports import free_port
 
 from weft.broker.redis import Redis
 from weft.rpc.testing import wait_until
@@ -32,7 +33,7 @@ async def test_the_promoted_replica_is_found_and_has_what_was_replicated(redis_p
 
 
 async def test_a_primary_that_lives_on_as_replica_is_left(redis_server, connect):
-    old, new = redis_server(port=servers.free_port()), redis_server(port=servers.free_port())
+    old, new = redis_server(port=free_port()), redis_server(port=free_port())
     await old.start()
     await new.start()
     await new.do("REPLICAOF", "127.0.0.1", old.port)
@@ -44,7 +45,7 @@ async def test_a_primary_that_lives_on_as_replica_is_left(redis_server, connect)
 
 
 async def test_two_that_say_they_are_primary_are_told_of(redis_server, connect, caplog):
-    one, other = redis_server(port=servers.free_port()), redis_server(port=servers.free_port())
+    one, other = redis_server(port=free_port()), redis_server(port=free_port())
     await one.start()
     await other.start()
     await connect(f"redis://{one.where},{other.where}")

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from tests.broker import servers
+from tests.ports import free_port
 
 from weft import rpc
 from weft.broker.errors import StoreUnavailable
@@ -132,7 +132,7 @@ async def test_dangerous_settings_are_told_loudly(redis_server, connect, caplog)
 async def test_a_cluster_is_named_as_one(redis_cluster, redis_server, connect):
     with pytest.raises(StoreUnfit, match="redis-cluster://"):
         await connect(redis_cluster.nodes[0].url)
-    server = redis_server(port=servers.free_port())
+    server = redis_server(port=free_port())
     await server.start()
     with pytest.raises(StoreUnfit, match="no cluster"):
         await connect(f"redis-cluster://{server.where}")
