@@ -1,0 +1,1 @@
+"""The schema `langgraph`, and its queries."""

@@ -1,0 +1,1 @@
+"""Collaborations of agents as data: graphs, debates, panels, approvals, durable on PostgreSQL."""

@@ -1,0 +1,1 @@
+"""People decide whether runs go on: once, on exactly what they saw."""

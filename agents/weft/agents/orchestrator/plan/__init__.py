@@ -1,0 +1,1 @@
+"""Workflows as runs follow them: compiled from what was submitted, and checked."""

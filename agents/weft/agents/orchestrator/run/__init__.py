@@ -1,0 +1,1 @@
+"""Runs, without clock or network: what a log means, and what is next."""

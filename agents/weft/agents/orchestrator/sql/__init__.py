@@ -1,0 +1,1 @@
+"""The schema of the orchestrator and its queries by name."""
