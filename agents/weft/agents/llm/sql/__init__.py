@@ -1,0 +1,1 @@
+"""Named queries and migrations of the ledger of models."""

@@ -1,0 +1,1 @@
+"""The schema `memory`, and its queries."""
