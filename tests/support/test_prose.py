@@ -31,6 +31,12 @@ def test_a_line_end_ends_a_sentence() -> None:
     assert sentences("First\nSecond one. Third") == ("First", "Second one.", "Third")
 
 
+@pytest.mark.timeout(10)
+def test_what_never_ends_a_sentence_takes_no_longer_than_others() -> None:
+    whole = "a. " * 40_000
+    assert sentences(whole) == (whole.strip(),)
+
+
 @given(st.text())
 def test_sentences_lose_nothing_but_white_space(text: str) -> None:
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())

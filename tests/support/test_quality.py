@@ -76,6 +76,8 @@ async def test_a_grounded_private_polite_answer_passes(
         ("Delivery takes 15 days. [1]", "Delivery takes 5 days.", "numbers"),
         ("Delivery does not take 5 days. [1]", "Delivery takes 5 days.", "denies"),
         ("Delivery is paid by the emperor of Rome. [1]", "Delivery takes 5 days.", "does not say"),
+        ("Yes, you can. [1]", "Delivery takes 5 days.", "does not say"),
+        ("Delivery takes 5 days at rome.example. [1]", "Delivery takes 5 days.", "link"),
     ],
 )
 def test_an_unsupported_sentence_is_found(sentence: str, quote: str, why: str) -> None:
@@ -90,6 +92,34 @@ def test_an_unsupported_sentence_is_found(sentence: str, quote: str, why: str) -
     verdict = review(QUESTION, cited, [passage(supported)])
     assert outcome(verdict) == ("REVISE", [("grounding", 1)])
     assert why in verdict.findings[0].detail
+
+
+@pytest.mark.parametrize(
+    ("sentence", "why"),
+    [
+        ("Delivery takes 5 days.", ""),
+        ("Weekends do not count for the delivery.", ""),
+        ("Weekends count for the delivery.", "denies"),
+        ("On weekends we do not deliver for free.", "does not say"),
+        ("See weft.example/delivery for its 5 days.", ""),
+        ("See weft.example/refunds for its 5 days.", "link"),
+    ],
+)
+def test_a_sentence_in_other_words_is_held_to_the_sentence_it_is_nearest_to(
+    sentence: str, why: str
+) -> None:
+    quote = "Delivery takes 5 days, see weft.example/delivery. Weekends do not count for delivery."
+    verdict = review(QUESTION, answer(f"{sentence} [1]", quote), [passage(quote)])
+    assert [finding.check for finding in verdict.findings] == ["grounding"] * bool(why)
+    assert why in "".join(finding.detail for finding in verdict.findings)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("part", ["a-", "a.", "a.1", "a-."])
+def test_a_text_that_is_nearly_a_link_takes_no_longer_than_others(part: str) -> None:
+    quote = f"Delivery takes 5 days {part * 40_000}"
+    verdict = review(QUESTION, answer(f"The {quote} [1]", quote), [passage(quote)])
+    assert outcome(verdict) == ("PASS", [])
 
 
 def test_a_passage_that_was_not_given_supports_nothing() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -10,6 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from weft import rpc
+from weft.agents.memory import Knowledge
+from weft.agents.memory.embedding import Vectors
+from weft.agents.memory.testing import HashedEmbedder
 from weft.agents.support import ResearchAgent
 from weft.agents.support.research import shipped
 from weft.postgres import Database
@@ -115,6 +120,81 @@ async def test_a_query_that_nothing_fits_finds_nothing(
     assert await search(research, "the and of") == []
 
 
+async def test_with_an_embedding_passages_are_found_by_meaning_and_what_changed_is_embedded_soon(
+    store: Database,
+) -> None:
+    embedder = Told()
+    async with kept(ResearchAgent(store, embedder)) as (research, knowledge):
+        await put(research, cards=CARD, houses=HOUSE)
+        await knowledge.versions.fill(embedder.name)
+        assert (await search(research, "igloo"))[0] == "houses#top"
+        assert (await search(research, "5 euros"))[0] == "cards#limits"
+        assert await search(research, "xyzzy") == []
+        embedder.texts.clear()
+        embedder.told.clear()
+        await put(research, cards=CARD, houses=HOUSE.replace("a roof", "two roofs"))
+        async with asyncio.timeout(20):  # less than the 30 s after which it looks by itself
+            await embedder.told.wait()
+        assert embedder.texts == ["Houses\nA house has two roofs."]
+        embedder.away = True
+        assert await search(research, "igloo") == []
+        assert (await search(research, "roofs"))[0] == "houses#top"
+
+
+async def test_with_an_embedding_the_intent_prefers_its_articles(store: Database) -> None:
+    embedder = Told()
+    async with kept(ResearchAgent(store, embedder)) as (research, knowledge):
+        await put(research, cards=CARD, houses=HOUSE)
+        await knowledge.versions.fill(embedder.name)
+        assert (await search(research, "limit"))[0] != "cards#limits"
+        assert (await search(research, "limit", intent="card"))[0] == "cards#limits"
+        assert set(await search(research, "xyzzy", intent="card")) == {"cards#top", "cards#limits"}
+
+
+class Told(HashedEmbedder):
+    """Tells when it has embedded passages."""
+
+    def __init__(self) -> None:
+        super().__init__(dimensions=512, same={"igloo": "roof"})
+        self.told = asyncio.Event()
+
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        vectors = await super().embed(texts, question=question)
+        if not question:
+            self.told.set()
+        return vectors
+
+
+@asynccontextmanager
+async def kept(
+    agent: ResearchAgent,
+) -> AsyncIterator[tuple[research_pb2_grpc.ResearchServiceAsyncStub, Knowledge]]:
+    """A stub of an agent that embeds, and its passages."""
+    async with (
+        channel_for(research_pb2_grpc.add_ResearchServiceServicer_to_server, agent) as channel,
+        agent.kept() as knowledge,
+    ):
+        yield research_pb2_grpc.ResearchServiceStub(channel), knowledge
+
+
+async def test_a_passage_is_found_as_a_whole_however_long(
+    research: research_pb2_grpc.ResearchServiceAsyncStub,
+) -> None:
+    text = " ".join(f"Sentence {number} is about zebras." for number in range(100))
+    await put(research, long=f"# Long\n\n{text}")
+    found = await research.Search(research_pb2.SearchRequest(query="zebra"))
+    assert [passage.text for passage in found.passages] == [text]
+
+
+async def test_what_an_article_no_longer_says_is_not_found(
+    research: research_pb2_grpc.ResearchServiceAsyncStub,
+) -> None:
+    await put(research, cards=CARD)
+    await put(research, cards="# Cards\n\nA card is a card.\n")
+    assert await search(research, "limit euros") == []
+    assert await search(research, "anything", intent="card") == []
+
+
 async def test_limit(research: research_pb2_grpc.ResearchServiceAsyncStub) -> None:
     await put(research, **{f"a{n}": f"# T{n}\n\nzebra" for n in range(9)})
     assert len(await search(research, "zebra")) == 5
@@ -129,7 +209,9 @@ async def test_no_query_breaks_the_search(
         await search(research, query)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.text(min_size=1, max_size=50).filter(lambda text: text.strip() and "\x00" not in text))
 async def test_any_text_can_be_searched(
     research: research_pb2_grpc.ResearchServiceAsyncStub, query: str

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
+from tests.ports import free_port
 
 from weft import embedded, rpc
 from weft.agents.support import EscalationAgent, Fleet, QualityAgent, SolutionAgent, SupervisorAgent
@@ -141,16 +142,12 @@ class Stage:
             stubs = {}
             for name, agent in agents.items():
                 add, stub, _ = SERVICES[name]
-                down = agent is DOWN
-                serving = channel_for(add, behaving(name, fail) if down else agent)
-                channel = await serving.__aenter__()
-                stubs[name] = stub(channel)
-                if down:
-                    gone = await stack.enter_async_context(rpc.Channel(channel.target))
-                    stubs[name] = stub(gone)
-                    await serving.__aexit__(None, None, None)
-                else:
-                    stack.push_async_exit(serving)
+                serving: AbstractAsyncContextManager[rpc.Channel] = (
+                    rpc.Channel(f"127.0.0.1:{free_port()}")  # where nobody ever listens
+                    if agent is DOWN
+                    else channel_for(add, agent)
+                )
+                stubs[name] = stub(await stack.enter_async_context(serving))
             client = await stack.enter_async_context(embedded.redis_client(self.redis_url))
             supervisor = SupervisorAgent(Fleet(**stubs), client)
             channel = await stack.enter_async_context(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from weft import embedded
+from weft.agents import memory
 from weft.agents.contract import contract_of
+from weft.agents.llm import Models
+from weft.agents.memory.embedding import Embedder
 from weft.agents.support.escalation import EscalationAgent
 from weft.agents.support.mailbox import MailboxAgent
 from weft.agents.support.outgoing import Sends
 from weft.agents.support.quality import QualityAgent
 from weft.agents.support.research import ResearchAgent
-from weft.agents.support.solution import SolutionAgent
-from weft.agents.support.supervisor import Fleet, SupervisorAgent
+from weft.agents.support.solution import SolutionAgent, WritingComposer
+from weft.agents.support.supervisor import Fleet, SupervisorAgent, pipeline
 from weft.agents.support.triage import TriageAgent
 from weft.postgres import Database
 from weft.support.v1 import (
@@ -24,6 +28,7 @@ from weft.support.v1 import (
     solution_pb2_grpc,
     triage_pb2_grpc,
 )
+from weft.v1 import orchestrator_pb2_grpc
 
 SCHEMA = "support"
 SQL = "weft.agents.support.sql"
@@ -31,13 +36,7 @@ SQL = "weft.agents.support.sql"
 
 async def database(url: str) -> Database:
     """The fleet's schema in a PostgreSQL database, brought up to date. Close it by `close()`."""
-    opened = await Database.connect(url, schema=SCHEMA)
-    try:
-        await opened.migrate(package=SQL)
-    except BaseException:
-        await opened.close()
-        raise
-    return opened
+    return await Database.opened(url, SCHEMA, SQL, memory.SQL)
 
 
 @asynccontextmanager
@@ -47,7 +46,10 @@ async def fleet(
     redis_url: str,
     stub: Callable[[Any], Any],
     send: Sends | None = None,
+    orchestrated: bool = False,
+    embedder: Embedder | None = None,
     only: Collection[str] = (),
+    models: Models | None = None,
 ) -> AsyncIterator[Sequence[object]]:
     """The servicers of the fleet, ready to serve; close them by leaving the context.
 
@@ -56,7 +58,11 @@ async def fleet(
         redis_url: of Redis, where conversations are.
         stub: makes a stub of the agent whose generated Stub class it is given.
         send: sends durable messages; None: there is no broker, and the fleet does without mails and reminders.
+        orchestrated: whether an orchestrator runs the pipeline, whenever one is in service: durably, in the version that
+            users stored, with people who decide. Else, and when none is, the supervisor runs the version that ships.
+        embedder: what makes vectors, so that articles are found by meaning, too; None: by their words only.
         only: names of the agents wanted; empty: all seven.
+        models: those of "support-solution" and "support-triage" write and judge; None, and where they have none: rules do.
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await database(database_url))
@@ -67,22 +73,31 @@ async def fleet(
             solution=stub(solution_pb2_grpc.SolutionServiceStub),
             quality=stub(quality_pb2_grpc.QualityServiceStub),
             escalation=stub(escalation_pb2_grpc.EscalationServiceStub),
+            orchestrator=stub(orchestrator_pb2_grpc.OrchestratorServiceStub),
             send=send,
         )
-        triage, research = TriageAgent(store), ResearchAgent(store)
+        supervisor = SupervisorAgent(led, client, orchestrated=orchestrated)
+        stack.push_async_callback(supervisor.close)
+        writer, judge = (
+            None if models is None else models.get(name)
+            for name in ("support-solution", "support-triage")
+        )
+        triage, research = TriageAgent(store, judge), ResearchAgent(store, embedder)
         stack.push_async_callback(triage.close)
         servicers = (
-            SupervisorAgent(led, client),
+            supervisor,
             triage,
             research,
-            SolutionAgent(),
+            SolutionAgent(None if writer is None else WritingComposer(writer)),
             QualityAgent(),
             EscalationAgent(store, send),
             MailboxAgent(store, send),
         )
         wanted = [s for s in servicers if not only or contract_of(s).agent in only]
+        if supervisor in wanted:
+            await asyncio.to_thread(pipeline.compiled)
         if triage in wanted:
             triage.warm()
         if research in wanted:
-            await research.import_shipped()
+            await stack.enter_async_context(research.kept())
         yield wanted

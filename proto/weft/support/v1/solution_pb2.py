@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from weft.support.v1 import support_pb2 as weft_dot_support_dot_v1_dot_support__pb2
 from weft.v1 import options_pb2 as weft_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eweft/support/v1/solution.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"\xb1\x01\n\x0e\x43omposeRequest\x12\x16\n\x08question\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x08passages\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Passage\x12/\n\nassessment\x18\x03 \x01(\x0b\x32\x1b.weft.support.v1.Assessment\x12*\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x18.weft.support.v1.Finding\":\n\x0f\x43omposeResponse\x12\'\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Answer2\xe4\x04\n\x0fSolutionService\x12\xa9\x03\n\x07\x43ompose\x12\x1f.weft.support.v1.ComposeRequest\x1a .weft.support.v1.ComposeResponse\"\xda\x02\x90\x02\x01\xe2\xe0\x18\xaa\x02\nGWrites a cited answer to a customer\'s question from the passages given.\x12\x06\x61nswer\x12\tcitations\x1a\xc7\x01{\"question\": \"Where is my card?\", \"passages\": [{\"passage_id\": \"card-arrival#0\", \"article_id\": \"card-arrival\", \"title\": \"When your card arrives\", \"text\": \"A new card arrives within 5 working days.\"}]}\"\x02\x08\n\x82\xd3\xe4\x93\x02\"\"\x1d/v1/support/solutions:compose:\x01*\x1a\xa4\x01\xe2\xe0\x18\x9f\x01\n\x10support-solution\x12nComposes an answer from passages of the knowledge base and cites every sentence. Says how the answer was made.\x1a\x07support\x1a\x07\x61nswers\"\tessentialb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eweft/support/v1/solution.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"\xa0\x02\n\x0e\x43omposeRequest\x12\x16\n\x08question\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x08passages\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Passage\x12/\n\nassessment\x18\x03 \x01(\x0b\x32\x1b.weft.support.v1.Assessment\x12*\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x18.weft.support.v1.Finding\x12(\n\x07\x65\x61rlier\x18\x05 \x01(\x0b\x32\x17.weft.support.v1.Answer\x12\x12\n\nextractive\x18\x06 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x0f\x43omposeResponse\x12\'\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Answer2\xe4\x04\n\x0fSolutionService\x12\xa9\x03\n\x07\x43ompose\x12\x1f.weft.support.v1.ComposeRequest\x1a .weft.support.v1.ComposeResponse\"\xda\x02\x90\x02\x01\xe2\xe0\x18\xaa\x02\nGWrites a cited answer to a customer\'s question from the passages given.\x12\x06\x61nswer\x12\tcitations\x1a\xc7\x01{\"question\": \"Where is my card?\", \"passages\": [{\"passage_id\": \"card-arrival#0\", \"article_id\": \"card-arrival\", \"title\": \"When your card arrives\", \"text\": \"A new card arrives within 5 working days.\"}]}\"\x02\x08\x14\x82\xd3\xe4\x93\x02\"\"\x1d/v1/support/solutions:compose:\x01*\x1a\xa4\x01\xe2\xe0\x18\x9f\x01\n\x10support-solution\x12nComposes an answer from passages of the knowledge base and cites every sentence. Says how the answer was made.\x1a\x07support\x1a\x07\x61nswers\"\tessentialb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +41,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SOLUTIONSERVICE']._loaded_options = None
   _globals['_SOLUTIONSERVICE']._serialized_options = b'\342\340\030\237\001\n\020support-solution\022nComposes an answer from passages of the knowledge base and cites every sentence. Says how the answer was made.\032\007support\032\007answers\"\tessential'
   _globals['_SOLUTIONSERVICE'].methods_by_name['Compose']._loaded_options = None
-  _globals['_SOLUTIONSERVICE'].methods_by_name['Compose']._serialized_options = b'\220\002\001\342\340\030\252\002\nGWrites a cited answer to a customer\'s question from the passages given.\022\006answer\022\tcitations\032\307\001{\"question\": \"Where is my card?\", \"passages\": [{\"passage_id\": \"card-arrival#0\", \"article_id\": \"card-arrival\", \"title\": \"When your card arrives\", \"text\": \"A new card arrives within 5 working days.\"}]}\"\002\010\n\202\323\344\223\002\"\"\035/v1/support/solutions:compose:\001*'
-  _globals['_COMPOSEREQUEST']._serialized_start=169
-  _globals['_COMPOSEREQUEST']._serialized_end=346
-  _globals['_COMPOSERESPONSE']._serialized_start=348
-  _globals['_COMPOSERESPONSE']._serialized_end=406
-  _globals['_SOLUTIONSERVICE']._serialized_start=409
-  _globals['_SOLUTIONSERVICE']._serialized_end=1021
+  _globals['_SOLUTIONSERVICE'].methods_by_name['Compose']._serialized_options = b'\220\002\001\342\340\030\252\002\nGWrites a cited answer to a customer\'s question from the passages given.\022\006answer\022\tcitations\032\307\001{\"question\": \"Where is my card?\", \"passages\": [{\"passage_id\": \"card-arrival#0\", \"article_id\": \"card-arrival\", \"title\": \"When your card arrives\", \"text\": \"A new card arrives within 5 working days.\"}]}\"\002\010\024\202\323\344\223\002\"\"\035/v1/support/solutions:compose:\001*'
+  _globals['_COMPOSEREQUEST']._serialized_start=202
+  _globals['_COMPOSEREQUEST']._serialized_end=490
+  _globals['_COMPOSERESPONSE']._serialized_start=492
+  _globals['_COMPOSERESPONSE']._serialized_end=550
+  _globals['_SOLUTIONSERVICE']._serialized_start=553
+  _globals['_SOLUTIONSERVICE']._serialized_end=1165
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from weft.support.v1 import support_pb2 as _support_pb2
 import builtins as _builtins
@@ -29,8 +30,13 @@ class ComposeRequest(_message.Message):
     PASSAGES_FIELD_NUMBER: _builtins.int
     ASSESSMENT_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    EXTRACTIVE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The customer's question. 1 to 8,000 characters."""
+    extractive: _builtins.bool
+    """Whether sentences of the passages are to be taken as they stand, though there is a model."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[_support_pb2.Passage]:
         """Passages to answer from, best first. At most 50."""
@@ -43,6 +49,16 @@ class ComposeRequest(_message.Message):
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_support_pb2.Finding]:
         """What quality found in an earlier answer, to be mended in this one."""
 
+    @_builtins.property
+    def earlier(self) -> _support_pb2.Answer:
+        """The answer that the findings are of; unset: the one that sentences of the passages make."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When whoever asked stops waiting, where that is not the deadline of this call. A model gets half of the time until
+        then: the rest is for what comes after. Unset: the deadline alone counts.
+        """
+
     def __init__(
         self,
         *,
@@ -50,10 +66,13 @@ class ComposeRequest(_message.Message):
         passages: _abc.Iterable[_support_pb2.Passage] | None = ...,
         assessment: _support_pb2.Assessment | None = ...,
         findings: _abc.Iterable[_support_pb2.Finding] | None = ...,
+        earlier: _support_pb2.Answer | None = ...,
+        extractive: _builtins.bool = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "earlier", b"earlier", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "findings", b"findings", "passages", b"passages", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "earlier", b"earlier", "expire_time", b"expire_time", "extractive", b"extractive", "findings", b"findings", "passages", b"passages", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,7 +49,9 @@ class SolutionServiceServicer(object):
     def Compose(self, request, context):
         """Composes an answer to a question from the passages given, and from nothing else.
 
-        With no passage that fits, the answer's text is empty and its confidence 0.
+        With no passage that fits, the answer's text is empty and its confidence 0. Where a model should have written the
+        answer and could not, or quotes what does not stand in the passages, sentences of the passages are taken as they
+        stand, and the answer says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

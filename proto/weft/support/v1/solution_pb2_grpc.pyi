@@ -36,7 +36,9 @@ class SolutionServiceStub:
     Compose: _grpc.UnaryUnaryMultiCallable[_solution_pb2.ComposeRequest, _solution_pb2.ComposeResponse]
     """Composes an answer to a question from the passages given, and from nothing else.
 
-    With no passage that fits, the answer's text is empty and its confidence 0.
+    With no passage that fits, the answer's text is empty and its confidence 0. Where a model should have written the
+    answer and could not, or quotes what does not stand in the passages, sentences of the passages are taken as they
+    stand, and the answer says so.
     """
 
 @_typing.type_check_only
@@ -47,7 +49,9 @@ class SolutionServiceAsyncStub(SolutionServiceStub):
     Compose: _aio.UnaryUnaryMultiCallable[_solution_pb2.ComposeRequest, _solution_pb2.ComposeResponse]  # type: ignore[assignment]
     """Composes an answer to a question from the passages given, and from nothing else.
 
-    With no passage that fits, the answer's text is empty and its confidence 0.
+    With no passage that fits, the answer's text is empty and its confidence 0. Where a model should have written the
+    answer and could not, or quotes what does not stand in the passages, sentences of the passages are taken as they
+    stand, and the answer says so.
     """
 
 class SolutionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +65,9 @@ class SolutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_solution_pb2.ComposeResponse, _abc.Awaitable[_solution_pb2.ComposeResponse]]:
         """Composes an answer to a question from the passages given, and from nothing else.
 
-        With no passage that fits, the answer's text is empty and its confidence 0.
+        With no passage that fits, the answer's text is empty and its confidence 0. Where a model should have written the
+        answer and could not, or quotes what does not stand in the passages, sentences of the passages are taken as they
+        stand, and the answer says so.
         """
 
 def add_SolutionServiceServicer_to_server(servicer: SolutionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

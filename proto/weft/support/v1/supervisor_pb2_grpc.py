@@ -50,6 +50,11 @@ class SupervisorServiceStub(object):
                 request_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailRequest.SerializeToString,
                 response_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailResponse.FromString,
                 _registered_method=True)
+        self.Tell = channel.unary_unary(
+                '/weft.support.v1.SupervisorService/Tell',
+                request_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.TellRequest.SerializeToString,
+                response_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.TellResponse.FromString,
+                _registered_method=True)
         self.GetConversation = channel.unary_unary(
                 '/weft.support.v1.SupervisorService/GetConversation',
                 request_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.GetConversationRequest.SerializeToString,
@@ -86,6 +91,20 @@ class SupervisorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Tell(self, request, context):
+        """Tells a customer how it was decided what Handle left to a person: in the conversation, and by mail where the
+        conversation has a box. Told again, it is told once. Workflows of the pipeline call it, in the name of whom their run
+        was begun for.
+
+        Errors: NOT_FOUND (UNKNOWN_RUN) when the caller's tenant has no such run of the pipeline; PERMISSION_DENIED
+        (RUN_NOT_YOURS) when it was begun for somebody else; FAILED_PRECONDITION when it has ended (RUN_OVER), when no person
+        has decided that in it (NOT_DECIDED), and when something else was told first (TOLD_OTHERWISE); ABORTED (NOBODY_WAITS)
+        when Handle has not left it to a person yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConversation(self, request, context):
         """Returns a conversation, with answers that people gave to its tickets.
 
@@ -112,6 +131,11 @@ def add_SupervisorServiceServicer_to_server(servicer, server):
                     servicer.AnswerMail,
                     request_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailRequest.FromString,
                     response_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailResponse.SerializeToString,
+            ),
+            'Tell': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tell,
+                    request_deserializer=weft_dot_support_dot_v1_dot_supervisor__pb2.TellRequest.FromString,
+                    response_serializer=weft_dot_support_dot_v1_dot_supervisor__pb2.TellResponse.SerializeToString,
             ),
             'GetConversation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConversation,
@@ -201,6 +225,33 @@ class SupervisorService(object):
             '/weft.support.v1.SupervisorService/AnswerMail',
             weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailRequest.SerializeToString,
             weft_dot_support_dot_v1_dot_supervisor__pb2.AnswerMailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/weft.support.v1.SupervisorService/Tell',
+            weft_dot_support_dot_v1_dot_supervisor__pb2.TellRequest.SerializeToString,
+            weft_dot_support_dot_v1_dot_supervisor__pb2.TellResponse.FromString,
             options,
             channel_credentials,
             insecure,

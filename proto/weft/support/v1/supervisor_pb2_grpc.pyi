@@ -45,6 +45,16 @@ class SupervisorServiceStub:
     """Answers a customer's mail: the answer is sent to the mailbox. Handled again, as after a crash, it sends the answer
     that was found first.
     """
+    Tell: _grpc.UnaryUnaryMultiCallable[_supervisor_pb2.TellRequest, _supervisor_pb2.TellResponse]
+    """Tells a customer how it was decided what Handle left to a person: in the conversation, and by mail where the
+    conversation has a box. Told again, it is told once. Workflows of the pipeline call it, in the name of whom their run
+    was begun for.
+
+    Errors: NOT_FOUND (UNKNOWN_RUN) when the caller's tenant has no such run of the pipeline; PERMISSION_DENIED
+    (RUN_NOT_YOURS) when it was begun for somebody else; FAILED_PRECONDITION when it has ended (RUN_OVER), when no person
+    has decided that in it (NOT_DECIDED), and when something else was told first (TOLD_OTHERWISE); ABORTED (NOBODY_WAITS)
+    when Handle has not left it to a person yet.
+    """
     GetConversation: _grpc.UnaryUnaryMultiCallable[_supervisor_pb2.GetConversationRequest, _supervisor_pb2.GetConversationResponse]
     """Returns a conversation, with answers that people gave to its tickets.
 
@@ -67,6 +77,16 @@ class SupervisorServiceAsyncStub(SupervisorServiceStub):
     AnswerMail: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.AnswerMailRequest, _supervisor_pb2.AnswerMailResponse]  # type: ignore[assignment]
     """Answers a customer's mail: the answer is sent to the mailbox. Handled again, as after a crash, it sends the answer
     that was found first.
+    """
+    Tell: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.TellRequest, _supervisor_pb2.TellResponse]  # type: ignore[assignment]
+    """Tells a customer how it was decided what Handle left to a person: in the conversation, and by mail where the
+    conversation has a box. Told again, it is told once. Workflows of the pipeline call it, in the name of whom their run
+    was begun for.
+
+    Errors: NOT_FOUND (UNKNOWN_RUN) when the caller's tenant has no such run of the pipeline; PERMISSION_DENIED
+    (RUN_NOT_YOURS) when it was begun for somebody else; FAILED_PRECONDITION when it has ended (RUN_OVER), when no person
+    has decided that in it (NOT_DECIDED), and when something else was told first (TOLD_OTHERWISE); ABORTED (NOBODY_WAITS)
+    when Handle has not left it to a person yet.
     """
     GetConversation: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.GetConversationRequest, _supervisor_pb2.GetConversationResponse]  # type: ignore[assignment]
     """Returns a conversation, with answers that people gave to its tickets.
@@ -105,6 +125,22 @@ class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_supervisor_pb2.AnswerMailResponse, _abc.Awaitable[_supervisor_pb2.AnswerMailResponse]]:
         """Answers a customer's mail: the answer is sent to the mailbox. Handled again, as after a crash, it sends the answer
         that was found first.
+        """
+
+    @_abc_1.abstractmethod
+    def Tell(
+        self,
+        request: _supervisor_pb2.TellRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_supervisor_pb2.TellResponse, _abc.Awaitable[_supervisor_pb2.TellResponse]]:
+        """Tells a customer how it was decided what Handle left to a person: in the conversation, and by mail where the
+        conversation has a box. Told again, it is told once. Workflows of the pipeline call it, in the name of whom their run
+        was begun for.
+
+        Errors: NOT_FOUND (UNKNOWN_RUN) when the caller's tenant has no such run of the pipeline; PERMISSION_DENIED
+        (RUN_NOT_YOURS) when it was begun for somebody else; FAILED_PRECONDITION when it has ended (RUN_OVER), when no person
+        has decided that in it (NOT_DECIDED), and when something else was told first (TOLD_OTHERWISE); ABORTED (NOBODY_WAITS)
+        when Handle has not left it to a person yet.
         """
 
     @_abc_1.abstractmethod

@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dweft/support/v1/support.proto\x12\x0fweft.support.v1\x1a\x1egoogle/protobuf/duration.proto\"+\n\x06Scored\x12\r\n\x05value\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"\xa3\x02\n\nAssessment\x12\'\n\x06intent\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Scored\x12-\n\x0c\x61lternatives\x18\x02 \x03(\x0b\x32\x17.weft.support.v1.Scored\x12)\n\x07urgency\x18\x03 \x01(\x0e\x32\x18.weft.support.v1.Urgency\x12\x1a\n\x12urgency_confidence\x18\x04 \x01(\x01\x12-\n\tsentiment\x18\x05 \x01(\x0e\x32\x1a.weft.support.v1.Sentiment\x12\x1c\n\x14sentiment_confidence\x18\x06 \x01(\x01\x12)\n\x08language\x18\x07 \x01(\x0b\x32\x17.weft.support.v1.Scored\"n\n\x07Passage\x12\x12\n\npassage_id\x18\x01 \x01(\t\x12\x12\n\narticle_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07heading\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\"`\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\npassage_id\x18\x02 \x01(\t\x12\x12\n\narticle_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\r\n\x05quote\x18\x05 \x01(\t\"\x81\x01\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12,\n\tcitations\x18\x02 \x03(\x0b\x32\x19.weft.support.v1.Citation\x12\'\n\x06origin\x18\x03 \x01(\x0e\x32\x17.weft.support.v1.Origin\x12\x12\n\nconfidence\x18\x04 \x01(\x01\":\n\x07\x46inding\x12\r\n\x05\x63heck\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x10\n\x08sentence\x18\x03 \x01(\x05\"b\n\x07Verdict\x12+\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x19.weft.support.v1.Decision\x12*\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Finding\"\x91\x01\n\x04Step\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.weft.support.v1.StepOutcome\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07summary\x18\x05 \x01(\t*o\n\x07Urgency\x12\x17\n\x13URGENCY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bURGENCY_LOW\x10\x01\x12\x12\n\x0eURGENCY_NORMAL\x10\x02\x12\x10\n\x0cURGENCY_HIGH\x10\x03\x12\x14\n\x10URGENCY_CRITICAL\x10\x04*m\n\tSentiment\x12\x19\n\x15SENTIMENT_UNSPECIFIED\x10\x00\x12\x16\n\x12SENTIMENT_NEGATIVE\x10\x01\x12\x15\n\x11SENTIMENT_NEUTRAL\x10\x02\x12\x16\n\x12SENTIMENT_POSITIVE\x10\x03*\\\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x15\n\x11ORIGIN_EXTRACTIVE\x10\x01\x12\x10\n\x0cORIGIN_MODEL\x10\x02\x12\x11\n\rORIGIN_PERSON\x10\x03*c\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x11\n\rDECISION_PASS\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVISE\x10\x02\x12\x15\n\x11\x44\x45\x43ISION_ESCALATE\x10\x03*\x8d\x01\n\x0bStepOutcome\x12\x1c\n\x18STEP_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14STEP_OUTCOME_STARTED\x10\x01\x12\x13\n\x0fSTEP_OUTCOME_OK\x10\x02\x12\x17\n\x13STEP_OUTCOME_FAILED\x10\x03\x12\x18\n\x14STEP_OUTCOME_SKIPPED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dweft/support/v1/support.proto\x12\x0fweft.support.v1\x1a\x1egoogle/protobuf/duration.proto\"+\n\x06Scored\x12\r\n\x05value\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"\xc4\x02\n\nAssessment\x12\'\n\x06intent\x18\x01 \x01(\x0b\x32\x17.weft.support.v1.Scored\x12-\n\x0c\x61lternatives\x18\x02 \x03(\x0b\x32\x17.weft.support.v1.Scored\x12)\n\x07urgency\x18\x03 \x01(\x0e\x32\x18.weft.support.v1.Urgency\x12\x1a\n\x12urgency_confidence\x18\x04 \x01(\x01\x12-\n\tsentiment\x18\x05 \x01(\x0e\x32\x1a.weft.support.v1.Sentiment\x12\x1c\n\x14sentiment_confidence\x18\x06 \x01(\x01\x12)\n\x08language\x18\x07 \x01(\x0b\x32\x17.weft.support.v1.Scored\x12\r\n\x05model\x18\x08 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\t \x01(\t\"n\n\x07Passage\x12\x12\n\npassage_id\x18\x01 \x01(\t\x12\x12\n\narticle_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07heading\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\"`\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\npassage_id\x18\x02 \x01(\t\x12\x12\n\narticle_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\r\n\x05quote\x18\x05 \x01(\t\"\xa2\x01\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12,\n\tcitations\x18\x02 \x03(\x0b\x32\x19.weft.support.v1.Citation\x12\'\n\x06origin\x18\x03 \x01(\x0e\x32\x17.weft.support.v1.Origin\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\t\":\n\x07\x46inding\x12\r\n\x05\x63heck\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x10\n\x08sentence\x18\x03 \x01(\x05\"b\n\x07Verdict\x12+\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x19.weft.support.v1.Decision\x12*\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Finding\"\x91\x01\n\x04Step\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.weft.support.v1.StepOutcome\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07summary\x18\x05 \x01(\t*o\n\x07Urgency\x12\x17\n\x13URGENCY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bURGENCY_LOW\x10\x01\x12\x12\n\x0eURGENCY_NORMAL\x10\x02\x12\x10\n\x0cURGENCY_HIGH\x10\x03\x12\x14\n\x10URGENCY_CRITICAL\x10\x04*m\n\tSentiment\x12\x19\n\x15SENTIMENT_UNSPECIFIED\x10\x00\x12\x16\n\x12SENTIMENT_NEGATIVE\x10\x01\x12\x15\n\x11SENTIMENT_NEUTRAL\x10\x02\x12\x16\n\x12SENTIMENT_POSITIVE\x10\x03*\\\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x15\n\x11ORIGIN_EXTRACTIVE\x10\x01\x12\x10\n\x0cORIGIN_MODEL\x10\x02\x12\x11\n\rORIGIN_PERSON\x10\x03*c\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x11\n\rDECISION_PASS\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVISE\x10\x02\x12\x15\n\x11\x44\x45\x43ISION_ESCALATE\x10\x03*\x8d\x01\n\x0bStepOutcome\x12\x1c\n\x18STEP_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14STEP_OUTCOME_STARTED\x10\x01\x12\x13\n\x0fSTEP_OUTCOME_OK\x10\x02\x12\x17\n\x13STEP_OUTCOME_FAILED\x10\x03\x12\x18\n\x14STEP_OUTCOME_SKIPPED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'weft.support.v1.support_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_URGENCY']._serialized_start=1071
-  _globals['_URGENCY']._serialized_end=1182
-  _globals['_SENTIMENT']._serialized_start=1184
-  _globals['_SENTIMENT']._serialized_end=1293
-  _globals['_ORIGIN']._serialized_start=1295
-  _globals['_ORIGIN']._serialized_end=1387
-  _globals['_DECISION']._serialized_start=1389
-  _globals['_DECISION']._serialized_end=1488
-  _globals['_STEPOUTCOME']._serialized_start=1491
-  _globals['_STEPOUTCOME']._serialized_end=1632
+  _globals['_URGENCY']._serialized_start=1137
+  _globals['_URGENCY']._serialized_end=1248
+  _globals['_SENTIMENT']._serialized_start=1250
+  _globals['_SENTIMENT']._serialized_end=1359
+  _globals['_ORIGIN']._serialized_start=1361
+  _globals['_ORIGIN']._serialized_end=1453
+  _globals['_DECISION']._serialized_start=1455
+  _globals['_DECISION']._serialized_end=1554
+  _globals['_STEPOUTCOME']._serialized_start=1557
+  _globals['_STEPOUTCOME']._serialized_end=1698
   _globals['_SCORED']._serialized_start=82
   _globals['_SCORED']._serialized_end=125
   _globals['_ASSESSMENT']._serialized_start=128
-  _globals['_ASSESSMENT']._serialized_end=419
-  _globals['_PASSAGE']._serialized_start=421
-  _globals['_PASSAGE']._serialized_end=531
-  _globals['_CITATION']._serialized_start=533
-  _globals['_CITATION']._serialized_end=629
-  _globals['_ANSWER']._serialized_start=632
-  _globals['_ANSWER']._serialized_end=761
-  _globals['_FINDING']._serialized_start=763
-  _globals['_FINDING']._serialized_end=821
-  _globals['_VERDICT']._serialized_start=823
-  _globals['_VERDICT']._serialized_end=921
-  _globals['_STEP']._serialized_start=924
-  _globals['_STEP']._serialized_end=1069
+  _globals['_ASSESSMENT']._serialized_end=452
+  _globals['_PASSAGE']._serialized_start=454
+  _globals['_PASSAGE']._serialized_end=564
+  _globals['_CITATION']._serialized_start=566
+  _globals['_CITATION']._serialized_end=662
+  _globals['_ANSWER']._serialized_start=665
+  _globals['_ANSWER']._serialized_end=827
+  _globals['_FINDING']._serialized_start=829
+  _globals['_FINDING']._serialized_end=887
+  _globals['_VERDICT']._serialized_start=889
+  _globals['_VERDICT']._serialized_end=987
+  _globals['_STEP']._serialized_start=990
+  _globals['_STEP']._serialized_end=1135
 # @@protoc_insertion_point(module_scope)

@@ -207,6 +207,8 @@ class Assessment(_message.Message):
     SENTIMENT_FIELD_NUMBER: _builtins.int
     SENTIMENT_CONFIDENCE_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     urgency: Global___Urgency.ValueType
     """How soon an answer is needed."""
     urgency_confidence: _builtins.float
@@ -215,6 +217,10 @@ class Assessment(_message.Message):
     """How the customer sounds."""
     sentiment_confidence: _builtins.float
     """Probability of the sentiment, 0 to 1."""
+    model: _builtins.str
+    """Language model that judged, as it calls itself; empty: none did, triage judged by what it was taught."""
+    degraded: _builtins.str
+    """Why it was not judged as it should have been, for people: another model stood in, or none could. Empty: it was."""
     @_builtins.property
     def intent(self) -> Global___Scored:
         """Most probable intent."""
@@ -237,10 +243,12 @@ class Assessment(_message.Message):
         sentiment: Global___Sentiment.ValueType = ...,
         sentiment_confidence: _builtins.float = ...,
         language: Global___Scored | None = ...,
+        model: _builtins.str = ...,
+        degraded: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "language", b"language"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "intent", b"intent", "language", b"language", "sentiment", b"sentiment", "sentiment_confidence", b"sentiment_confidence", "urgency", b"urgency", "urgency_confidence", b"urgency_confidence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "degraded", b"degraded", "intent", b"intent", "language", b"language", "model", b"model", "sentiment", b"sentiment", "sentiment_confidence", b"sentiment_confidence", "urgency", b"urgency", "urgency_confidence", b"urgency_confidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,12 +344,20 @@ class Answer(_message.Message):
     CITATIONS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text, each sentence followed by the numbers of its citations. At most 8,000 characters."""
     origin: Global___Origin.ValueType
     """How the answer was made."""
     confidence: _builtins.float
     """Probability that the answer meets the question, 0 to 1."""
+    model: _builtins.str
+    """Language model that wrote it, as it calls itself; empty: none did."""
+    degraded: _builtins.str
+    """Why it was not made as it should have been, for people: another model stood in, or none wrote it and sentences were
+    taken as they stand. Empty: it was.
+    """
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
         """What the text cites, by number."""
@@ -353,10 +369,12 @@ class Answer(_message.Message):
         citations: _abc.Iterable[Global___Citation] | None = ...,
         origin: Global___Origin.ValueType = ...,
         confidence: _builtins.float = ...,
+        model: _builtins.str = ...,
+        degraded: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "confidence", b"confidence", "origin", b"origin", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "confidence", b"confidence", "degraded", b"degraded", "model", b"model", "origin", b"origin", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,7 +30,7 @@ from weft.support.v1 import support_pb2 as weft_dot_support_dot_v1_dot_support__
 from weft.v1 import options_pb2 as weft_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cweft/support/v1/triage.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"4\n\x0f\x43lassifyRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05model\x18\x02 \x01(\t\"R\n\x10\x43lassifyResponse\x12/\n\nassessment\x18\x01 \x01(\x0b\x32\x1b.weft.support.v1.Assessment\x12\r\n\x05model\x18\x02 \x01(\t\"3\n\x07\x45xample\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06intent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"I\n\x0cTeachRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Example\"\x83\x01\n\rTeachResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06taught\x18\x02 \x01(\x05\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x05\x12\x0f\n\x07intents\x18\x04 \x01(\x05\x12\x30\n\rtraining_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\"j\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x05\x12\x0f\n\x07intents\x18\x03 \x01(\x05\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.weft.support.v1.Model\")\n\x12\x44\x65leteModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x15\n\x13\x44\x65leteModelResponse2\xc1\x08\n\rTriageService\x12\x98\x02\n\x08\x43lassify\x12 .weft.support.v1.ClassifyRequest\x1a!.weft.support.v1.ClassifyResponse\"\xc6\x01\x90\x02\x01\xe2\xe0\x18\x98\x01\nCTells intent, urgency, sentiment and language of a customer\'s text.\x12\x06intent\x12\x07urgency\x12\tsentiment\x12\x08language\x1a\'{\"text\": \"My card has not arrived yet\"}\"\x02\x08\x05\x82\xd3\xe4\x93\x02 \"\x1b/v1/support/triage:classify:\x01*\x12\xb4\x01\n\x05Teach\x12\x1d.weft.support.v1.TeachRequest\x1a\x1e.weft.support.v1.TeachResponse\"j\x90\x02\x02\xe2\xe0\x18\x63\nRLearns labelled customer texts and retrains, so that the next Classify knows them.\x12\x08training\"\x03\x08\xac\x02(\x01\x12\xd0\x01\n\nListModels\x12\".weft.support.v1.ListModelsRequest\x1a#.weft.support.v1.ListModelsResponse\"y\x90\x02\x01\xe2\xe0\x18Q\nKLists the triage models with the number of examples and intents each knows.\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/support/triage/models\x12\xbe\x01\n\x0b\x44\x65leteModel\x12#.weft.support.v1.DeleteModelRequest\x1a$.weft.support.v1.DeleteModelResponse\"d\x90\x02\x02\xe2\xe0\x18\x34\n.Deletes a triage model and what it was taught.\"\x02\x08\x1e\x82\xd3\xe4\x93\x02#*!/v1/support/triage/models/{model}\x1a\xc9\x01\xe2\xe0\x18\xc4\x01\n\x0esupport-triage\x12\x8d\x01\x43lassifies a customer\'s request: intent, urgency, sentiment and language, each with a confidence. Learns from labelled tickets while it runs.\x1a\x07support\x1a\x0e\x63lassification\"\tessentialb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cweft/support/v1/triage.proto\x12\x0fweft.support.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dweft/support/v1/support.proto\x1a\x15weft/v1/options.proto\"e\n\x0f\x43lassifyRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x10\x43lassifyResponse\x12/\n\nassessment\x18\x01 \x01(\x0b\x32\x1b.weft.support.v1.Assessment\x12\r\n\x05model\x18\x02 \x01(\t\"3\n\x07\x45xample\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06intent\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"I\n\x0cTeachRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x18.weft.support.v1.Example\"\x83\x01\n\rTeachResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06taught\x18\x02 \x01(\x05\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x05\x12\x0f\n\x07intents\x18\x04 \x01(\x05\x12\x30\n\rtraining_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\"j\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x05\x12\x0f\n\x07intents\x18\x03 \x01(\x05\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.weft.support.v1.Model\")\n\x12\x44\x65leteModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x15\n\x13\x44\x65leteModelResponse2\xc1\x08\n\rTriageService\x12\x98\x02\n\x08\x43lassify\x12 .weft.support.v1.ClassifyRequest\x1a!.weft.support.v1.ClassifyResponse\"\xc6\x01\x90\x02\x01\xe2\xe0\x18\x98\x01\nCTells intent, urgency, sentiment and language of a customer\'s text.\x12\x06intent\x12\x07urgency\x12\tsentiment\x12\x08language\x1a\'{\"text\": \"My card has not arrived yet\"}\"\x02\x08\x05\x82\xd3\xe4\x93\x02 \"\x1b/v1/support/triage:classify:\x01*\x12\xb4\x01\n\x05Teach\x12\x1d.weft.support.v1.TeachRequest\x1a\x1e.weft.support.v1.TeachResponse\"j\x90\x02\x02\xe2\xe0\x18\x63\nRLearns labelled customer texts and retrains, so that the next Classify knows them.\x12\x08training\"\x03\x08\xac\x02(\x01\x12\xd0\x01\n\nListModels\x12\".weft.support.v1.ListModelsRequest\x1a#.weft.support.v1.ListModelsResponse\"y\x90\x02\x01\xe2\xe0\x18Q\nKLists the triage models with the number of examples and intents each knows.\"\x02\x08\x05\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/support/triage/models\x12\xbe\x01\n\x0b\x44\x65leteModel\x12#.weft.support.v1.DeleteModelRequest\x1a$.weft.support.v1.DeleteModelResponse\"d\x90\x02\x02\xe2\xe0\x18\x34\n.Deletes a triage model and what it was taught.\"\x02\x08\x1e\x82\xd3\xe4\x93\x02#*!/v1/support/triage/models/{model}\x1a\xc9\x01\xe2\xe0\x18\xc4\x01\n\x0esupport-triage\x12\x8d\x01\x43lassifies a customer\'s request: intent, urgency, sentiment and language, each with a confidence. Learns from labelled tickets while it runs.\x1a\x07support\x1a\x0e\x63lassification\"\tessentialb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,25 +56,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRIAGESERVICE'].methods_by_name['DeleteModel']._loaded_options = None
   _globals['_TRIAGESERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\220\002\002\342\340\0304\n.Deletes a triage model and what it was taught.\"\002\010\036\202\323\344\223\002#*!/v1/support/triage/models/{model}'
   _globals['_CLASSIFYREQUEST']._serialized_start=231
-  _globals['_CLASSIFYREQUEST']._serialized_end=283
-  _globals['_CLASSIFYRESPONSE']._serialized_start=285
-  _globals['_CLASSIFYRESPONSE']._serialized_end=367
-  _globals['_EXAMPLE']._serialized_start=369
-  _globals['_EXAMPLE']._serialized_end=420
-  _globals['_TEACHREQUEST']._serialized_start=422
-  _globals['_TEACHREQUEST']._serialized_end=495
-  _globals['_TEACHRESPONSE']._serialized_start=498
-  _globals['_TEACHRESPONSE']._serialized_end=629
-  _globals['_LISTMODELSREQUEST']._serialized_start=631
-  _globals['_LISTMODELSREQUEST']._serialized_end=650
-  _globals['_MODEL']._serialized_start=652
-  _globals['_MODEL']._serialized_end=758
-  _globals['_LISTMODELSRESPONSE']._serialized_start=760
-  _globals['_LISTMODELSRESPONSE']._serialized_end=820
-  _globals['_DELETEMODELREQUEST']._serialized_start=822
-  _globals['_DELETEMODELREQUEST']._serialized_end=863
-  _globals['_DELETEMODELRESPONSE']._serialized_start=865
-  _globals['_DELETEMODELRESPONSE']._serialized_end=886
-  _globals['_TRIAGESERVICE']._serialized_start=889
-  _globals['_TRIAGESERVICE']._serialized_end=1978
+  _globals['_CLASSIFYREQUEST']._serialized_end=332
+  _globals['_CLASSIFYRESPONSE']._serialized_start=334
+  _globals['_CLASSIFYRESPONSE']._serialized_end=416
+  _globals['_EXAMPLE']._serialized_start=418
+  _globals['_EXAMPLE']._serialized_end=469
+  _globals['_TEACHREQUEST']._serialized_start=471
+  _globals['_TEACHREQUEST']._serialized_end=544
+  _globals['_TEACHRESPONSE']._serialized_start=547
+  _globals['_TEACHRESPONSE']._serialized_end=678
+  _globals['_LISTMODELSREQUEST']._serialized_start=680
+  _globals['_LISTMODELSREQUEST']._serialized_end=699
+  _globals['_MODEL']._serialized_start=701
+  _globals['_MODEL']._serialized_end=807
+  _globals['_LISTMODELSRESPONSE']._serialized_start=809
+  _globals['_LISTMODELSRESPONSE']._serialized_end=869
+  _globals['_DELETEMODELREQUEST']._serialized_start=871
+  _globals['_DELETEMODELREQUEST']._serialized_end=912
+  _globals['_DELETEMODELRESPONSE']._serialized_start=914
+  _globals['_DELETEMODELRESPONSE']._serialized_end=935
+  _globals['_TRIAGESERVICE']._serialized_start=938
+  _globals['_TRIAGESERVICE']._serialized_end=2027
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,8 @@ class TriageServiceServicer(object):
     """
 
     def Classify(self, request, context):
-        """Classifies one text.
+        """Classifies one text: by a language model where one is set up, among the intents that were taught, else by what was
+        taught alone.
 
         Errors: INVALID_ARGUMENT for an empty or oversized text; NOT_FOUND for an unknown model.
         """

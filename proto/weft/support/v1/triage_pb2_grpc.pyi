@@ -34,7 +34,8 @@ class TriageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TriageServiceAsyncStub: ...
     Classify: _grpc.UnaryUnaryMultiCallable[_triage_pb2.ClassifyRequest, _triage_pb2.ClassifyResponse]
-    """Classifies one text.
+    """Classifies one text: by a language model where one is set up, among the intents that were taught, else by what was
+    taught alone.
 
     Errors: INVALID_ARGUMENT for an empty or oversized text; NOT_FOUND for an unknown model.
     """
@@ -59,7 +60,8 @@ class TriageServiceAsyncStub(TriageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Classify: _aio.UnaryUnaryMultiCallable[_triage_pb2.ClassifyRequest, _triage_pb2.ClassifyResponse]  # type: ignore[assignment]
-    """Classifies one text.
+    """Classifies one text: by a language model where one is set up, among the intents that were taught, else by what was
+    taught alone.
 
     Errors: INVALID_ARGUMENT for an empty or oversized text; NOT_FOUND for an unknown model.
     """
@@ -87,7 +89,8 @@ class TriageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _triage_pb2.ClassifyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_triage_pb2.ClassifyResponse, _abc.Awaitable[_triage_pb2.ClassifyResponse]]:
-        """Classifies one text.
+        """Classifies one text: by a language model where one is set up, among the intents that were taught, else by what was
+        taught alone.
 
         Errors: INVALID_ARGUMENT for an empty or oversized text; NOT_FOUND for an unknown model.
         """

@@ -9,6 +9,8 @@ _END = re.compile(r"""(?<![.!?…])[.!?…]+["'\u201d\u2019»)\]]*(?:\s*\[\d{1,3
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:e\.g|i\.e|etc|approx|incl|max|min|mr|mrs|ms|dr|no|st|vs)\.$", re.IGNORECASE
 )
+_LONGEST_ABBREVIATION = len(" approx.")
+_NEXT = re.compile(r"\s*(\S?)")
 _MARK = re.compile(r"\[(\d{1,3})\]")
 _LAST_MARK = re.compile(r"\[\d{1,3}\]$")
 
@@ -24,11 +26,13 @@ def _of_line(line: str) -> list[str]:
     found: list[str] = []
     begin = 0
     for match in _END.finditer(line):
-        following = line[match.end() :].lstrip()
-        if _ABBREVIATION.search(line[begin : match.end()]) or following[:1].islower():
+        end = match.end()
+        last = max(begin, end - _LONGEST_ABBREVIATION)
+        following = _NEXT.match(line, end)
+        if _ABBREVIATION.search(line, last, end) or (following and following[1].islower()):
             continue
-        found.append(line[begin : match.end()].strip())
-        begin = match.end()
+        found.append(line[begin:end].strip())
+        begin = end
     found.append(line[begin:].strip())
     return found
 

@@ -20,7 +20,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 MOST_BYTES = 64 * 1024
-_MOST_PASSAGE = 4_000  # characters
+MOST_PASSAGE = 4_000  # characters
+_MOST_HEADING = 500  # characters
+_MOST_INTENTS = 100
 _ARTICLE_ID = re.compile(r"[a-z0-9-]{1,100}")
 _INTENT = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _FRONT_MATTER = re.compile(
@@ -41,6 +43,11 @@ class Section:
 
     heading: str
     text: str
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of both."""
+        return hashlib.sha256(f"{self.heading}\0{self.text}".encode()).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,8 @@ def parse(article_id: str, markdown: str) -> Article:
     title = next((heading for heading, _ in headed if heading), "")
     if not title:
         raise BadArticle("it needs a heading, which is its title")
+    if max(len(heading) for heading, _ in headed) > _MOST_HEADING:
+        raise BadArticle(f"a heading must be at most {_MOST_HEADING} characters")
     sections = tuple(
         Section(heading="" if heading == title and position <= 1 else heading, text=part)
         for position, (heading, text) in enumerate(headed)
@@ -123,6 +132,8 @@ def _front_matter(markdown: str) -> tuple[tuple[str, ...], str]:
     for intent in intents:
         if not _INTENT.fullmatch(intent):
             raise BadArticle(f'its intent "{intent[:100]}" must be in snake_case')
+    if len(intents) > _MOST_INTENTS:
+        raise BadArticle(f"it may name at most {_MOST_INTENTS} intents")
     return tuple(dict.fromkeys(intents)), markdown[match.end() :]
 
 
@@ -163,13 +174,13 @@ def _parts(text: str) -> Iterator[str]:
     """The text in pieces that fit a passage, cut at line ends where that is possible. Nothing for a blank text."""
     piece = ""
     for line in text.splitlines():
-        if piece and len(piece) + 1 + len(line) > _MOST_PASSAGE:
+        if piece and len(piece) + 1 + len(line) > MOST_PASSAGE:
             yield piece
             piece = ""
         piece = f"{piece}\n{line}".strip()
-        while len(piece) > _MOST_PASSAGE:
-            cut = piece.rfind(" ", 1, _MOST_PASSAGE)
-            cut = cut if cut > 0 else _MOST_PASSAGE
+        while len(piece) > MOST_PASSAGE:
+            cut = piece.rfind(" ", 1, MOST_PASSAGE)
+            cut = cut if cut > 0 else MOST_PASSAGE
             yield piece[:cut]
             piece = piece[cut:].strip()
     if piece:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from weft import rpc
+from weft.agents.memory import Hit, Knowledge
+from weft.agents.memory.embedding import Embedder
 from weft.agents.support import fields
 from weft.agents.support.research import shipped
 from weft.agents.support.research.articles import Article, BadArticle, parse
@@ -33,13 +36,25 @@ class ResearchAgent(research_pb2_grpc.ResearchServiceServicer):
 
     Args:
         database: where the knowledge base is.
+        embedder: what makes vectors, so that passages are found by meaning, too; None: by their words only.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._shelf = Shelf(database)
+    def __init__(self, database: Database, embedder: Embedder | None = None) -> None:
+        self._shelf = Shelf(database, embedder)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[Knowledge]:
+        """Brings the shipped articles in, and embeds what has no vectors yet as long as the context, which gets the passages.
+
+        Raises:
+            PgvectorMissing: vectors cannot be stored.
+        """
+        await self.import_shipped()
+        async with self._shelf.kept() as knowledge:
+            yield knowledge
 
     async def import_shipped(self) -> None:
-        """Brings the shipped articles in; call it once before serving."""
+        """Brings the shipped articles in."""
         await self._shelf.put_shipped(await asyncio.to_thread(shipped.articles))
 
     async def Search(
@@ -57,19 +72,7 @@ class ResearchAgent(research_pb2_grpc.ResearchServiceServicer):
         hits = await self._shelf.search(
             request.query, intent=request.intent, limit=request.limit or _DEFAULT_PASSAGES
         )
-        return research_pb2.SearchResponse(
-            passages=[
-                support_pb2.Passage(
-                    passage_id=hit.passage_id,
-                    article_id=hit.article_id,
-                    title=hit.title,
-                    heading=hit.heading,
-                    text=hit.text,
-                    score=hit.score,
-                )
-                for hit in hits
-            ]
-        )
+        return research_pb2.SearchResponse(passages=map(_passage, hits))
 
     async def GetArticle(
         self, request: research_pb2.GetArticleRequest, context: Context
@@ -123,6 +126,18 @@ def _parsed(number: int, article: research_pb2.Article) -> Article:
         raise rpc.InvalidArgument(
             f'article "{article.article_id[:100]}": {bad}', field=f"articles[{number}]"
         ) from None
+
+
+def _passage(hit: Hit) -> support_pb2.Passage:
+    place = hit.citation
+    return support_pb2.Passage(
+        passage_id=place.document,
+        article_id=place.document.partition("#")[0],
+        title=place.title,
+        heading="".join(place.headings),
+        text=place.quote,
+        score=hit.score,
+    )
 
 
 def _article(stored: StoredArticle) -> research_pb2.Article:

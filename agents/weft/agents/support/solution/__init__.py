@@ -2,5 +2,6 @@
 
 from weft.agents.support.solution.composer import Brief, Composer, Draft, Run
 from weft.agents.support.solution.service import SolutionAgent
+from weft.agents.support.solution.written import WritingComposer
 
-__all__ = ["Brief", "Composer", "Draft", "Run", "SolutionAgent"]
+__all__ = ["Brief", "Composer", "Draft", "Run", "SolutionAgent", "WritingComposer"]

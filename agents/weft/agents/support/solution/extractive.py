@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from weft.agents.support.prose import marks, sentences, terms
 from weft.agents.support.solution.composer import Brief, Draft, Run
-from weft.support.v1.support_pb2 import ORIGIN_EXTRACTIVE, Passage
+from weft.support.v1.support_pb2 import ORIGIN_EXTRACTIVE, ORIGIN_MODEL, Passage
 
 _HEADING = (
     0.8  # what a word of the question is worth in the heading, where 1 is the sentence itself
@@ -68,7 +68,9 @@ class ExtractiveComposer:
             return _NOTHING
         chosen = [(lead.passage, sentence) for sentence in _best_of(lead)]
         chosen += question.addition(lead, candidates)
-        flagged = {finding.sentence for finding in brief.findings}
+        # Sentences of a model's answer are others.
+        own = brief.earlier.origin != ORIGIN_MODEL
+        flagged = {finding.sentence for finding in brief.findings} if own else set()
         kept = [one for number, one in enumerate(chosen) if number not in flagged]
         if not kept:
             return _NOTHING

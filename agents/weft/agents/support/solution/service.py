@@ -41,6 +41,9 @@ class SolutionAgent(solution_pb2_grpc.SolutionServiceServicer):
                 passages=request.passages,
                 assessment=request.assessment,
                 findings=request.findings,
+                earlier=request.earlier,
+                extractive=request.extractive,
+                expire=request.expire_time if request.HasField("expire_time") else None,
             )
         )
         return solution_pb2.ComposeResponse(answer=_answer(draft))
@@ -48,7 +51,12 @@ class SolutionAgent(solution_pb2_grpc.SolutionServiceServicer):
 
 def _answer(draft: Draft) -> support_pb2.Answer:
     """A draft as text in which each sentence is followed by the number of its citation."""
-    answer = support_pb2.Answer(origin=draft.origin, confidence=draft.confidence)
+    answer = support_pb2.Answer(
+        origin=draft.origin,
+        confidence=draft.confidence,
+        model=draft.model,
+        degraded=draft.degraded,
+    )
     written: list[str] = []
     for number, run in enumerate(draft.runs, start=1):
         written += [f"{sentence} [{number}]" for sentence in run.sentences]

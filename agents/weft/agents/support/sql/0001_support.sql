@@ -17,34 +17,20 @@ CREATE TABLE triage_examples (
   PRIMARY KEY (model, digest)
 );
 
--- Articles of the knowledge base. digest: SHA-256 of the Markdown.
+-- Articles of the knowledge base. digest: SHA-256 of the Markdown. anchors, section_digests: of the passages it was cut into, in
+-- order; the passages are documents of weft.agents.memory, in this schema.
 CREATE TABLE articles (
   article_id text PRIMARY KEY,
   title text NOT NULL,
   markdown text NOT NULL,
   intents text[] NOT NULL,
+  anchors text[] NOT NULL,
+  section_digests bytea[] NOT NULL,
   digest bytea NOT NULL,
   update_time timestamptz NOT NULL
 );
 -- ListArticles goes by title.
 CREATE INDEX articles_title ON articles (title, article_id);
-
--- Passages the articles were cut into.
-CREATE TABLE passages (
-  passage_id text PRIMARY KEY,
-  article_id text NOT NULL REFERENCES articles ON DELETE CASCADE,
-  position int NOT NULL,
-  title text NOT NULL,
-  heading text NOT NULL,
-  text text NOT NULL,
-  document tsvector NOT NULL GENERATED ALWAYS AS (
-    setweight(to_tsvector('english', title), 'A')
-    || setweight(to_tsvector('english', heading), 'B')
-    || setweight(to_tsvector('english', text), 'D')
-  ) STORED
-);
-CREATE INDEX passages_document ON passages USING gin (document);
-CREATE INDEX passages_article ON passages (article_id, position);
 
 -- Digests of the shipped articles as they were last imported, so that an upgrade replaces an article
 -- that changed in the shipment and nothing else, not even what people imported over it.

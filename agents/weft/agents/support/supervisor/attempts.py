@@ -14,19 +14,28 @@ from weft import rpc
 
 _ATTEMPTS = 3
 _FIRST_PAUSE = timedelta(milliseconds=50)
+_USUAL = timedelta(seconds=5)
 
 Response = TypeVar("Response")
 
 
 async def attempt(
-    skill: Callable[..., Awaitable[Response]], request: object, *, within: timedelta
+    skill: Callable[..., Awaitable[Response]], request: object, *, within: timedelta | None = None
 ) -> Response:
     """Calls an idempotent skill.
+
+    Args:
+        skill: the method of a stub.
+        request: what it is given.
+        within: what time it has; None: what is left of the call that is being served, 5 seconds where that has no end.
 
     Raises:
         rpc.Error: as the last attempt ended.
     """
-    deadline = rpc.Deadline.after(within)
+    if within is None:
+        deadline = rpc.Deadline.current() or rpc.Deadline.after(_USUAL)
+    else:
+        deadline = rpc.Deadline.after(within)
     pause = _FIRST_PAUSE.total_seconds()
     for left in reversed(range(_ATTEMPTS)):
         deadline.check()

@@ -1,4 +1,4 @@
-"""One deadline over all steps: each gets a fair share, and a reserve stays for the ticket and the answer."""
+"""One deadline over all steps: each gets a fair share, those that may think a larger one, and a reserve for the answer stays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from weft import rpc
 
-_DEFAULT = timedelta(seconds=15)
+_DEFAULT = timedelta(seconds=30)
 _RESERVE = timedelta(seconds=2)
 _RESERVE_SHARE = 0.3  # of a short budget
 _ANSWERING = 0.25  # share of the reserve that is kept from the ticket, to store and send the answer
@@ -26,12 +26,20 @@ class Budget:
         self._reserve = min(_RESERVE.total_seconds(), _RESERVE_SHARE * total)
         self._steps = steps
 
-    def next_share(self) -> timedelta:
-        """The share of the next step: what is left, without the reserve, by the steps to come. 0: nothing is left."""
-        left = max(0.0, self._deadline.seconds() - self._reserve)
-        share = left / max(1, self._steps)
+    def next_share(self, parts: int | None = None) -> timedelta:
+        """The share of the next step: what is left, without the reserve, by the steps to come. 0: nothing is left.
+
+        Args:
+            parts: by that instead, where there are more steps to come.
+        """
+        steps = max(1, self._steps)
+        share = self.for_steps() / min(steps, parts or steps)
         self._steps -= 1
-        return timedelta(seconds=share)
+        return share
+
+    def for_steps(self) -> timedelta:
+        """What all steps to come may take together."""
+        return timedelta(seconds=max(0.0, self._deadline.seconds() - self._reserve))
 
     def for_ticket(self) -> timedelta:
         """What the ticket may take."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, WatchError
 
 from weft import rpc
 from weft.support.v1.supervisor_pb2 import Message
@@ -64,10 +64,57 @@ class Conversations:
         async with _translated(), self._client.pipeline(transaction=True) as pipeline:
             if mail_id:
                 pipeline.set(_mail_key(mail_id), answer, ex=_KEPT)
-            pipeline.rpush(key, *(message.SerializeToString() for message in messages))
-            pipeline.ltrim(key, -MOST_MESSAGES, -1)
-            pipeline.expire(key, _KEPT)
+            _add(pipeline, key, *messages)
             await pipeline.execute()
+
+    async def append_once(
+        self, conversation_id: str, message: Message, *, mail_id: str, answer: bytes
+    ) -> bytes:
+        """Adds a message with the answer to a mail, as `append` does, unless there is one; the answer that is kept.
+
+        Raises:
+            ConversationsUnavailable: Redis cannot be reached; the message may be stored or not.
+        """
+        key, kept_at = _key(conversation_id), _mail_key(mail_id)
+        async with _translated(), self._client.pipeline(transaction=True) as pipeline:
+            while True:
+                await pipeline.watch(kept_at)
+                kept = await pipeline.get(kept_at)
+                if isinstance(kept, bytes):
+                    return kept
+                pipeline.multi()  # type: ignore[no-untyped-call]
+                _add(pipeline, key, message)
+                pipeline.set(kept_at, answer, ex=_KEPT)
+                try:
+                    await pipeline.execute()
+                except WatchError:
+                    continue  # somebody else was first
+                return answer
+
+    async def expect(self, run: str, tenant: str, conversation_id: str) -> None:
+        """Keeps that a conversation waits for what a person decides in a run of a tenant, for 30 days.
+
+        Raises:
+            ConversationsUnavailable: Redis cannot be reached.
+        """
+        async with _translated():
+            await self._client.set(_run_key(run, tenant), conversation_id, ex=_KEPT)
+
+    async def expecting(self, run: str, tenant: str) -> str:
+        """The conversation that waits for a run of a tenant; empty: none does.
+
+        Raises:
+            ConversationsUnavailable: Redis cannot be reached.
+        """
+        async with _translated():
+            kept = await self._client.get(_run_key(run, tenant))
+        return kept.decode() if isinstance(kept, bytes) else ""
+
+
+def _add(pipeline: redis.asyncio.client.Pipeline, key: str, *messages: Message) -> None:
+    pipeline.rpush(key, *(message.SerializeToString() for message in messages))
+    pipeline.ltrim(key, -MOST_MESSAGES, -1)
+    pipeline.expire(key, _KEPT)
 
 
 @asynccontextmanager
@@ -80,6 +127,10 @@ async def _translated() -> AsyncIterator[None]:
 
 def _mail_key(mail_id: str) -> str:
     return f"weft:support:mail:{mail_id}"
+
+
+def _run_key(run: str, tenant: str) -> str:
+    return f"weft:support:run:{run}:{tenant}"
 
 
 def _key(conversation_id: str) -> str:

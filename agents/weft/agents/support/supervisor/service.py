@@ -6,7 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -17,9 +17,12 @@ from weft.agents.support import fields
 from weft.agents.support.supervisor.attempts import attempt
 from weft.agents.support.supervisor.budget import Budget
 from weft.agents.support.supervisor.conversations import MOST_MESSAGES, Conversations
-from weft.agents.support.supervisor.exchange import STEPS, Exchange, Fleet
+from weft.agents.support.supervisor.exchange import STEPS, Exchange
 from weft.agents.support.supervisor.followup import in_context
+from weft.agents.support.supervisor.leading import Fleet
+from weft.agents.support.supervisor.orchestrated import Orchestrated
 from weft.agents.support.supervisor.route import Route
+from weft.agents.support.supervisor.telling import Telling
 from weft.support.v1 import (
     escalation_pb2,
     mailbox_pb2,
@@ -47,11 +50,26 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
     Args:
         fleet: stubs of the agents it leads.
         client: of Redis, where conversations are, with replies in bytes.
+        orchestrated: whether the fleet's orchestrator runs the pipeline, whenever it is in service.
     """
 
-    def __init__(self, fleet: Fleet, client: redis.asyncio.Redis) -> None:
+    def __init__(
+        self, fleet: Fleet, client: redis.asyncio.Redis, *, orchestrated: bool = False
+    ) -> None:
         self._fleet = fleet
         self._conversations = Conversations(client)
+        self._telling = Telling(fleet, self._conversations)
+        orchestrator = fleet.orchestrator
+        self._orchestrated = (
+            Orchestrated(orchestrator, self._conversations)
+            if orchestrator is not None and orchestrated
+            else None
+        )
+
+    async def close(self) -> None:
+        """Ends what is under way beside calls."""
+        if self._orchestrated is not None:
+            await self._orchestrated.close()
 
     async def Handle(
         self, request: supervisor_pb2.HandleRequest, context: Context
@@ -104,6 +122,15 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
         )
         return supervisor_pb2.AnswerMailResponse(mail_id=reply.mail_id)
 
+    async def Tell(
+        self, request: supervisor_pb2.TellRequest, context: Context
+    ) -> supervisor_pb2.TellResponse:
+        """Tells a customer how it was decided what Handle left to a person."""
+        del context
+        fields.check(fields.uuid_text("run", request.run))
+        await self._telling.tell(request)
+        return supervisor_pb2.TellResponse()
+
     async def GetConversation(
         self, request: supervisor_pb2.GetConversationRequest, context: Context
     ) -> supervisor_pb2.GetConversationResponse:
@@ -135,15 +162,19 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
             call.conversation = conversation_id
         budget = Budget(rpc.Deadline.current(), steps=STEPS)
         route = Route(report)
+        question = await self._question(request, budget, route)
+        given = supervisor_pb2.HandleRequest(
+            text=request.text, conversation_id=conversation_id, question=question
+        )
+        given.expire_time.FromDatetime(datetime.now(UTC) + budget.for_steps())
         exchange = Exchange(
             fleet=self._fleet,
+            orchestrated=self._orchestrated,
             budget=budget,
             route=route,
-            conversation_id=conversation_id,
-            text=request.text,
-            question=await self._question(request, budget, route),
+            request=given,
             # The same for the same mail: handled again after a crash, it opens no second ticket.
-            ticket_request=str(_derived(mail.mail_id, "ticket") if mail else uuid.uuid4()),
+            run=str(_derived(mail.mail_id, "ticket") if mail else uuid.uuid4()),
         )
         answer = await exchange.answer()
         await self._remember(exchange, asked, answer, mail)
@@ -182,7 +213,9 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
         mail: mailbox_pb2.Mail | None,
     ) -> None:
         question = supervisor_pb2.Message(
-            role=supervisor_pb2.ROLE_CUSTOMER, text=exchange.text, ticket_id=exchange.ticket_id
+            role=supervisor_pb2.ROLE_CUSTOMER,
+            text=exchange.request.text,
+            ticket_id=exchange.ticket_id,
         )
         question.time.FromDatetime(asked)
         reply = supervisor_pb2.Message(
@@ -195,7 +228,7 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
         try:
             async with asyncio.timeout(exchange.budget.for_conversation().total_seconds()):
                 await self._conversations.append(
-                    exchange.conversation_id,
+                    exchange.request.conversation_id,
                     question,
                     reply,
                     mail_id=mail.mail_id if mail else "",
@@ -219,7 +252,6 @@ class SupervisorAgent(supervisor_pb2_grpc.SupervisorServiceServicer):
                     page_size=_PAGE,
                     page_token=token,
                 ),
-                within=_time_left(),
             )
             said += [_from_person(ticket) for ticket in page.tickets]
             token = page.next_page_token
@@ -264,11 +296,6 @@ def _check(request: supervisor_pb2.HandleRequest, path: str) -> None:
 def _id_rules(path: str, value: str) -> Iterator[fields.Violation]:
     what = "1 to 64 characters of a-z, A-Z, 0-9 and hyphen"
     return fields.matching(path, value, _CONVERSATION_ID, what)
-
-
-def _time_left() -> timedelta:
-    deadline = rpc.Deadline.current()
-    return deadline.remaining() if deadline else timedelta(seconds=5)
 
 
 def _trace_id(call: rpc.Call | None) -> str:

@@ -16,7 +16,23 @@ NO_PERSON = (
     "Our help desk could not be reached just now, so nobody has been told of your request. "
     "Please ask again in a few minutes."
 )
+PERSON_DECIDES = (
+    "Your request is about money, so a person of our help desk decides on it. "
+    "You will hear of the decision in this conversation."
+)
+NOT_APPROVED = "Your request was looked at, and a person of our help desk will answer you about it."
+NOT_COMPOSED = "No answer was composed: articles are pointed at."
 _MOST_ARTICLES = 3
+
+
+def being_decided() -> Answer:
+    """The answer while a person decides on the one that was found."""
+    return Answer(text=PERSON_DECIDES)
+
+
+def decided(answer: Answer | None) -> Answer:
+    """The answer that a person approved, or where none was approved."""
+    return answer if answer is not None else Answer(text=NOT_APPROVED)
 
 
 def without_answer(*, ticket: bool) -> Answer:
@@ -34,7 +50,7 @@ def with_ticket(answer: Answer, *, ticket: bool) -> Answer:
 
 def pointing_at(passages: Sequence[Passage]) -> Answer:
     """The articles that were found, for a customer to read, when no answer could be composed."""
-    answer = Answer(origin=ORIGIN_EXTRACTIVE)
+    answer = Answer(origin=ORIGIN_EXTRACTIVE, degraded=NOT_COMPOSED)
     written = ["I could not compose an answer just now."]
     firsts = {passage.article_id: passage for passage in reversed(passages)}
     best = [passage for passage in passages if firsts[passage.article_id] is passage]

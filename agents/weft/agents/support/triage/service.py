@@ -9,8 +9,10 @@ from typing import Any
 import grpc
 
 from weft import rpc
+from weft.agents.llm import Model
 from weft.agents.support import fields
 from weft.agents.support.triage import shipped
+from weft.agents.support.triage.judging import MOST_INTENTS, Judge
 from weft.agents.support.triage.language import LanguageProfiles
 from weft.agents.support.triage.lesson import Guess
 from weft.agents.support.triage.library import Library
@@ -24,6 +26,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _MODEL = re.compile(r"[a-z0-9_-]{1,64}")
 _INTENT = re.compile(r"[a-z][a-z0-9_]{0,99}")
+_MOST_GUESSES = 5
 _MOST_A_REQUEST = 1_000
 _MOST_A_STREAM = 200_000
 
@@ -33,9 +36,11 @@ class TriageAgent(triage_pb2_grpc.TriageServiceServicer):
 
     Args:
         database: where what it is taught is kept.
+        model: judges, where what was taught is the choice it has; None: what was taught judges.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, model: Model | None = None) -> None:
+        self._judge = None if model is None else Judge(model)
         self._store = Store(database)
         self._library = Library(self._store)
         self._languages = LanguageProfiles(shipped.language_samples())
@@ -51,10 +56,14 @@ class TriageAgent(triage_pb2_grpc.TriageServiceServicer):
         del context
         fields.check(fields.text("text", request.text), _model_name(request.model))
         name = request.model or DEFAULT_MODEL
-        guesses = (await self._library.model(name)).guesses(request.text)
-        return triage_pb2.ClassifyResponse(
-            assessment=self._assessment(request.text, guesses), model=name
-        )
+        trained = await self._library.model(name)
+        guesses = trained.guesses(request.text, MOST_INTENTS)
+        assessment = self._assessment(request.text, guesses[:_MOST_GUESSES])
+        if self._judge is not None:
+            offered = [guess.intent for guess in guesses]
+            expire = request.expire_time if request.HasField("expire_time") else None
+            assessment = await self._judge.assess(request.text, offered, assessment, expire)
+        return triage_pb2.ClassifyResponse(assessment=assessment, model=name)
 
     def _assessment(self, text: str, guesses: list[Guess]) -> support_pb2.Assessment:
         first, *others = (
