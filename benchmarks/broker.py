@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -44,7 +43,6 @@ from weft.v1 import message_pb2
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
 SIZE, IN_FLIGHT = 1_024, 100
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,18 +167,6 @@ def _await_port(port: int) -> None:
             return
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process and its children so far."""
-    total = 0.0
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # Its own, and those of children that have ended: PostgreSQL's backends come and go.
-        total = sum(map(int, fields[11:15])) / _TICK
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            total += sum(cpu_of(int(child)) for child in children.read_text().split())
-    return total
-
-
 # -- one run
 
 
@@ -191,7 +177,7 @@ def run(system: System, venvs: Path, database_url: str, postgres: int) -> Result
         python = venvs / system.venv / "bin" / "python"
         phases = []
         for role in ("publish", "consume"):
-            before = cpu_of(pid)
+            before = measure.cpu_of(pid)
             done = subprocess.run(
                 [str(python), str(PEERS / system.program), role, url, str(system.count)],
                 env={**os.environ, **system.environ, "PYTHONPATH": str(PEERS)},
@@ -205,39 +191,30 @@ def run(system: System, venvs: Path, database_url: str, postgres: int) -> Result
             assert lines, f"{system.name} {role} measured nothing: {done.stdout[-500:]}"
             told = json.loads(lines[-1])
             assert role == "publish" or told["unique"] == system.count, (system.name, told)
-            phases.append((told["seconds"], told["cpu"], cpu_of(pid) - before))
+            phases.append((told["seconds"], told["cpu"], measure.cpu_of(pid) - before))
         return _result(system.count, phases)
 
 
 def run_weft(system: System, url: str, pid: int, database_url: str, postgres: int) -> Result:
     queue = f"bench-{uuid.uuid4().hex[:8]}"
-    database_url = asyncio.run(fresh_database(database_url, queue))
+    database_url = asyncio.run(measure.fresh_database(database_url, queue))
     broker = measure.Child(__file__, "broker", url, database_url)
     durability = "durable" if system.server == "redis-always" else "memory"
     try:
         phases = []
         for role in ("publish", "consume"):
-            before = cpu_of(pid) + broker.cpu() + cpu_of(postgres)
+            before = measure.cpu_of(pid) + broker.cpu() + measure.cpu_of(postgres)
             arguments = (broker.told, str(system.count), durability, queue)
             client = measure.Child(__file__, role, *arguments)
             told = json.loads(client.told)
             client.stop()
             if role == "consume":
                 asyncio.run(archived(url, database_url, queue, system.count))
-            used = cpu_of(pid) + broker.cpu() + cpu_of(postgres) - before
+            used = measure.cpu_of(pid) + broker.cpu() + measure.cpu_of(postgres) - before
             phases.append((told["seconds"], told["cpu"], used))
         return _result(system.count, phases)
     finally:
         broker.stop()
-
-
-async def fresh_database(database_url: str, name: str) -> str:
-    """The URL of a new, empty database."""
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(f'create database "{name}"')
-    await connection.close()
-    parts = urllib.parse.urlsplit(database_url)
-    return urllib.parse.urlunsplit(parts._replace(path=f"/{name}"))
 
 
 async def archived(url: str, database_url: str, queue: str, count: int) -> None:

@@ -12,13 +12,37 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 _TICK = os.sysconf("SC_CLK_TCK")
 
 Call = Callable[[], Awaitable[object]]
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process and its children so far."""
+    total = 0.0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # Its own, and those of children that have ended: PostgreSQL's backends come and go.
+        total = sum(map(int, fields[11:15])) / _TICK
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            total += sum(cpu_of(int(child)) for child in children.read_text().split())
+    return total
+
+
+async def fresh_database(database_url: str, name: str) -> str:
+    """The URL of a new, empty database."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(f'create database "{name}"')
+    await connection.close()
+    parts = urllib.parse.urlsplit(database_url)
+    return urllib.parse.urlunsplit(parts._replace(path=f"/{name}"))
 
 
 class Child:

@@ -59,6 +59,17 @@ def test_status_shows_every_part(weft):
     assert "PostgreSQL" in weft("status").out
 
 
+def test_knowledge_is_served_by_words_and_says_so(weft, tmp_path: Path):
+    served = {agent["agent"]: agent for agent in weft("status", "--json").json["agents"]}
+    assert served["knowledge"]["labels"] == ["search=lexical"]
+    assert re.search(r"^knowledge +1/1 .*search=lexical$", weft("status").out, re.MULTILINE)
+    (tmp_path / "leave.md").write_text("# Leave\n\nYou have thirty days of leave a year.")
+    assert weft("knowledge", "add", str(tmp_path / "leave.md")).code == 0
+    found = weft("knowledge", "search", "days of leave", "--json").json
+    assert found["hits"][0]["citation"]["documentId"] == "leave"
+    assert found["way"] == "SEARCH_WAY_LEXICAL"
+
+
 def test_metrics_are_where_status_says(weft):
     agents = weft("status", "--json").json["agents"]
     metrics = next(a["metrics"][0] for a in agents if a["agent"] == "support-quality")

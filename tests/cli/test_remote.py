@@ -27,8 +27,8 @@ def blocks() -> list[str]:
 @pytest.mark.timeout(120)
 def test_an_mcp_server_is_an_agent(house, tools, tmp_path: Path):
     printed = paste(blocks()[0], house, tools, tmp_path)
-    assert printed.count("1:35") == 1
-    assert printed.count("1:01") == 1
+    assert printed.count('"1:35"') == 1
+    assert printed.count('"1:01"') == 1
 
 
 @pytest.mark.timeout(120)

@@ -7,11 +7,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf import struct_pb2
+from rich.columns import Columns
 from rich.console import Console
+from rich.text import Text
 
 from weft.cli import documents, output, waterfall
 from weft.cli.template import render
 from weft.v1 import options_pb2, trace_pb2
+
+
+def test_a_text_gives_the_terminal_no_orders() -> None:
+    shown = io.StringIO()
+    out = output.console(shown)
+    for each in (Text("a\x1b]0;b\x07 \x1b[2Jc\x9b2Jd\te"), "a\x1b]0;b\x07 \x1b[2Jc\x9b2Jd\te"):
+        out.print(each)
+        out.print(Columns([each]))
+    assert shown.getvalue().split() == ["a]0;b", "[2Jc2Jd", "e"] * 4
 
 
 def span(

@@ -53,9 +53,25 @@ def test_weft_s_own_name_wins_over_the_standard_one():
     assert config.load(both).otlp_endpoint == "http://own:4317"
 
 
+def test_the_pipeline_of_the_support_fleet_is_orchestrated_unless_it_is_said_otherwise():
+    assert config.load({}).support_pipeline == "orchestrated"
+    assert config.load({"WEFT_SUPPORT_PIPELINE": "in-process"}).support_pipeline == "in-process"
+    with pytest.raises(SettingError, match="WEFT_SUPPORT_PIPELINE"):
+        config.load({"WEFT_SUPPORT_PIPELINE": "off"})
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("250ms", 0.25), ("2s", 2), ("1.5m", 90), ("1h", 3600), ("4", 4), (" 7 s", 7), ("0.5", 0.5)],
+    [
+        ("250ms", 0.25),
+        ("2s", 2),
+        ("1.5m", 90),
+        ("1h", 3600),
+        ("2d", 172_800),
+        ("4", 4),
+        (" 7 s", 7),
+        ("0.5", 0.5),
+    ],
 )
 def test_durations(text, seconds):
     found = config.load({"WEFT_REGISTRY_LEASE_TTL": text})
@@ -193,3 +209,11 @@ def test_a_remote_that_cannot_be_used_is_named(empty_folder, table, says):
     with pytest.raises(SettingError, match="remotes") as wrong:
         config.load({})
     assert says in str(wrong.value)
+
+
+@pytest.mark.parametrize("table", ["[remotes.x]\nmcp", "[endpoints.x]\nurl"])
+def test_what_a_url_that_cannot_be_used_holds_is_not_told(empty_folder, table):
+    (empty_folder / "weft.toml").write_text(f'{table} = "htps://u:hunter2@a"')
+    with pytest.raises(SettingError, match="url must begin with https://") as wrong:
+        config.load({})
+    assert "hunter2" not in str(wrong.value)

@@ -24,6 +24,8 @@ from weft.telemetry import Telemetry
 from weft.v1 import agent_pb2, options_pb2
 
 if TYPE_CHECKING:
+    from weft.agents.llm import Models
+    from weft.agents.toolboxes import Toolboxes
     from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.agents")
@@ -54,6 +56,8 @@ class Host:
         identity_trust: public keys of the gateways whose word for who calls is taken, joined by commas (see
             `weft.rpc.signing`): other identities are refused then, and skills keep their required scopes
             towards whoever calls. Empty: whatever identity a call brings is believed.
+        models: what `mesh.models` is; None: there are none.
+        toolboxes: what `mesh.toolbox` makes toolboxes by; None: it makes none.
 
     Raises:
         ValueError: `identity_trust` is no list of public keys.
@@ -69,10 +73,19 @@ class Host:
         zone: str = "",
         drain: timedelta = timedelta(seconds=10),
         identity_trust: str = "",
+        models: Models | None = None,
+        toolboxes: Toolboxes | None = None,
     ) -> None:
         self._verifier = _verifier(identity_trust)
         self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier)
-        self.mesh = Mesh(registry, brokers=brokers, sender=_sender(), telemetry=telemetry)
+        self.mesh = Mesh(
+            registry,
+            brokers=brokers,
+            sender=_sender(),
+            telemetry=telemetry,
+            models=models,
+            toolboxes=toolboxes,
+        )
         self._brokers = brokers
         self._topics: list[Topic] = []
         self._consumers: list[Consumer] = []

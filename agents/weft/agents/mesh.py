@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 
@@ -11,6 +12,11 @@ from weft.agents.contract import agent_of
 from weft.agents.messaging.sending import Sending
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
+
+if TYPE_CHECKING:
+    from weft.agents.llm import Models
+    from weft.agents.toolboxes import Toolboxes
+    from weft.agents.tools import Tool, Toolbox
 
 StubT_co = TypeVar("StubT_co", covariant=True)
 
@@ -26,7 +32,8 @@ class StubClass(Protocol[StubT_co]):
 class Mesh(Sending):
     """The agents of a registry: as stubs, and by `send`, `request`, `publish` and `broadcast` as those who get messages.
 
-    Channels are made once per agent and closed with the mesh.
+    Channels are made once per agent and closed with the mesh. It also has what its process has for agents: `models`, and
+    toolboxes.
 
     Args:
         registry: address of the registry, "host:port".
@@ -34,6 +41,8 @@ class Mesh(Sending):
         sender: in whose name messages are sent.
         telemetry: where calls are counted and traced.
         identity: who calls, for calls made while no call is being served.
+        models: those of the process; None: there are none.
+        toolboxes: makes toolboxes; None: there are none.
     """
 
     def __init__(
@@ -44,11 +53,15 @@ class Mesh(Sending):
         sender: str = "client",
         telemetry: Telemetry | None = None,
         identity: Identity | None = None,
+        models: Models | None = None,
+        toolboxes: Toolboxes | None = None,
     ) -> None:
         super().__init__(brokers, sender=sender)
         self.registry = registry
         self._telemetry = telemetry
         self._identity = identity
+        self._models = models
+        self._toolboxes = toolboxes
         self._channels: dict[str, rpc.Channel] = {}
         rpc.use_registry(registry)
 
@@ -69,6 +82,29 @@ class Mesh(Sending):
         """
         name = agent or agent_of(stub_class)  # type: ignore[arg-type]  # generated Stubs are classes
         return stub_class(self.channel(name))
+
+    @property
+    def models(self) -> Models:
+        """The models of this process by agent, `mesh.models["greeter"]`; empty where none are set up."""
+        if self._models is None:
+            from weft.agents.llm import Models  # takes its time, and few agents have models
+
+            self._models = Models({})
+        return self._models
+
+    def toolbox(self, tools: Iterable[Tool | str]) -> Toolbox:
+        """A toolbox of these tools, closed when the process stops: records, rates and kept results as its settings say.
+
+        Args:
+            tools: tools, and names of tools that the settings have: `mesh.toolbox(["web_search", phonebook])`.
+
+        Raises:
+            SettingError: there is no `database_url`, and what cannot be recorded is not done; or no tool of a name.
+            ValueError: two tools have the same name, or this mesh is of no process that has toolboxes.
+        """
+        if self._toolboxes is None:
+            raise ValueError("this mesh makes no toolboxes; make one: weft.agents.tools.Toolbox")
+        return self._toolboxes.made(tools)
 
     async def close(self) -> None:
         """Waits until all messages are accepted, and closes all channels."""

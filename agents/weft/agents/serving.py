@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from types import FunctionType
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from weft import config, rpc, telemetry
+from weft import config, embedded, rpc, telemetry
 from weft.agents.host import Host
+from weft.agents.toolboxes import Toolboxes
 from weft.telemetry import logs
+
+if TYPE_CHECKING:
+    from weft.agents.llm import Models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provided:
+    """What a process has for its agents, beside the mesh.
+
+    Attributes:
+        models: by agent; None: no model is set up.
+        toolboxes: makes toolboxes.
+    """
+
+    models: Models | None
+    toolboxes: Toolboxes
 
 
 def serve(*servicers: object) -> None:
@@ -21,15 +41,17 @@ def serve(*servicers: object) -> None:
 
     Args:
         servicers: objects of classes derived from generated Servicers, or functions that make one from the
-            Mesh, for agents that call other agents.
+            Mesh, for agents that call other agents, have models (`mesh.models`) or tools (`mesh.toolbox`).
     """
     try:
         settings = config.load()
         uvloop.run(_serve(settings, servicers))
     except KeyboardInterrupt:
         sys.exit(130)
-    except (config.SettingError, rpc.AddressInUseError, rpc.InvalidArgument) as failed:
+    except (config.SettingError, rpc.AddressInUseError) as failed:
         sys.exit(f"Error: {failed}")
+    except (rpc.InvalidArgument, rpc.FailedPrecondition, rpc.Unavailable) as failed:
+        sys.exit(f"Error: {failed.message}")
     except TimeoutError:
         sys.exit(
             f"Error: the registry at {settings.registry} cannot be reached. Start everything with `weft up`, "
@@ -51,8 +73,47 @@ async def _serve(settings: config.Settings, servicers: tuple[object, ...]) -> No
 @contextlib.asynccontextmanager
 async def running(settings: config.Settings, service: str) -> AsyncIterator[Host]:
     """A host with logs and telemetry as the settings say; drained when the block ends."""
-    async with observed(settings, service) as watched, host_of(settings, watched) as host:
+    async with (
+        observed(settings, service) as watched,
+        provided(settings, watched) as given,
+        host_of(settings, watched, given) as host,
+    ):
         yield host
+
+
+@contextlib.asynccontextmanager
+async def provided(
+    settings: config.Settings, watched: telemetry.Telemetry
+) -> AsyncIterator[Provided]:
+    """Models and toolboxes as the settings say; closed when the block ends. Without `[models]` no SDK is imported.
+
+    Raises:
+        SettingError: a setting cannot be used.
+        rpc.Unavailable: the database cannot be reached.
+        rpc.FailedPrecondition: the extra `llm` is not installed.
+    """
+    settings = _with_servers(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        models = None
+        if settings.models:
+            from weft.agents import llm
+
+            models = await stack.enter_async_context(llm.models_of(settings, watched))
+            await models.warm()
+        toolboxes = await stack.enter_async_context(Toolboxes(settings, watched))
+        yield Provided(models=models, toolboxes=toolboxes)
+
+
+def _with_servers(settings: config.Settings) -> config.Settings:
+    """The settings with the servers of a `weft up` on this machine, where none are named."""
+    found = embedded.endpoints(settings.data)
+    if found is None:
+        return settings
+    return dataclasses.replace(
+        settings,
+        database_url=settings.database_url or found.database_url,
+        redis_url=settings.redis_url or found.redis_url,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -74,8 +135,10 @@ async def observed(settings: config.Settings, service: str) -> AsyncIterator[tel
         yield found
 
 
-def host_of(settings: config.Settings, watched: telemetry.Telemetry) -> Host:
-    """A host as the settings say.
+def host_of(
+    settings: config.Settings, watched: telemetry.Telemetry, given: Provided | None = None
+) -> Host:
+    """A host as the settings say; its mesh has what is given.
 
     Raises:
         SettingError: a setting cannot be used.
@@ -89,6 +152,8 @@ def host_of(settings: config.Settings, watched: telemetry.Telemetry) -> Host:
             zone=settings.zone,
             drain=settings.agents_drain,
             identity_trust=settings.identity_trust,
+            models=given.models if given is not None else None,
+            toolboxes=given.toolboxes if given is not None else None,
         )
     except ValueError as wrong:
         raise config.SettingError(f"identity_trust: {wrong}") from wrong

@@ -21,7 +21,7 @@ _MARKS = {
     support_pb2.STEP_OUTCOME_SKIPPED: ("-", "yellow"),
 }
 _ORIGINS = {
-    support_pb2.ORIGIN_EXTRACTIVE: "sentences of the sources as they stand, no model involved",
+    support_pb2.ORIGIN_EXTRACTIVE: "sentences of the sources as they stand",
     support_pb2.ORIGIN_MODEL: "written by a model from the sources",
     support_pb2.ORIGIN_PERSON: "written by a person",
 }
@@ -54,7 +54,10 @@ def show(out: Console, handled: supervisor_pb2.HandleResponse) -> None:
     answer = handled.answer
     _prose(out, answer.text or "(no answer)")
     if origin := _ORIGINS.get(answer.origin):
-        _prose(out, f"confidence {answer.confidence:.2f}; {origin}", "dim")
+        by = f" ({answer.model})" if answer.model else ""
+        _prose(out, f"confidence {answer.confidence:.2f}; {origin}{by}", "dim")
+    if answer.degraded:
+        _prose(out, answer.degraded, "yellow")
     if answer.citations:
         out.print()
         out.print(Text("Sources", style="bold"))

@@ -12,8 +12,10 @@ from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from weft.cli.connect import Registry
+    from weft.cli.orchestration import Orchestrator
 
 _PATIENCE = 1.0  # seconds
+_NEWEST = 50
 Offers = list[CompletionItem]
 
 
@@ -73,6 +75,59 @@ def tickets(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offers:
         return [(ticket.ticket_id, ticket.question) for ticket in found]
 
     return _offer(ctx, incomplete, names)
+
+
+def runs(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offers:
+    """Ids of runs, the newest."""
+
+    async def names(orchestrator: Orchestrator) -> list[tuple[str, str]]:
+        from weft.v1 import orchestrator_pb2
+
+        found = await orchestrator.runs(orchestrator_pb2.ListRunsRequest(), _NEWEST)
+        return [(each.id, each.workflow) for each in found]
+
+    return _offer(ctx, incomplete, _of_orchestrator(names))
+
+
+def workflows(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offers:
+    """Names of workflows."""
+
+    async def names(orchestrator: Orchestrator) -> list[tuple[str, str]]:
+        from weft.v1 import orchestrator_pb2
+
+        request = orchestrator_pb2.ListWorkflowsRequest(page_size=500)
+        found = (await orchestrator.stub.ListWorkflows(request)).workflows
+        return [(each.name, f"version {each.version}") for each in found]
+
+    return _offer(ctx, incomplete, _of_orchestrator(names))
+
+
+def approvals(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offers:
+    """Ids of approvals that are open."""
+
+    async def names(orchestrator: Orchestrator) -> list[tuple[str, str]]:
+        from weft.v1 import orchestrator_pb2
+
+        found = await orchestrator.approvals(orchestrator_pb2.ListApprovalsRequest())
+        return [(each.id, each.title) for each in found]
+
+    return _offer(ctx, incomplete, _of_orchestrator(names))
+
+
+def _of_orchestrator(
+    names: Callable[[Orchestrator], Awaitable[list[tuple[str, str]]]],
+) -> Callable[[Registry], Awaitable[Iterable[tuple[str, str]]]]:
+    async def asked(registry: Registry) -> list[tuple[str, str]]:
+        import dataclasses
+
+        from weft import config
+        from weft.cli import orchestration
+
+        settings = dataclasses.replace(config.load(), registry=registry.address)
+        async with orchestration.connected(settings) as orchestrator:
+            return await names(orchestrator)
+
+    return asked
 
 
 def _offer(

@@ -19,12 +19,30 @@ _HINTS = get_type_hints(config.Settings)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs instead of text."
 )
+detach_option = click.option(
+    "--detach", is_flag=True, help="Do not wait for the end; print the run's id."
+)
+_tokens_option = click.option(
+    "--budget-tokens",
+    type=click.IntRange(1),
+    help="Tokens of models that the run may spend; by default as agents are set.",
+)
+_usd_option = click.option(
+    "--budget-usd",
+    type=click.FloatRange(0, min_open=True),
+    help="US dollars that the run may spend on models; by default as agents are set.",
+)
 key_option = click.option(
     "--key",
     metavar="KEY",
     envvar="WEFT_GATEWAY_KEY",
     help="API key, where the gateway asks for one. [WEFT_GATEWAY_KEY]",
 )
+
+
+def budget_options(command: F) -> F:
+    """What a run may spend: `budget_tokens` and `budget_usd`, None where nothing is said."""
+    return _tokens_option(_usd_option(command))
 
 
 def examples(*lines: str) -> str:

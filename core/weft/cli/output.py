@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,16 +13,24 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+# What terminals obey, but for tabs and line ends.
+_ORDERS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 _PIPE_WIDTH = 4_000  # characters: what goes to a program is not folded
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400  # seconds
 
 
 def console(stream: IO[str] | None = None) -> Console:
-    """The terminal, or a plain stream when output goes elsewhere."""
+    """The terminal, or a plain stream when output goes elsewhere. Texts, which others wrote, give it no orders."""
     from rich.console import Console
+    from rich.segment import Segment
+
+    class Guarded(Console):
+        def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
+            for text, style, control in super().render(*args, **options):
+                yield Segment(text if control else text.translate(_ORDERS), style, control)
 
     out = stream or sys.stdout
-    return Console(
+    return Guarded(
         file=out, highlight=False, markup=False, width=None if out.isatty() else _PIPE_WIDTH
     )
 
@@ -76,8 +84,18 @@ def state(name: str) -> Text:
     """A state in its colour."""
     from rich.text import Text
 
-    good = {"SERVING", "READY", "OK", "ANSWERED", "UP", "VALID", "SUCCEEDED", "DELIVERED"}
-    bad = {"UNREACHABLE", "FAILED", "DOWN", "REVOKED", "DEAD"}
+    good = {
+        "SERVING",
+        "READY",
+        "OK",
+        "ANSWERED",
+        "UP",
+        "VALID",
+        "SUCCEEDED",
+        "DELIVERED",
+        "APPROVED",
+    }
+    bad = {"UNREACHABLE", "FAILED", "DOWN", "REVOKED", "DEAD", "CANCELLED", "REJECTED", "EXPIRED"}
     word = name.upper()
     style = "green" if word in good else "red" if word in bad else "yellow"
     return Text(name, style=style)

@@ -1,6 +1,21 @@
 """Typed settings, read from the environment and a file at the process edge only."""
 
+from weft.config.credentials import read_credential
+from weft.config.models import ModelBudget, ModelChoice, ModelEndpoint
 from weft.config.remotes import Remote
 from weft.config.settings import SettingError, Settings, default_data, environment, load
+from weft.config.tools import ToolSetting
 
-__all__ = ["Remote", "SettingError", "Settings", "default_data", "environment", "load"]
+__all__ = [
+    "ModelBudget",
+    "ModelChoice",
+    "ModelEndpoint",
+    "Remote",
+    "SettingError",
+    "Settings",
+    "ToolSetting",
+    "default_data",
+    "environment",
+    "load",
+    "read_credential",
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
+
+from weft.config.credentials import check_url
+from weft.config.tables import made, said, tables_of
 
 Protocol = Literal["mcp", "a2a"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -57,11 +58,7 @@ class Remote:
             raise ValueError(
                 f"{self.name[:80]!r} is no name for an agent: 1 to 63 of a-z, 0-9 and hyphen, a letter first"
             )
-        url = urlsplit(self.url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise ValueError(f"url must begin with https:// or http://, not {self.url[:80]!r}")
-        if url.username is not None or url.password is not None:
-            raise ValueError("url must hold no password: name a file or a variable that does")
+        url = check_url(self.url)
         if url.scheme == "http" and url.hostname not in _LOOPBACK and not self.plaintext:
             raise ValueError(
                 "url is http, which anybody on the way can read; allow it with plaintext"
@@ -80,62 +77,22 @@ def read_remotes(given: object) -> dict[str, Remote]:
     Raises:
         ValueError: something cannot be used.
     """
-    tables: object = json.loads(given) if isinstance(given, str) else given
-    if not isinstance(tables, Mapping):
-        raise ValueError("must be tables, [remotes.NAME]")  # noqa: TRY004 all that is wrong is told alike
-    return {str(name): _read(str(name), table) for name, table in tables.items()}
+    return {name: _read(name, table) for name, table in tables_of(given, "remotes").items()}
 
 
 def as_json(remotes: Mapping[str, Remote]) -> str:
     """What `read_remotes` reads."""
+    tables = {name: said(remote) for name, remote in remotes.items()}
     return json.dumps(
-        {
-            name: {
-                remote.protocol: remote.url,
-                **{
-                    each.name: getattr(remote, each.name)
-                    for each in dataclasses.fields(remote)
-                    if each.name not in {"name", "protocol", "url"}
-                    and getattr(remote, each.name) != each.default
-                },
-            }
-            for name, remote in remotes.items()
-        }
+        {name: {table.pop("protocol"): table.pop("url"), **table} for name, table in tables.items()}
     )
 
 
-def _read(name: str, table: object) -> Remote:
-    if not isinstance(table, Mapping):
-        raise ValueError(f"{name}: must be a table, [remotes.{name}]")  # noqa: TRY004 same
+def _read(name: str, table: Mapping[str, Any]) -> Remote:
     spoken = [each for each in PROTOCOLS if each in table]
     if len(spoken) != 1:
         raise ValueError(f"{name}: give its URL as mcp = or as a2a =")
-    fields = {each.name: each for each in dataclasses.fields(Remote)}
-    values: dict[str, Any] = {"name": name, "protocol": spoken[0], "url": table[spoken[0]]}
-    for key, value in table.items():
-        if key == spoken[0]:
-            continue
-        if key not in fields or key in values:
-            raise ValueError(f"{name}: there is no setting {key!r}")
-        values[key] = _value(name, key, fields[key].default, value)
-    if not isinstance(values["url"], str):
-        raise ValueError(f"{name}: {spoken[0]} must be a URL")  # noqa: TRY004 same
-    try:
-        return Remote(**values)
-    except ValueError as wrong:
-        raise ValueError(f"{name}: {wrong}") from None
-
-
-def _value(name: str, key: str, default: object, value: object) -> object:
-    if isinstance(default, tuple):
-        given = [value] if isinstance(value, str) else value
-        if isinstance(given, list) and all(isinstance(each, str) for each in given):
-            return tuple(given)
-    elif isinstance(default, bool) or isinstance(value, bool):
-        if type(value) is type(default):
-            return value
-    elif isinstance(default, float) and isinstance(value, int | float):
-        return float(value)
-    elif isinstance(default, str) and isinstance(value, str):
-        return value
-    raise ValueError(f"{name}: {key} cannot be {value!r}"[:200])
+    if wrong := sorted({"protocol", "url"} & table.keys()):
+        raise ValueError(f"{name}: there is no setting {wrong[0]!r}")
+    further = {key: value for key, value in table.items() if key != spoken[0]}
+    return made(name, {"protocol": spoken[0], "url": table[spoken[0]], **further}, Remote)

@@ -16,7 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from weft.config.models import ModelBudget, ModelChoice, ModelEndpoint
 from weft.config.remotes import Remote, as_json, read_remotes
+from weft.config.tables import read_tables, tables_as_json
+from weft.config.tools import ToolSetting
 
 
 class SettingError(ValueError):
@@ -151,6 +154,41 @@ class Settings:
         "Networks that are not public to which webhooks may go, such as 10.1.0.0/16, joined by commas; empty: none.",
         "",
     )
+    orchestrator_at_once: int = _doc(
+        "Runs of workflows that an orchestrator carries out at a time; 0: none.", 512
+    )
+    orchestrator_open: int = _doc("Runs of one caller that may wait or run.", 10_000)
+    orchestrator_lease: timedelta = _doc(
+        "How long an orchestrator that says nothing keeps the runs it carries out.",
+        timedelta(seconds=5),
+    )
+    orchestrator_keep: timedelta = _doc(
+        "How long a run is kept after its end, with its events and approvals; 0s: for ever.",
+        timedelta(days=90),
+    )
+    orchestrator_webhook_networks: str = _doc(
+        "Networks that are not public to which webhooks of approvals may go, such as 10.1.0.0/16, joined by commas; "
+        "empty: none.",
+        "",
+    )
+    support_pipeline: Literal["orchestrated", "in-process"] = _doc(
+        "Who runs the workflow of the support fleet: the orchestrator, durably and as users changed it, or its "
+        "supervisor, as it ships.",
+        "orchestrated",
+    )
+    embedding: Literal["none", "local", "openai", "ollama"] = _doc(
+        "What makes vectors of documents and articles: nothing, the model that ships, or a service with one of these "
+        "APIs.",
+        "none",
+    )
+    embedding_weights: Path = field(
+        default=Path("models/all-MiniLM-L6-v2"),
+        metadata={"doc": "Folder with the weights of the model that ships."},
+    )
+    embedding_url: str = _doc("URL of the embedding service.", "")
+    embedding_model: str = _doc("Model of the embedding service.", "")
+    embedding_dimensions: int = _doc("Numbers in a vector of that model.", 0)
+    embedding_key: str = _doc("Key of the embedding service; empty: none.", "")
     gateway_cors_origins: str = _doc(
         "Origins whose pages may call the gateway from a browser, joined by commas; *: any; empty: none.",
         "",
@@ -242,6 +280,29 @@ class Settings:
             "doc": "Agents and servers elsewhere, shown as agents of the mesh: [remotes.NAME]."
         },
     )
+    endpoints: Mapping[str, ModelEndpoint] = field(
+        default_factory=dict,
+        metadata={
+            "doc": "Where models are: [endpoints.NAME]. Kinds stand for endpoints of their name."
+        },
+    )
+    models: Mapping[str, ModelChoice] = field(
+        default_factory=dict,
+        metadata={"doc": "Models of agents: [models.AGENT], or [models.default] for all others."},
+    )
+    budgets: Mapping[str, ModelBudget] = field(
+        default_factory=dict,
+        metadata={
+            "doc": "What models may cost: [budgets.call], run, agent, tenant, or [budgets.'tenant:acme']."
+        },
+    )
+    tools: Mapping[str, ToolSetting] = field(
+        default_factory=dict, metadata={"doc": "Tools of agents: [tools.NAME]."}
+    )
+    model_prices: str = _doc("File with what tokens cost; empty: the shipped one.", "")
+    tool_records_keep: timedelta = _doc(
+        "How long uses of tools are kept on record; 0s: for ever.", timedelta(days=90)
+    )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(
@@ -279,7 +340,7 @@ def environment(settings: Settings) -> dict[str, str]:
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
         if isinstance(value, Mapping):
-            text = as_json(value)
+            text = (as_json if item.name == "remotes" else tables_as_json)(value)
         else:
             text = f"{value.total_seconds()}s" if isinstance(value, timedelta) else str(value)
         found[f"WEFT_{item.name.upper()}"] = text
@@ -304,7 +365,8 @@ def _read(hint: Any, value: Any, source: str, name: str) -> Any:
         if get_origin(hint) is Literal:
             return _choice(value, get_args(hint))
         if get_origin(hint) is Mapping:
-            return read_remotes(value)
+            kind = get_args(hint)[1]
+            return read_remotes(value) if kind is Remote else read_tables(value, kind, name)
         if hint is timedelta:
             return _duration(value)
         return hint(value)
@@ -320,8 +382,8 @@ def _choice(value: Any, allowed: tuple[str, ...]) -> str:
 
 def _duration(value: Any) -> timedelta:
     text = str(value).strip()
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    for unit in ("ms", "s", "m", "h"):
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+    for unit, seconds in units.items():
         if text.endswith(unit):
-            return timedelta(seconds=float(text.removesuffix(unit)) * units[unit])
+            return timedelta(seconds=float(text.removesuffix(unit)) * seconds)
     return timedelta(seconds=float(text))

@@ -225,6 +225,8 @@ async def test_batches_are_settled_by_their_leases(
             seen.append(delivery.message.id)
             consumer.ack(delivery.lease_id)
 
+    policy = message_pb2.QueuePolicy(visibility_timeout={"seconds": 30})
+    await admin.SetQueue(broker_pb2.SetQueueRequest(queue="inbox", policy=policy))
     consumer = Consumer(broker.address, "inbox", on_batch=take, concurrency=100)
     async with consumer, Publisher(broker.address, sender="me") as publisher:
         await asyncio.gather(*(publisher.publish(message(str(n))) for n in range(1_000)))

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import itertools
 import socket
 import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-import asyncpg
 import httpx
 import pytest_asyncio
 import uvicorn
 
-from weft import config, embedded
+from weft import config
 from weft.agents import Host
 from weft.agents.remote import keeper_of
 from weft.gateway import Gateway
@@ -27,7 +24,6 @@ from weft.registry import Registry
 from weft.rpc.testing import wait_until
 
 PATIENCE = timedelta(seconds=20)
-_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,17 +117,6 @@ async def mesh_of(database_url: str, **further: Any) -> AsyncIterator[Mesh]:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def mesh(fresh_xds_of_module: None, servers: embedded.Endpoints) -> AsyncIterator[Mesh]:
-    name = f"remote_{next(_NUMBERS)}"
-    admin = await asyncpg.connect(servers.database_url)
-    await admin.execute(f"create database {name} template template0")
-    url = urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()
-    async with mesh_of(url) as made:
+async def mesh(fresh_xds_of_module: None, database_of_module: str) -> AsyncIterator[Mesh]:
+    async with mesh_of(database_of_module) as made:
         yield made
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])

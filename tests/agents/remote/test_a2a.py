@@ -15,8 +15,9 @@ from a2a.types import a2a_pb2 as pb
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
-from tests.agents.remote.conftest import PATIENCE, Mesh, free_port, http_server
+from tests.agents.remote.conftest import PATIENCE, Mesh, http_server
 from tests.agents.remote.peers import Told, card_of, clerk, heard
+from tests.ports import free_port
 
 from weft.remote.v1 import conversation_pb2
 from weft.rpc.testing import wait_until

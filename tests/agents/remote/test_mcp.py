@@ -15,8 +15,9 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcp.client import Client
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from tests.agents.remote.conftest import PATIENCE, Mesh, free_port, http_server
+from tests.agents.remote.conftest import PATIENCE, Mesh, http_server
 from tests.agents.remote.peers import Crude, Told, heard, older, weather
+from tests.ports import free_port
 
 from weft import rpc
 from weft.remote.v1 import content_pb2

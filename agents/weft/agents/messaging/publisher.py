@@ -29,6 +29,7 @@ from weft.agents.messaging.streams import (
     too_large,
 )
 from weft.rpc import error_from_status
+from weft.rpc.call import RUN_KEY
 from weft.v1 import broker_pb2, message_pb2
 
 log = logging.getLogger("weft.agents")
@@ -138,7 +139,7 @@ class Publisher:
     async def publish(self, message: message_pb2.Message) -> Receipt:
         """Publishes a message and returns when it is accepted, as safe as its durability says.
 
-        Fields that are empty are filled in: id, sender, and of the call being served trace, identity and conversation.
+        Fields that are empty are filled in: id, sender, and of the call being served trace, identity, conversation and run.
 
         Raises:
             InvalidArgument, NotFound, ResourceExhausted: the broker refuses it.
@@ -190,6 +191,8 @@ class Publisher:
                 message.traceparent = call.traceparent
             if not message.conversation and call.conversation:
                 message.conversation = call.conversation
+            if call.run and RUN_KEY not in message.attributes:
+                message.attributes[RUN_KEY] = call.run
             if not message.HasField("identity") and (identity := call.identity_to_pass_on):
                 message.identity.CopyFrom(identity)
 

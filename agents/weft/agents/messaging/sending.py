@@ -14,6 +14,7 @@ from weft.agents.messaging.calls import Calls
 from weft.agents.messaging.publisher import Publisher, Receipt
 from weft.agents.messaging.skills import Method, RequestT, ResponseT, skill_of
 from weft.rpc import error_from_status
+from weft.rpc.call import RUN_KEY
 from weft.v1 import broker_pb2, message_pb2
 
 _WAIT = timedelta(seconds=30)
@@ -199,6 +200,8 @@ def _message(
     call = rpc.current_call()
     if call is not None:
         message.traceparent, message.conversation = call.traceparent, call.conversation
+        if call.run:
+            message.attributes[RUN_KEY] = call.run
         if identity := call.identity_to_pass_on:
             message.identity.CopyFrom(identity)
     return message

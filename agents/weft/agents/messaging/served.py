@@ -6,7 +6,7 @@ import time
 from urllib.parse import quote, unquote
 
 from weft import rpc
-from weft.rpc.call import IDENTITY_KEY, TRACEPARENT_KEY, Call, Metadata
+from weft.rpc.call import IDENTITY_KEY, RUN_KEY, TRACEPARENT_KEY, Call, Metadata
 from weft.v1 import message_pb2
 
 MESSAGE_KEY = "weft-message-id"
@@ -18,7 +18,7 @@ ATTEMPT_KEY = "weft-attempt"
 def call_of(
     delivery: message_pb2.MessageDelivery, method: str, most: float, *, queue: str = ""
 ) -> Call:
-    """The call that a message is. Calls made while it is handled carry its identity, conversation and trace on.
+    """The call that a message is. Calls made while it is handled carry its identity, conversation, run and trace on.
 
     Args:
         delivery: the message.
@@ -38,6 +38,8 @@ def call_of(
     call = Call.at_door(method, metadata, rpc.Deadline.after_seconds(most), identity)
     if message.conversation:
         call.conversation = message.conversation
+    if run := message.attributes.get(RUN_KEY):
+        call.run = run
     return call
 
 

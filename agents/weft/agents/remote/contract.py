@@ -89,11 +89,12 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A contract, the size of its own file, and the message classes of its types by their full names."""
+    """A contract, the size of its own file, the message classes of its types by their full names, and what serves its methods."""
 
     contract: Contract
     size: int
     classes: Mapping[str, type[Message]] = field(repr=False)
+    served: Mapping[str, Behaviour] = field(repr=False)
 
 
 def make(terms: Terms, description: str, skills: Sequence[Skill]) -> Made:
@@ -188,7 +189,8 @@ def _made(file: descriptor_pb2.FileDescriptorProto, service: str, skills: Sequen
         add_to_server=add_to_server,
         descriptor=described,
     )
-    return Made(contract=contract, size=file.ByteSize(), classes=classes)
+    served = {skill.name: skill.serve for skill in skills}
+    return Made(contract=contract, size=file.ByteSize(), classes=classes, served=served)
 
 
 def _handler(skill: Skill, request: Any) -> grpc.RpcMethodHandler[Any, Any]:

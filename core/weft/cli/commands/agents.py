@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from weft.agents import Host
+    from weft.agents.memory.embedding import Embedder
+    from weft.cli.hosts import Hosts
     from weft.config import Settings
     from weft.v1 import agent_pb2
 
-_FLEETS = ("support",)
+_FLEETS = ("support", "orchestrator", "knowledge")
 
 
 @click.group(
@@ -33,7 +36,10 @@ _FLEETS = ("support",)
         "weft agents",
         "weft agents --json",
         "weft agents serve support",
+        "weft agents serve orchestrator",
+        "weft agents serve knowledge",
         "weft agents serve greeter.agent:Greeter",
+        "weft agents serve anna=debaters:Small ben=debaters:Fermat",
     ),
 )
 @configured("registry")
@@ -57,9 +63,10 @@ def list_agents(*, settings: Settings, as_json: bool) -> None:
     epilog=examples(
         "weft agents serve support --only support-triage --metrics 127.0.0.1:0",
         "weft agents serve agent:Greeter",
+        "weft agents serve anna=debaters:Small ben=debaters:Fermat",
     )
 )
-@click.argument("what", nargs=-1, required=True, metavar="FLEET|MODULE:CLASS...")
+@click.argument("what", nargs=-1, required=True, metavar="FLEET|[NAME=]MODULE:CLASS...")
 @click.option(
     "--only",
     multiple=True,
@@ -77,23 +84,34 @@ def list_agents(*, settings: Settings, as_json: bool) -> None:
 def serve(
     *, settings: Settings, what: tuple[str, ...], only: tuple[str, ...], supervised: str | None
 ) -> None:
-    """Serve agents in this process: the fleet `support`, or classes of your own.
+    """Serve agents in this process: `support`, the `orchestrator`, `knowledge`, or classes of your own.
 
     A class is one derived from a generated Servicer; a function that makes one from the Mesh does as
-    well. Modules are looked for in this folder first.
+    well. The Mesh has the models of the settings. Modules are looked for in this folder first. NAME is
+    what the agent is called; by default its contract says that. Agents of one contract, such as
+    debaters, need names of their own.
     """
-    own = [_imported(name) for name in what if name not in _FLEETS]
+    own = [_named(name) for name in what if name not in _FLEETS]
     fleets = [name for name in what if name in _FLEETS]
-    if only and not fleets:
+    if only and "support" not in fleets:
         raise click.UsageError("--only chooses agents of a fleet, and no fleet is named.")
     for agent in only:
         if agent not in AGENTS:
             hint = failures.nearest(agent, AGENTS)
             raise click.UsageError(f"The fleet has no agent {agent!r}.{hint}")
-    if fleets and not (settings.database_url and settings.redis_url):
+    if "orchestrator" in fleets and not settings.database_url:
+        raise failures.WrongSetting(
+            "The orchestrator keeps runs in PostgreSQL: give --database-url or WEFT_DATABASE_URL. "
+            "`weft up` brings its own."
+        )
+    if "support" in fleets and not (settings.database_url and settings.redis_url):
         raise failures.WrongSetting(
             "The fleet keeps its data in PostgreSQL and Redis: give --database-url and --redis-url, "
             "or WEFT_DATABASE_URL and WEFT_REDIS_URL. `weft up` brings its own."
+        )
+    if "knowledge" in fleets and not settings.database_url:
+        raise failures.WrongSetting(
+            "Documents are kept in PostgreSQL: give --database-url or WEFT_DATABASE_URL."
         )
     part.run(_serve(settings, supervised, fleets, own, only), supervised)
 
@@ -102,22 +120,52 @@ async def _serve(
     settings: Settings,
     supervised: str | None,
     fleets: list[str],
-    own: list[Any],
+    own: list[tuple[str | None, Any]],
     only: tuple[str, ...],
 ) -> None:
     from weft.agents import serving
+    from weft.cli.hosts import Hosts
 
     async with contextlib.AsyncExitStack() as stack:
-        host = await stack.enter_async_context(serving.running(settings, "agents"))
-        names = [host.add(_made(thing, host)) for thing in own]
-        if fleets:
-            names += await _add_fleet(host, settings, only, stack)
+        watched = await stack.enter_async_context(serving.observed(settings, "agents"))
+        given = None
+        if own or "support" in fleets:  # the others have no use for models and tools
+            given = await stack.enter_async_context(serving.provided(settings, watched))
+        hosts = await stack.enter_async_context(Hosts(settings, watched, given))
+        host = hosts.first
+        names = [await hosts.add(_made(thing, host), name) for name, thing in own]
+        embedder = await stack.enter_async_context(_embedder(settings, fleets, only))
+        if "support" in fleets:
+            names += await _add_fleet(host, settings, only, embedder, stack)
+        if "orchestrator" in fleets:
+            names.append(await _add_orchestrator(host, settings, stack))
+        if "knowledge" in fleets:
+            names.append(await _add_knowledge(host, settings, embedder, stack))
         metrics = "" if settings.agents_metrics.endswith(":0") else settings.agents_metrics
-        await part.until_stopped(_serving(host, supervised, names, metrics))
+        await part.until_stopped(_serving(hosts, supervised, names, metrics))
+
+
+@contextlib.asynccontextmanager
+async def _embedder(
+    settings: Settings, fleets: list[str], only: tuple[str, ...]
+) -> AsyncIterator[Embedder | None]:
+    """What makes vectors, one for all agents that search; None where none of them is served, too."""
+    searches = "support" in fleets and (not only or "support-research" in only)
+    if not searches and "knowledge" not in fleets:
+        yield None
+        return
+    from weft.cli import documented
+
+    async with documented.embedder(settings) as made:
+        yield made
 
 
 async def _add_fleet(
-    host: Host, settings: Settings, only: tuple[str, ...], stack: contextlib.AsyncExitStack
+    host: Host,
+    settings: Settings,
+    only: tuple[str, ...],
+    embedder: Embedder | None,
+    stack: contextlib.AsyncExitStack,
 ) -> list[str]:
     from weft.agents import support
 
@@ -127,7 +175,10 @@ async def _add_fleet(
             redis_url=settings.redis_url,
             stub=host.mesh.stub,
             send=host.mesh.send if settings.broker else None,
+            orchestrated=settings.support_pipeline == "orchestrated",
+            embedder=embedder,
             only=only,
+            models=host.mesh.models,
         )
     )
     # Calls end before what they need is closed.
@@ -136,11 +187,45 @@ async def _add_fleet(
     return [host.add(servicer, version=version) for servicer in servicers]
 
 
-async def _serving(host: Host, supervised: str | None, names: list[str], metrics: str) -> None:
-    await host.start()
-    agents = " ".join(names)
-    part.announce(supervised, address=host.server.address, agents=agents, metrics=metrics)
-    await host.wait()
+async def _add_orchestrator(
+    host: Host, settings: Settings, stack: contextlib.AsyncExitStack
+) -> str:
+    from weft import rpc
+    from weft.cli import orchestration
+
+    registry = await stack.enter_async_context(rpc.Channel(settings.registry))
+    served = orchestration.served(settings, registry=registry, channel=host.mesh.channel)
+    servicer = await stack.enter_async_context(served)
+    stack.push_async_callback(host.stop)
+    return host.add(servicer, version=importlib.metadata.version("weft"))
+
+
+async def _add_knowledge(
+    host: Host, settings: Settings, embedder: Embedder | None, stack: contextlib.AsyncExitStack
+) -> str:
+    from weft.agents.memory.fleet import knowledge_agent
+    from weft.cli import documented
+
+    made = knowledge_agent(
+        database_url=settings.database_url, redis_url=settings.redis_url, embedder=embedder
+    )
+    servicer = await stack.enter_async_context(made)
+    stack.push_async_callback(host.stop)
+    labels = {"search": documented.way(settings)}
+    return host.add(servicer, version=importlib.metadata.version("weft"), labels=labels)
+
+
+async def _serving(hosts: Hosts, supervised: str | None, names: list[str], metrics: str) -> None:
+    await hosts.start()
+    address, agents = " ".join(hosts.addresses), " ".join(names)
+    part.announce(supervised, address=address, agents=agents, metrics=metrics)
+    await hosts.wait()
+
+
+def _named(text: str) -> tuple[str | None, Any]:
+    """The name of an agent, where one is given, and what serves it: [NAME=]MODULE:CLASS."""
+    name, given, what = text.rpartition("=")
+    return (name if given else None), _imported(what)
 
 
 def _imported(name: str) -> Any:

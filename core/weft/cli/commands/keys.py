@@ -125,8 +125,8 @@ def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) 
     from weft.postgres import Database
 
     async def done() -> Any:
-        async with await Database.connect(database.url(settings), schema="gateway") as found:
-            await found.migrate("weft.gateway.sql")
+        url = database.url(settings)
+        async with await Database.opened(url, "gateway", "weft.gateway.sql") as found:
             return await work(KeyStore(found))
 
     return connect.run(done())

@@ -82,13 +82,14 @@ def _show(parts: list[_Part], agents: list[agent_pb2.Agent], version: str) -> No
     if agents:
         click.echo()
         output.print_table(
-            ["AGENT", ">IN SERVICE", "VERSIONS", "METRICS"],
+            ["AGENT", ">IN SERVICE", "VERSIONS", "METRICS", "LABELS"],
             [
                 [
                     found["agent"],
                     f"{found['in_service']}/{found['instances']}",
                     ", ".join(found["versions"]),
                     ", ".join(found["metrics"]),
+                    ", ".join(found["labels"]),
                 ]
                 for found in map(_summary, agents)
             ],
@@ -101,12 +102,19 @@ def _summary(agent: agent_pb2.Agent) -> dict[str, Any]:
 
     serving = (agent_pb2.INSTANCE_STATE_SERVING, agent_pb2.INSTANCE_STATE_DEGRADED)
     metrics = {i.labels["metrics"] for i in agent.instances if "metrics" in i.labels}
+    labels = {
+        f"{name}={value}"
+        for each in agent.instances
+        for name, value in each.labels.items()
+        if name != "metrics"
+    }
     return {
         "agent": agent.name,
         "instances": len(agent.instances),
         "in_service": sum(i.state in serving for i in agent.instances),
         "versions": sorted({i.version for i in agent.instances}),
         "metrics": sorted(metrics),
+        "labels": sorted(labels),
     }
 
 

@@ -54,7 +54,9 @@ def _replicas(
     *("database_url", "redis_url"),
 )
 def up(settings: Settings, replicas: dict[str, int]) -> None:
-    """Run everything on this machine: Redis, PostgreSQL, registry, broker, gateway and the support fleet.
+    """Run everything on this machine: servers, registry, broker, gateway, orchestrator, knowledge, support fleet.
+
+    The servers are a Redis and a PostgreSQL of its own, where no others are set.
 
     Each part is a process of its own, started again when it dies. Ctrl-C stops them in order, a second
     Ctrl-C at once. Data and logs are kept in --data.

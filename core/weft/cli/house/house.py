@@ -20,6 +20,8 @@ from weft.config import Remote, Settings
 _STOP = timedelta(seconds=5)  # beyond what the calls that run are granted
 _POLL = 0.02  # seconds
 FLEET = "support"
+KNOWLEDGE = "knowledge"
+ORCHESTRATOR = "orchestrator"
 
 
 class House:
@@ -28,7 +30,7 @@ class House:
         async with House(settings, environ=os.environ) as house:
             await house.ready()
 
-    Leaving it stops the gateway first, which drains, then agents, broker, registry and servers.
+    Leaving it stops the gateway first, which drains, then orchestrator, agents, broker, registry and servers.
 
     Args:
         settings: of the whole mesh; addresses must be fixed (see `with_free_ports`).
@@ -129,29 +131,33 @@ class House:
         # The order in which they stop.
         grace = self.settings.agents_drain + _STOP
         gateway = [self._child("gateway", "gateway", grace=grace)]
+        anywhere = ("--metrics", "127.0.0.1:0")
         agents = [self._child("agents", "agents", "serve", FLEET, grace=grace)]
         for agent, count in self._replicas.items():
             for number in range(2, count + 1):
-                command = ("agents", "serve", FLEET, "--only", agent, "--metrics", "127.0.0.1:0")
+                command = ("agents", "serve", FLEET, "--only", agent, *anywhere)
                 agents.append(self._child(f"{agent}-{number}", *command, grace=grace))
+        agents.append(self._child(KNOWLEDGE, "agents", "serve", KNOWLEDGE, *anywhere, grace=grace))
         agents += [
             self._child(remote.name, *_remote_command(remote), grace=grace)
             for remote in self.settings.remotes.values()
         ]
+        alone = ("agents", "serve", ORCHESTRATOR, *anywhere)
+        orchestrator = [self._child(ORCHESTRATOR, *alone, grace=grace)]
         broker = [self._child("broker", "broker", grace=grace)]
         registry = [self._child("registry", "registry", grace=_STOP)]
-        self.children = [*registry, *broker, *agents, *gateway]
+        self.children = [*registry, *broker, *agents, *orchestrator, *gateway]
         self._keeping = [asyncio.create_task(child.keep()) for child in self.children]
         try:
             yield
         finally:
-            for group in (gateway, agents, broker, registry):
+            for group in (gateway, orchestrator, agents, broker, registry):
                 await asyncio.gather(*(child.stop() for child in group))
             await asyncio.gather(*self._keeping, return_exceptions=True)
 
     def _child(self, name: str, *arguments: str, grace: timedelta) -> Child:
         settings = self.settings
-        if name != "gateway":  # only the gateway speaks for callers
+        if name not in {"gateway", ORCHESTRATOR}:  # only these speak for callers
             settings = dataclasses.replace(settings, identity_key="")
         return Child(
             name,
