@@ -111,6 +111,12 @@ class Registration:
                 extra={"agents": [i.agent for i in self._instances], "lease": granted.lease_id},
             )
             await self._renew(stream, granted)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # gRPC's word for a write to a stream that a read has given up, and not for this task.
+            raise EOFError("the registry was silent amid a report") from None
         finally:
             stream.cancel()
 
