@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -76,6 +77,12 @@ class _ByMesh(LoadFileScheduling):
         file = nodeid.split("::", 1)[0]
         folder = file.split("/")[1]
         return folder if folder in _SHARING else file
+
+
+def pytest_configure() -> None:
+    """Children of a process that ignores Ctrl-C do as well, and a shell's jobs in the background ignore it: what tests
+    start has it as on a terminal, however the tests were started."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByMesh:

@@ -237,6 +237,19 @@ def on_terminal(arguments: tuple[str, ...], env: Mapping[str, str]) -> tuple[int
     return process.wait(PATIENCE.total_seconds()), text
 
 
+@contextlib.contextmanager
+def running(
+    *arguments: str, env: Mapping[str, str], stdout: int, stderr: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a process of its own, which does not outlive the test whatever it waits for."""
+    process = subprocess.Popen((*COMMAND, *arguments), env=env, stdout=stdout, stderr=stderr)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 class Tools:
     """What tests of processes need."""
 
@@ -245,6 +258,7 @@ class Tools:
     processes_of = staticmethod(processes_of)
     up = Up
     on_terminal = staticmethod(on_terminal)
+    running = staticmethod(running)
     wait_for = staticmethod(wait_for)
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -135,7 +134,7 @@ def test_queues_are_listed(weft, queue):
 def test_a_table_of_queues_is_live_on_a_terminal(house, tools, queue):
     env = {**tools.environment(house.data), **house.environment()}
     ours, its = os.openpty()
-    with subprocess.Popen([*tools.command, "queues"], env=env, stdout=its, stderr=its) as live:
+    with tools.running("queues", env=env, stdout=its, stderr=its) as live:
         os.close(its)
         shown = b""
         # The second table is drawn over the first.

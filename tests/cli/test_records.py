@@ -57,8 +57,8 @@ def test_what_is_handled_is_replayed_with_its_type(weft, tools):
 
 def test_new_messages_are_followed(weft, house, tools, queue):
     weft("send", queue, '{"number": 0}')
-    with subprocess.Popen(
-        [*tools.command, "tail", queue, "--limit", "2", "--since", "1m"],
+    with tools.running(
+        *("tail", queue, "--limit", "2", "--since", "1m"),
         env=tools.environment(house.data, **house.environment()),
         stdout=subprocess.PIPE,
     ) as process:
@@ -73,8 +73,8 @@ def test_new_messages_are_followed(weft, house, tools, queue):
 
 @pytest.mark.usefixtures("queue")
 def test_topics_are_followed(weft, house, tools):
-    with subprocess.Popen(
-        [*tools.command, "tail", "followed.*", "--since", "1m"],
+    with tools.running(
+        *("tail", "followed.*", "--since", "1m"),
         env=tools.environment(house.data, **house.environment()),
         stdout=subprocess.PIPE,
     ) as process:
