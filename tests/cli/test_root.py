@@ -179,6 +179,14 @@ def test_only_what_the_mesh_signed_is_signed_anew(tmp_path):
     assert identities.operator(settings).signature
 
 
+def test_weights_that_are_others_are_refused_wherever_they_are_to_go(nowhere, tmp_path):
+    (tmp_path / "model.safetensors").write_text("other")
+    (tmp_path / "tokenizer.json").write_text("other")
+    told = nowhere("knowledge", "weights", f"{tmp_path}", "--to", f"{tmp_path / 'there'}")
+    assert (told.code, "SHA-256" in told.err) == (1, True)
+    assert not (tmp_path / "there").exists()
+
+
 def test_agents_that_could_believe_nobody_do_not_start(nowhere):
     nowhere.monkeypatch.setenv("WEFT_IDENTITY_TRUST", "nonsense")
     told = nowhere("agents", "serve", "weft.agents.echo:Echo")

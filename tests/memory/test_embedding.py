@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import zipfile
 from collections.abc import AsyncIterator
@@ -183,6 +184,21 @@ def test_weights_are_installed_whole_or_not_at_all(tmp_path: Path):
         with pytest.raises(weights.NoWeights):
             weights.install(source, tmp_path / "models" / "minilm")
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_what_else_is_in_the_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    digests = dict.fromkeys(weights.DIGESTS, hashlib.sha256(b"right").hexdigest())
+    monkeypatch.setattr(weights, "DIGESTS", digests)
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    for each, content in ((source, b"right"), (folder, b"old")):
+        each.mkdir()
+        for name in digests:
+            (each / name).write_bytes(content)
+    (folder / "mine.txt").write_text("mine")
+    weights.install(source, folder)
+    weights.check(folder)
+    assert {each.name for each in folder.iterdir()} == {*digests, "mine.txt"}
+    assert {each.name for each in tmp_path.iterdir()} == {"source", "folder"}
 
 
 def test_the_right_weights_are_installed(weights: Path, tmp_path: Path):

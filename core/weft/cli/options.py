@@ -89,7 +89,7 @@ def _option(name: str, field: str) -> Callable[[F], F]:
 
 
 def _kind(field: str) -> tuple[click.ParamType[Any], str | None]:
-    if field == "data":
+    if _HINTS[field] is Path:
         return click.Path(path_type=Path, file_okay=False), "DIR"
     if choices := get_args(_HINTS[field]):
         return click.Choice(choices), None

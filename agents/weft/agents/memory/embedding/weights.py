@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,17 +62,15 @@ def install(source: Path, folder: Path) -> None:
         NoWeights: they are not in `source`, or are others.
         OSError: they cannot be copied.
     """
-    fresh = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        fresh = Path(made)
         for name in DIGESTS:
             _copy(source, name, fresh / name)
         check(fresh)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        for name in DIGESTS:
+            (fresh / name).replace(folder / name)
 
 
 def _copy(source: Path, name: str, to: Path) -> None:
