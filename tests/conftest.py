@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import logging
 import shutil
 import signal
 import tempfile
@@ -28,6 +29,12 @@ _STILL = 0.1  # seconds; what tests with the shortest times have to spare
 _REDIS_DATABASES = 16
 # Folders whose tests share a mesh or a machine's attention.
 _SHARING = frozenset({"cli", "failure", "fundamentals"})
+_SET_UP = (
+    "weft.audit",
+    "httpx",
+    "opentelemetry",
+    "opentelemetry.exporter",
+)  # by weft.telemetry.logs
 _EMPTY_DATABASE = """
 DO $$
 DECLARE name text;
@@ -108,6 +115,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test begins."""
     _STALLS.seen = False
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command that runs within this process sets up its logs, and writes them to a stream that ends with its test."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = [(each, each.level) for each in (root, *map(logging.getLogger, _SET_UP))]
+    yield
+    root.handlers[:] = handlers
+    for logger, level in levels:
+        logger.setLevel(level)
 
 
 def let_go_of_xds_clients() -> None:

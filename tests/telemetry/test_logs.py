@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -32,15 +32,9 @@ def _trace_id() -> str:
 
 
 @pytest.fixture
-def set_up(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """`logs.setup`, undone after the test; it writes to what `capsys` reads."""
-    root = logging.getLogger()
-    quiet = [logging.getLogger(name) for name in ("opentelemetry", "opentelemetry.exporter")]
-    handlers, levels = root.handlers[:], [(each, each.level) for each in (root, *quiet)]
-    yield logs.setup
-    root.handlers[:] = handlers
-    for logger, level in levels:
-        logger.setLevel(level)
+def set_up(capsys: pytest.CaptureFixture[str]) -> Any:
+    """`logs.setup`, to what `capsys` reads."""
+    return logs.setup
 
 
 def test_a_line_of_json_tells_who_when_and_what(set_up, capsys):

@@ -277,7 +277,8 @@ def test_no_secret_is_in_any_log(
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(
-        mark=st.text("abcdefghkmnpqrstuvwxy23456789", min_size=8, max_size=16),
+        # Hypothesis tries words of the sources as well, which logs may well contain: no word begins like this.
+        mark=st.text("abcdefghkmnpqrstuvwxy23456789", min_size=8, max_size=16).map("9x9{}".format),
         door=st.sampled_from(doors),
         any_of=st.booleans(),
         credential=st.sampled_from(["key", "token", "expired", "wrong", "basic", "two", "none"]),
