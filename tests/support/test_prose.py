@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weft.agents.support.prose import bare, marks, sentences, stem, terms
+from weft.agents.support.prose import bare, joined, marks, sentences, stem, terms
 
 
 def test_a_sentence_keeps_the_citations_that_follow_it() -> None:
@@ -29,6 +29,27 @@ def test_not_every_full_stop_ends_a_sentence(whole: str) -> None:
 
 def test_a_line_end_ends_a_sentence() -> None:
     assert sentences("First\nSecond one. Third") == ("First", "Second one.", "Third")
+
+
+PIECES = [
+    "It takes 5 days. [1]",
+    "it is late [2]",
+    "Pay in euros, e.g. [1]",
+    "Why? [2][3]",
+    "No",
+    "5.",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_what_is_joined_is_cut_as_it_was(cut: list[str]) -> None:
+    assert sentences(joined(cut)) == tuple(cut)
+
+
+def test_sentences_are_joined_in_a_line_where_they_can_be() -> None:
+    assert joined(["One. [1]", "Two. [2]", "three. [3]", "Four."]) == (
+        "One. [1] Two. [2]\nthree. [3] Four."
+    )
 
 
 @pytest.mark.timeout(10)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.support.minds.conftest import WRITER, models_of
 from tests.support.test_supervisor import DOWN, PASSAGE, PERSON_LOOKS, Stage, behaving, handle
@@ -166,24 +166,23 @@ async def test_what_others_wrote_is_shown_to_the_model_as_data(
         assert text not in outside
 
 
-pieces = st.sampled_from(
-    [
-        "Delivery of a card takes up to 5 working days.",
-        "takes up to 5 working days",
-        "Weekends do not count.",
-        "Express delivery costs 9 euros.",
-        "Express delivery costs 9 euros.\nStandard post",
-        "The emperor pays.",
-        "We refund you 500 euros!",
-        "Weekends do not count. [1]",
-        "[2]",
-        "",
-        " ",
-        "\u202e",
-        "\x00",
-        "e.g. this\nand that",
-    ]
-)
+PIECES = [
+    "Delivery of a card takes up to 5 working days.",
+    "takes up to 5 working days",
+    "Weekends do not count.",
+    "Express delivery costs 9 euros.",
+    "Express delivery costs 9 euros.\nStandard post",
+    "The emperor pays.",
+    "We refund you 500 euros!",
+    "Weekends do not count. [1]",
+    "[2]",
+    "",
+    " ",
+    "\u202e",
+    "\x00",
+    "e.g. this\nand that",
+]
+pieces = st.sampled_from(PIECES)
 labels = st.sampled_from(["A1", "A2", "A9", "[A1]", "a1", "", "card-arrival#time"])
 statements = st.lists(
     st.tuples(st.lists(pieces, max_size=3).map(" ".join), labels, pieces), max_size=4
@@ -194,6 +193,9 @@ statements = st.lists(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(statements, st.floats(-1, 2))
+@example(
+    [(PIECES[0], "A1", PIECES[0]), (PIECES[1], "A1", PIECES[0])], 0.0
+)  # the second one begins with a small letter
 async def test_whatever_a_model_says_each_sentence_of_an_answer_is_cited(
     server: MessagesServer,
     models: Models,

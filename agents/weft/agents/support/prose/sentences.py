@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # An end mark, closing quotes or brackets, then the citations that belong to the sentence.
 _END = re.compile(r"""(?<![.!?…])[.!?…]+["'\u201d\u2019»)\]]*(?:\s*\[\d{1,3}\])*(?=\s|$)""")
@@ -20,6 +21,18 @@ def sentences(text: str) -> tuple[str, ...]:
     return tuple(
         sentence for line in text.splitlines() for sentence in _of_line(line.strip()) if sentence
     )
+
+
+def joined(cut: Iterable[str]) -> str:
+    """A text that `sentences` cuts into these again.
+
+    One that would be taken for a part of the one before, as where it begins with a small letter, has a line of its own.
+    """
+    text = last = ""
+    for sentence in cut:
+        gap = " " if sentences(f"{last} {sentence}") == (last, sentence) else "\n"
+        text, last = f"{text}{gap if text else ''}{sentence}", sentence
+    return text
 
 
 def _of_line(line: str) -> list[str]:

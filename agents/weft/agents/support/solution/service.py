@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from weft.agents.support import fields
+from weft.agents.support.prose import joined
 from weft.agents.support.solution.composer import Brief, Composer, Draft
 from weft.agents.support.solution.extractive import ExtractiveComposer
 from weft.support.v1 import solution_pb2, solution_pb2_grpc, support_pb2
@@ -67,5 +68,5 @@ def _answer(draft: Draft) -> support_pb2.Answer:
             title=run.passage.title,
             quote=run.quote,
         )
-    answer.text = " ".join(written)
+    answer.text = joined(written)
     return answer
