@@ -162,11 +162,16 @@ class _Builder:
                 )
                 if kind.nullable:
                     self._nulls.add((full_name, made.name))
+        taken = {*properties, *names.values()}
         for made in message.field:
             if made.label == F.LABEL_OPTIONAL and made.type != F.TYPE_MESSAGE:
                 made.proto3_optional = True
                 made.oneof_index = len(message.oneof_decl)
-                message.oneof_decl.add(name=f"_{made.name}")
+                oneof = f"_{made.name}"
+                while oneof in taken:  # as protoc does it
+                    oneof = f"X{oneof}"
+                taken.add(oneof)
+                message.oneof_decl.add(name=oneof)
 
     def _kind(self, given: object, name: str, depth: int) -> _Kind:
         """What a field of a schema can hold."""
