@@ -75,7 +75,7 @@ async def test_an_agent_answers_into_the_state(
     node = asking(mesh, timeout=timedelta(seconds=3))
     state = await graph(node, saver).ainvoke({"question": "why"}, thread())
     assert state == {"question": "why", "answer": "WHY", "caller": "user:ann"}
-    assert 0 < agent.left[0] <= 3
+    assert 0 < agent.left[0] < 3.1  # gRPC rounds what is left up
     (key,) = agent.effects["why"]
     name, checkpoint, step, task = key.split("/")
     found = await saver.aget_tuple(thread(checkpoint_id=checkpoint))
@@ -95,7 +95,7 @@ async def test_identity_deadline_and_trace_of_the_call_being_served_go_on(
 
     assert (await asyncio.create_task(served()))["caller"] == "user:bob"
     assert agent.seen[0].trace_id == "a" * 32
-    assert agent.left[0] <= 2
+    assert agent.left[0] < 2.1
 
 
 async def test_a_run_has_a_caller_and_a_trace_of_its_own(mesh: Mesh, agent: Effective) -> None:
