@@ -218,4 +218,4 @@ async def fleet(database_url: str, **settings: Any) -> AsyncIterator[tuple[Gatew
 async def answers(http: httpx.AsyncClient) -> bool:
     """Whether the gateway knows the agent."""
     path = "/weft.conformance.v1.ConformanceService/SimpleText"
-    return (await http.post(path, json={})).status_code != 404
+    return (await http.post(path, json={})).status_code == 200

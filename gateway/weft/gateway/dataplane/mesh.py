@@ -112,7 +112,7 @@ class Method:
         streaming: whether either side sends more than one message.
     """
 
-    __slots__ = ("_balancer", "_calling", "_head", "_streaming")
+    __slots__ = ("_balancer", "_calling", "_head", "_loop", "_streaming")
 
     def __init__(
         self,
@@ -123,6 +123,7 @@ class Method:
         *,
         streaming: bool,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._balancer = balancer
         self._streaming = streaming
         # Doors measure requests from end to end; what an agent took is measured by the agent.
@@ -162,7 +163,7 @@ class Method:
             raise CallFailed(
                 grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline has passed.", unseen=True
             )
-        expires = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        expires = None if seconds is None else self._loop.time() + seconds
         connection = self._balancer.pick() or await self._balancer.wait(seconds)
         sent, span = self._calling.metadata(metadata)
         call = Call(

@@ -256,11 +256,12 @@ def _refuse_key(exchange: Exchange, method: Method) -> None:
 class _HangUp:
     """Cancels the task that serves a request when its caller disconnects."""
 
-    __slots__ = ("_handle", "_receive", "_serving", "_watching")
+    __slots__ = ("_handle", "_loop", "_receive", "_serving", "_watching")
 
     def __init__(self, exchange: Exchange, *, begun: bool = True) -> None:
         self._receive = exchange.receive
-        self._serving = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._serving = asyncio.current_task(self._loop)
         self._watching: asyncio.Task[None] | None = None
         self._handle: asyncio.TimerHandle | None = None
         if begun:
@@ -268,10 +269,10 @@ class _HangUp:
 
     def begin(self) -> None:
         """Looks from now on."""
-        self._handle = asyncio.get_running_loop().call_later(_HANG_UP_CHECK, self._watch_on)
+        self._handle = self._loop.call_later(_HANG_UP_CHECK, self._watch_on)
 
     def _watch_on(self) -> None:
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

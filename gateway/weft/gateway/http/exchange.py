@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any
 
 from weft import rpc
 from weft.gateway import failures
+from weft.gateway.http.whole import EXTENSION
 from weft.gateway.metadata import Beside
 from weft.rpc.call import Call
 
@@ -14,6 +16,7 @@ Headers = list[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+SendWhole = Callable[[int, Headers, bytes], bool]
 
 JSON = b"application/json"
 CERTIFICATE = "certificate"
@@ -23,6 +26,7 @@ ALWAYS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 )
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _TYPE_JSON = (b"content-type", JSON)
 
 
@@ -47,6 +51,7 @@ class Exchange:
         headers: lower-case names and values.
         call: the call it stands for, once it was admitted.
         beside: metadata of that call, at the doors that carry it.
+        send_whole: sends an answer in one, where the server can.
         extend: adds to the headers of the answer.
         answer_headers: what a guard adds to them.
         status: of the answer; 0: it has not begun.
@@ -67,7 +72,7 @@ class Exchange:
             "path",
             "query",
         ),
-        *("receive", "received", "send", "sent", "started", "status"),
+        *("receive", "received", "send", "send_whole", "sent", "started", "status"),
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,6 +82,8 @@ class Exchange:
         self.headers: Headers = scope["headers"]
         self.receive = receive
         self.send = send
+        # Taken away: what it belongs to has the scope, and both would wait for the garbage collector.
+        self.send_whole: SendWhole | None = (scope.pop("extensions", None) or _NONE).get(EXTENSION)
         self.call: Call | None = None
         self.answer_headers: Headers = []
         self.beside: Beside | None = None
@@ -107,6 +114,10 @@ class Exchange:
 
     async def begin(self, status: int, headers: Headers) -> None:
         """Sends status and headers, the trace of the call among them."""
+        self._complete(status, headers)
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _complete(self, status: int, headers: Headers) -> None:
         self.started = True
         self.status = status
         if self.call is not None:
@@ -117,7 +128,6 @@ class Exchange:
             headers.append(_NOT_STORED)
         if self.extend is not None:
             self.extend(headers)
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool) -> None:
         """Sends a part of the body."""
@@ -139,8 +149,10 @@ class Exchange:
         if headers:
             sent += headers
         self.sent += len(body)
-        await self.begin(status, sent)
-        await self.send({"type": "http.response.body", "body": body})
+        self._complete(status, sent)
+        if self.send_whole is None or not self.send_whole(status, sent, body):
+            await self.send({"type": "http.response.start", "status": status, "headers": sent})
+            await self.send({"type": "http.response.body", "body": body})
 
     def _has_it(self) -> bool:
         """Whether a GET names the answer's ETag in If-None-Match."""

@@ -15,6 +15,7 @@ import enum
 import socket
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import httptools
@@ -29,6 +30,7 @@ from weft.gateway.http.exchange import CERTIFICATE
 from weft.gateway.http.settings import HttpSettings
 from weft.gateway.http.unread import Unread
 from weft.gateway.http.websocket import BoundedWebSocket
+from weft.gateway.http.whole import EXTENSION, send_whole
 
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope
@@ -151,6 +153,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if not self._upgrades:
             self.cycle.transport = _JoiningTransport(self.transport, self.loop)
+            answers = partial(send_whole, self.cycle, self.transport)
+            self.scope["extensions"] = {EXTENSION: answers}  # type: ignore[dict-item]
         # What the parser calls a header from here on is a trailer, and never joins the request's
         # headers, which decided its fate already (RFC 9110 6.5.1).
         self.headers = []
