@@ -47,7 +47,6 @@ def send_whole(
         or cycle.more_body
         or cycle.flow.write_paused
         or not cycle.keep_alive
-        or cycle.access_log
         or status in _WITHOUT_BODY
         or cycle.scope["method"] == "HEAD"
     ):
