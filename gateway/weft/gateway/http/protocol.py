@@ -64,9 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
         lost: Callable[[], None],
     ) -> None:
         super().__init__(config, server_state, app_state={})
-        self.access_log = (
-            False  # the gateway has its own (weft.gateway.records), whatever handlers uvicorn's has
-        )
+        # The gateway has its own (weft.gateway.records), whatever handlers uvicorn's logger has.
+        self.access_log = False
         self._settings = settings
         self._lost = lost
         self._max_head = settings.head.total_bytes
