@@ -49,6 +49,22 @@ def test_resolve_of_nothing_hints(weft):
     assert "Did you mean 'support-triage'?" in told.err
 
 
+def test_find_by_words_by_type_and_why_not(weft):
+    by_words = weft("find", "classify", "--json").json
+    assert by_words[0]["agent"] == "support-triage"
+    assert len(by_words[0]["instances"]) == 2
+    table = weft("find", "--produces", "weft.support.v1.Article").out
+    assert re.search(r"^support-research +\d+ ", table, re.MULTILINE)
+    assert "GetArticle gives it as article" in table
+    why = weft("find", "--agent", "support-triage", "--version", ">9", "--explain")
+    assert re.search(r"^support-triage +\w+ +no +it is \S+, and >9 is asked for", why.out, re.MULTILINE)
+    assert "further instances miss" not in why.out
+    told = weft("find", "--agent", "support-triag")
+    assert told.code == 1
+    assert "was ever registered" in told.err
+    assert weft("find").code == 2
+
+
 def test_status_shows_every_part(weft):
     told = weft("status", "--json").json
     assert {part["part"]: part["state"] for part in told["parts"]} == dict.fromkeys(

@@ -85,6 +85,7 @@ TOKENS = {
     [
         ("agents",),
         ("resolve", "echo"),
+        ("find", "echo"),
         ("call", "echo.Say", "{}"),
         ("trace",),
         ("tickets",),

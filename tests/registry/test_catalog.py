@@ -36,7 +36,8 @@ def test_methods_that_change_things_are_not_retryable():
         if level:
             method.options.idempotency_level = level
     found = catalog.read(descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString())
-    assert found["p.S"].retryable == ("/p.S/Get", "/p.S/Put")
+    retryable = [method.path for method in found["p.S"].methods if method.retryable]
+    assert retryable == ["/p.S/Get", "/p.S/Put"]
 
 
 def test_the_order_of_files_does_not_matter(world):

@@ -19,6 +19,7 @@ _COMMANDS = {
     "status": "Show which parts can be reached.",
     "agents": "List agents, or serve some.",
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
+    "find": "Find agents by what they can do.",
     "resolve": "Show who would receive a call.",
     "call": "Call a skill of an agent.",
     "send": "Send a durable message.",

@@ -14,9 +14,16 @@ import grpc
 from weft import rpc
 from weft.cli import failures
 from weft.rpc.call import TRACEPARENT_KEY, new_traceparent
-from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
+from weft.v1 import (
+    agent_pb2,
+    discovery_pb2,
+    discovery_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
 
 if TYPE_CHECKING:
+    from weft.v1.discovery_pb2_grpc import DiscoveryServiceAsyncStub
     from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 T = TypeVar("T")
@@ -71,6 +78,9 @@ class Registry:
         self.address = address
         self.channel = channel
         self._stub: RegistryServiceAsyncStub = registry_pb2_grpc.RegistryServiceStub(channel)
+        self._discovery: DiscoveryServiceAsyncStub = discovery_pb2_grpc.DiscoveryServiceStub(
+            channel
+        )
 
     async def agents(self, *, timeout: float = PATIENCE) -> list[agent_pb2.Agent]:  # noqa: ASYNC109 gRPC's own
         """All agents by name."""
@@ -127,6 +137,22 @@ class Registry:
                 raise
         finally:
             watched.cancel()
+
+    async def find(self, query: discovery_pb2.AgentQuery) -> Sequence[discovery_pb2.AgentMatch]:
+        """All agents that meet a query, the best first."""
+        found: list[discovery_pb2.AgentMatch] = []
+        request = discovery_pb2.FindRequest(query=query, page_size=1_000)
+        while True:
+            page = await self._discovery.Find(request, timeout=PATIENCE)
+            found += page.matches
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return found
+
+    async def explain(self, query: discovery_pb2.AgentQuery) -> discovery_pb2.ExplainResponse:
+        """Why instances meet a query or not."""
+        request = discovery_pb2.ExplainRequest(query=query)
+        return await self._discovery.Explain(request, timeout=PATIENCE)
 
     async def descriptors(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Serialized descriptor sets by digest."""

@@ -12,14 +12,14 @@ from weft.rpc.errors import InvalidArgument
 Position = Sequence[str | int | float]
 
 
-def page_size(asked: int, *, default: int, most: int) -> int:
+def page_size(asked: int, *, default: int, most: int, field: str = "page_size") -> int:
     """The page size to use.
 
     Raises:
         InvalidArgument: it is negative.
     """
     if asked < 0:
-        raise InvalidArgument("must not be negative", field="page_size")
+        raise InvalidArgument("must not be negative", field=field)
     return min(asked, most) or default
 
 

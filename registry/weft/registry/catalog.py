@@ -1,4 +1,4 @@
-"""Descriptor sets by digest, and what the registry reads from them: agents' contracts, retryable methods."""
+"""Descriptor sets by digest, and what the registry reads from them: agents' contracts, their methods, the messages."""
 
 from __future__ import annotations
 
@@ -24,17 +24,42 @@ class InvalidSetError(ValueError):
     """A descriptor set cannot be used; the text says why."""
 
 
+# Type of message -> its fields that are messages, and of which type.
+Messages = Mapping[str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A method as its descriptor set describes it.
+
+    Attributes:
+        path: "/package.Service/Method".
+        request: full name of the type of message it takes.
+        response: full name of the type of message it answers with.
+        skill: what the contract says of it.
+        retryable: whether it may run twice.
+    """
+
+    path: str
+    request: str
+    response: str
+    skill: options_pb2.SkillOptions
+    retryable: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A gRPC service as its descriptor set describes it.
 
     Attributes:
         options: what the contract says of the agent.
-        retryable: paths "/package.Service/Method" of methods that may run twice.
+        methods: in the order of the contract.
+        messages: all types of the set, the same object for all its services.
     """
 
     options: options_pb2.AgentOptions
-    retryable: tuple[str, ...]
+    methods: tuple[Method, ...]
+    messages: Messages
 
 
 class Catalog:
@@ -43,6 +68,7 @@ class Catalog:
     def __init__(self) -> None:
         self._sets: dict[str, bytes] = {}
         self._services: dict[str, Mapping[str, Service]] = {}
+        self._types: set[str] = set()
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._sets
@@ -55,6 +81,12 @@ class Catalog:
         """Adds a set with what `read` found in it."""
         self._sets[digest] = descriptor_set
         self._services[digest] = services
+        for service in services.values():
+            self._types.update(service.messages)
+
+    def has_type(self, name: str) -> bool:
+        """Whether any set has this type of message."""
+        return name in self._types
 
     def service(self, ref: agent_pb2.ServiceRef) -> Service | None:
         """A service by its name and set; None when the set is not here or does not have it."""
@@ -81,7 +113,7 @@ class Catalog:
         for ref in refs:
             found = self.service(ref)
             if found is not None:
-                yield from found.retryable
+                yield from (method.path for method in found.methods if method.retryable)
 
 
 def digest_of(descriptor_set: bytes) -> str:
@@ -102,23 +134,62 @@ def read(descriptor_set: bytes) -> Mapping[str, Service]:
     except DecodeError:
         raise InvalidSetError("is not a google.protobuf.FileDescriptorSet") from None
     _build(files)
+    messages = {
+        name: fields
+        for file in files
+        for message in file.message_type
+        for name, fields in _messages(file.package, message)
+    }
     return {
-        f"{file.package}.{service.name}".lstrip("."): _service(file.package, service)
+        full_name: _service(full_name, service, messages)
         for file in files
         for service in file.service
+        for full_name in [f"{file.package}.{service.name}".lstrip(".")]
     }
 
 
-def _service(package: str, service: descriptor_pb2.ServiceDescriptorProto) -> Service:
-    full_name = f"{package}.{service.name}".lstrip(".")
+def _service(
+    full_name: str, service: descriptor_pb2.ServiceDescriptorProto, messages: Messages
+) -> Service:
     return Service(
         options=service.options.Extensions[options_pb2.agent],
-        retryable=tuple(
-            f"/{full_name}/{method.name}"
+        methods=tuple(
+            Method(
+                path=f"/{full_name}/{method.name}",
+                request=method.input_type.lstrip("."),
+                response=method.output_type.lstrip("."),
+                skill=method.options.Extensions[options_pb2.skill],
+                retryable=method.options.idempotency_level in _RETRYABLE,
+            )
             for method in service.method
-            if method.options.idempotency_level in _RETRYABLE
         ),
+        messages=messages,
     )
+
+
+def _messages(
+    scope: str, message: descriptor_pb2.DescriptorProto
+) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    name = f"{scope}.{message.name}".lstrip(".")
+    if not message.options.map_entry:
+        entries = {
+            f"{name}.{nested.name}": nested.field[1]
+            for nested in message.nested_type
+            if nested.options.map_entry
+        }
+        fields = [
+            (field.name, entries.get(field.type_name.lstrip("."), field)) for field in message.field
+        ]
+        yield (
+            name,
+            tuple(
+                (called, field.type_name.lstrip("."))
+                for called, field in fields
+                if field.type == descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+            ),
+        )
+    for nested in message.nested_type:
+        yield from _messages(name, nested)
 
 
 def _build(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> None:

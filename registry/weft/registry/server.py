@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from weft import rpc
 from weft.postgres import Database
-from weft.registry import catalog, gauges, leases
+from weft.registry import catalog, discovery, gauges, leases
 from weft.registry.health import Health, Pace
 from weft.registry.index import Index
 from weft.registry.registrar import Registrar
@@ -21,7 +21,7 @@ from weft.registry.store import Restored, Store
 from weft.registry.streams import Streams
 from weft.registry.xds import ControlPlane, Sink
 from weft.telemetry import Telemetry
-from weft.v1 import registry_pb2_grpc
+from weft.v1 import discovery_pb2_grpc, registry_pb2_grpc
 
 log = logging.getLogger("weft.registry")
 
@@ -98,6 +98,8 @@ class Registry:
             stack.push_async_callback(database.close)
             store = Store(database, patience=self._terms.ttl / 2)
             parts = _Parts(store, await store.restore(), self._terms)
+            await database.migrate(discovery.SQL)
+            words = discovery.Words(database, parts.index, parts.sets, patience=self._terms.ttl / 2)
             stack.push_async_callback(store.flush)
             plane = ControlPlane(
                 index=parts.index,
@@ -106,22 +108,28 @@ class Registry:
                 cold_start=self._cold_start,
                 telemetry=self._telemetry,
             )
-            server = self._server(parts, plane)
+            found = discovery.DiscoveryService(index=parts.index, sets=parts.sets, words=words)
+            server = self._server(parts, plane, found)
             await server.start()
             stack.push_async_callback(server.stop, _STOP_GRACE)
             stack.callback(parts.streams.close)
             self.address = plane.address = server.address
             log.info("registry is serving", extra={"address": self.address})
-            await self._work(parts, plane, started)
+            await self._work(parts, plane, words, started)
 
     async def _work(
-        self, parts: _Parts, plane: ControlPlane, started: asyncio.Future[None]
+        self,
+        parts: _Parts,
+        plane: ControlPlane,
+        words: discovery.Words,
+        started: asyncio.Future[None],
     ) -> None:
         """Runs what goes on in the background until `stop`, or until a part of it fails."""
         background = [
             parts.leases.run(),
             parts.store.run(),
             plane.run(),
+            words.run(),
             Health(parts.index, self._pace).run(),
         ]
         if self._telemetry is not None:
@@ -133,20 +141,22 @@ class Registry:
             for task in running:
                 task.cancel()
 
-    def _server(self, parts: _Parts, plane: ControlPlane) -> rpc.Server:
+    def _server(
+        self, parts: _Parts, plane: ControlPlane, found: discovery.DiscoveryService
+    ) -> rpc.Server:
         server = rpc.Server(
             self.address,
             telemetry=self._telemetry,
             max_concurrency=_MAX_CALLS,
             trace_roots=False,
         )
-        served: list[str] = []
-        for add, servicer in (
+        servicers: list[tuple[Callable[[Any, Any], None], object]] = [
             (registry_pb2_grpc.add_RegistryServiceServicer_to_server, parts.service),
+            (discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server, found),
             (plane.add_to, plane),
             *self._beside,
-        ):
-            served += server.add(add, servicer)
+        ]
+        served = [name for add, servicer in servicers for name in server.add(add, servicer)]
         server.add_fallback(Sink(served))
         return server
 
