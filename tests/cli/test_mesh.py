@@ -57,7 +57,9 @@ def test_find_by_words_by_type_and_why_not(weft):
     assert re.search(r"^support-research +\d+ ", table, re.MULTILINE)
     assert "GetArticle gives it as article" in table
     why = weft("find", "--agent", "support-triage", "--version", ">9", "--explain")
-    assert re.search(r"^support-triage +\w+ +no +it is \S+, and >9 is asked for", why.out, re.MULTILINE)
+    assert re.search(
+        r"^support-triage +\w+ +no +it is \S+, and >9 is asked for", why.out, re.MULTILINE
+    )
     assert "further instances miss" not in why.out
     told = weft("find", "--agent", "support-triag")
     assert told.code == 1

@@ -111,7 +111,9 @@ async def test_who_takes_no_calls_is_not_found(found, crowd):
         )
     )
     assert (explained.considered, explained.found) == (4, 0)
-    why = {one.instance_id: [(m.field, m.reason) for m in one.misses] for one in explained.explanations}
+    why = {
+        one.instance_id: [(m.field, m.reason) for m in one.misses] for one in explained.explanations
+    }
     assert why["new"] == [("state", "it is DRAINING: going home")]
     assert why["old"] == [("version", "it is 1.1.0, and ^1.2 is asked for")]
     assert [field for field, _ in why["next"]] == ["capabilities", "version"]
@@ -155,11 +157,10 @@ async def test_words_follow_what_agents_say(found, mesh, join, world):
 
 
 async def test_words_are_there_after_a_restart(run_registry, join, world):
-    async with run_registry() as first:
-        async with rpc.Channel(first.address) as channel:
-            stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
-            await join(first, world.instance("one"))
-            await until_written(stub, "classify", "support-triage")
+    async with run_registry() as first, rpc.Channel(first.address) as channel:
+        stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
+        await join(first, world.instance("one"))
+        await until_written(stub, "classify", "support-triage")
     async with run_registry() as second, rpc.Channel(second.address) as channel:
         stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
         assert ids(await stub.Find(query(text="classify"))) == {"support-triage": ["one"]}
@@ -181,9 +182,7 @@ async def test_what_was_never_registered_is_told(found, crowd, asked, reason, na
     assert error.reason == reason
     assert name in error.message
     assert "weft agents" in error.message
-    why = await found.Explain(
-        discovery_pb2.ExplainRequest(query=discovery_pb2.AgentQuery(**asked))
-    )
+    why = await found.Explain(discovery_pb2.ExplainRequest(query=discovery_pb2.AgentQuery(**asked)))
     assert all("was ever registered" in one.misses[0].reason for one in why.explanations)
 
 
