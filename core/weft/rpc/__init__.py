@@ -31,6 +31,7 @@ from weft.rpc.errors import (
     error_from_status,
     status_proto,
 )
+from weft.rpc.live import AgentPaused, LiveSettings
 from weft.rpc.load import LoadMeter
 from weft.rpc.server import AddressInUseError, Server
 from weft.rpc.status import CONNECT_CODE, HTTP_STATUS
@@ -42,6 +43,7 @@ __all__ = [
     "HTTP_STATUS",
     "Aborted",
     "AddressInUseError",
+    "AgentPaused",
     "AlreadyExists",
     "Call",
     "Cancelled",
@@ -53,6 +55,7 @@ __all__ = [
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
+    "LiveSettings",
     "LoadMeter",
     "NotFound",
     "OutOfRange",
