@@ -242,6 +242,8 @@ class Host:
         try:
             async with asyncio.timeout(_CONNECTING):
                 await asyncio.shield(self._consuming)
+                if self._broken is not None and self._broken.done():
+                    await self._broken
                 for member in self._members:
                     for consumer in member.consumers:
                         await consumer.connected.wait()
