@@ -41,7 +41,7 @@ from weft.gateway.http.settings import HttpSettings
 from weft.gateway.jobs import own_agent
 from weft.gateway.jobs.asked import Asking
 from weft.gateway.jobs.office import JobSettings, Office
-from weft.gateway.mesh_view import Addresses, Contracts, MeshView
+from weft.gateway.mesh_view import Addresses, Contracts, MeshView, Paused
 from weft.gateway.records import AuditLog, RequestLog, RequestLogSettings
 from weft.gateway.tls import Tls, TlsSettings
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
@@ -347,8 +347,8 @@ class Gateway:
     ) -> None:
         await self.stop()
 
-    def _place(self, addresses: Addresses) -> None:
-        self._upstream.update(addresses)
+    def _place(self, addresses: Addresses, paused: Paused) -> None:
+        self._upstream.update(addresses, paused)
 
     def _use(self, contracts: Contracts, sets: Mapping[str, bytes]) -> None:
         catalog = Catalog(
