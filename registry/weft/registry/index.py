@@ -1,14 +1,16 @@
 """What the registry knows, in memory: agents, their instances, and at which revision each agent changed last.
 
-Reads never touch the database. All messages handed out are shared: readers must not change them, and must
+It follows the database, which numbers what all replicas share; what a replica has to decide alone, with the database
+away, it numbers itself, behind the last number it knows. Reads never touch the database. All messages handed out are shared: readers must not change them, and must
 copy what they keep past the next await (adding them to a response does).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from weft.registry.signal import Signal
+from weft.registry.store import Changes, Row
 from weft.v1 import agent_pb2
 
 Agent = agent_pb2.Agent
@@ -22,7 +24,7 @@ IN_SERVICE = frozenset((State.INSTANCE_STATE_SERVING, State.INSTANCE_STATE_DEGRA
 class _Entry:
     """An instance: what it announces of itself, and what the health probes say of it."""
 
-    __slots__ = ("announced", "fault", "instance", "order", "reason")
+    __slots__ = ("announced", "fault", "instance", "lease_id", "order", "reason", "replica")
 
     def __init__(self, instance: Instance, order: int, fault: str) -> None:
         self.instance = instance
@@ -30,6 +32,7 @@ class _Entry:
         self.reason = instance.state_reason
         self.order = order
         self.fault = fault
+        self.lease_id = self.replica = ""
         self.settle()
 
     def settle(self) -> bool:
@@ -48,23 +51,25 @@ class _Entry:
 class _Role:
     """An agent: its contract and those who fill it."""
 
-    __slots__ = ("contract", "entries", "in_service", "view")
+    __slots__ = ("contract", "entries", "in_service", "stored", "view")
 
     def __init__(self, contract: Agent) -> None:
         self.contract = contract
+        self.stored = tuple(contract.services)
         self.entries: dict[str, _Entry] = {}
         self.view: Agent | None = None
         self.in_service: tuple[Instance, ...] | None = None
 
     def refresh_services(self) -> None:
-        """Sets the contract's services to those of the instances; with no instance the last known stay.
+        """Sets the contract's services to those of the instances; with no instance, to the last known.
 
         Where instances differ about a service, during an upgrade, the one that registered last is right.
         """
-        if not self.entries:
-            return
         found: dict[str, ServiceRef] = {}
-        for entry in sorted(self.entries.values(), key=lambda entry: entry.order):
+        if not self.entries:
+            found = {ref.name: ref for ref in self.stored or self.contract.services}
+        entries = sorted(self.entries.items(), key=lambda item: (item[1].order, item[0]))
+        for _, entry in entries:
             found |= {ref.name: ref for ref in entry.instance.services}
         del self.contract.services[:]
         self.contract.services.extend(found.values())
@@ -75,17 +80,21 @@ class Index:
 
     Attributes:
         revision: of the latest change.
-        floor: revision the index was restored at; changes up to it cannot be told apart.
+        position: up to which everything is known; beyond `revision` lies what nobody sees, such as leases that move.
+        floor: revision the present epoch began at; changes up to it cannot be told apart.
         changed: fires after changes.
+        moved: fires when `position` has moved.
 
     Args:
-        floor: revision to begin with; greater than any a former run has given out.
+        floor: revision to begin with.
     """
 
     def __init__(self, floor: int = 0) -> None:
         self.floor = floor
         self.revision = floor
+        self.position = floor
         self.changed = Signal()
+        self.moved = Signal(gap=0)
         self._roles: dict[str, _Role] = {}
         self._names: list[str] | None = []
         self._recent: dict[str, int] = {}  # agent -> revision of its last change, oldest first
@@ -93,22 +102,35 @@ class Index:
         # Keys are never removed: what was registered once is known, if only as "nobody there".
         self._by_service: dict[str, dict[str, None]] = {}
         self._by_capability: dict[str, dict[str, None]] = {}
-        self._order = 0
 
     # --- writing -------------------------------------------------------------------------------------
 
-    def restore(
-        self, agents: Iterable[Agent], services: Iterable[str], capabilities: Iterable[str]
-    ) -> None:
-        """Takes over what a former run knew, without a new revision. Instances follow by `register`."""
-        for agent in agents:
-            self._roles[agent.name] = _Role(agent)
-            self._recent[agent.name] = self.revision
-        self._names = None
-        for name in services:
-            self._by_service.setdefault(name, {})
-        for name in capabilities:
-            self._by_capability.setdefault(name, {})
+    def follow(self, changes: Changes) -> None:
+        """Takes what the database says, in place of whatever was known of these instances.
+
+        An agent gets the revision the database has for it, the same at all replicas.
+        """
+        self.floor = changes.floor
+        self.revision = max(self.revision, self.floor)
+        differ = self._learn(changes)
+        gone: Collection[str] = changes.departed
+        if changes.whole:
+            gone = self._home.keys() - {row.instance.instance_id for row in changes.instances}
+        entries = [entry for i in gone if (entry := self._entry(i)) is not None]
+        differ.update(self._drop(entry) for entry in entries)
+        for row in changes.instances:
+            differ |= self._place(row)
+        for agent, revision in changes.agents:
+            differ.discard(agent.name)
+            self._mark(agent.name, revision)
+        # Else only what this replica decided alone and the database does not confirm: news to those who were told.
+        for name in sorted(differ):
+            self._mark(name, changes.position)
+        if changes.position > self.position:
+            self.position = changes.position
+            self.moved.notify()
+        if differ or changes.agents:
+            self.changed.notify()
 
     def register(self, instances: Iterable[Instance], contracts: Mapping[str, Agent]) -> int:
         """Adds or replaces instances and their agents' contracts; the revision they are visible at.
@@ -120,7 +142,9 @@ class Index:
         for instance in instances:
             former = self._entry(instance.instance_id)
             if former is None or self.storable(instance.instance_id) != instance:
-                touched |= self._put(instance, former)
+                same = former is not None and former.instance.address == instance.address
+                fault = former.fault if former is not None and same else ""
+                touched |= self._put(instance, former, self.position + 1, fault)
         for name, contract in contracts.items():
             if self._adopt(name, contract):
                 touched.add(name)
@@ -170,6 +194,10 @@ class Index:
         if self._names is None:
             self._names = sorted(self._roles)
         return self._names
+
+    def ids(self) -> Collection[str]:
+        """Ids of all instances."""
+        return self._home.keys()
 
     def __contains__(self, agent: str) -> bool:
         return agent in self._roles
@@ -227,12 +255,22 @@ class Index:
         copy.state, copy.state_reason = entry.announced, entry.reason
         return copy
 
+    def holder(self, instance_id: str) -> tuple[str, str]:
+        """Lease and replica that hold an instance; empty for one that is not there."""
+        entry = self._entry(instance_id)
+        return ("", "") if entry is None else (entry.lease_id, entry.replica)
+
+    def fault(self, instance_id: str) -> str:
+        """What the probes say of an instance; empty: healthy."""
+        entry = self._entry(instance_id)
+        return "" if entry is None else entry.fault
+
     def changes(self, after: int) -> list[str] | None:
         """Names of the agents that changed after a revision, latest first.
 
-        None: that cannot be told, for the revision is of a former run (or of a future one).
+        None: that cannot be told, for the revision is of a former epoch (or of a future one).
         """
-        if not self.floor <= after <= self.revision:
+        if not self.floor <= after <= self.position:
             return None
         return list(self._since(after))
 
@@ -257,22 +295,52 @@ class Index:
         found = [instance for instance in found if instance.state in IN_SERVICE]
         return sorted(found, key=lambda instance: (instance.agent, instance.instance_id))
 
-    def _put(self, instance: Instance, former: _Entry | None) -> set[str]:
+    def _learn(self, changes: Changes) -> set[str]:
+        """Takes names and contracts; the agents that look different now."""
+        for name in changes.services:
+            self._by_service.setdefault(name, {})
+        for name in changes.capabilities:
+            self._by_capability.setdefault(name, {})
+        differ: set[str] = set()
+        for agent, _ in changes.agents:
+            if agent.name not in self._roles:
+                self._roles[agent.name] = _Role(agent)
+                self._names = None
+                differ.add(agent.name)
+            elif self._adopt(agent.name, agent):
+                differ.add(agent.name)
+        return differ
+
+    def _place(self, row: Row) -> set[str]:
+        """Puts an instance where a row says; the agents that look different now."""
+        former = self._entry(row.instance.instance_id)
+        touched: set[str] = set()
+        if (
+            former is None
+            or former.fault != row.fault
+            or former.order != row.registered
+            or self.storable(row.instance.instance_id) != row.instance
+        ):
+            touched = self._put(row.instance, former, row.registered, row.fault)
+        entry = self._entry(row.instance.instance_id)
+        assert entry is not None
+        entry.lease_id, entry.replica = row.lease_id, row.replica
+        return touched
+
+    def _put(self, instance: Instance, former: _Entry | None, order: int, fault: str) -> set[str]:
         touched = {instance.agent}
-        fault = ""
         if former is not None:
             old = former.instance
             if old.HasField("load"):
                 instance.load.CopyFrom(old.load)
-            if old.address == instance.address:
-                fault = former.fault
             touched.add(self._drop(former))
         role = self._roles.get(instance.agent)
         if role is None:
             role = self._roles[instance.agent] = _Role(Agent(name=instance.agent))
             self._names = None
-        self._order += 1
-        role.entries[instance.instance_id] = _Entry(instance, self._order, fault)
+        entry = role.entries[instance.instance_id] = _Entry(instance, order, fault)
+        if former is not None:
+            entry.lease_id, entry.replica = former.lease_id, former.replica
         self._home[instance.instance_id] = instance.agent
         for ref in instance.services:
             self._by_service.setdefault(ref.name, {})[instance.instance_id] = None
@@ -292,6 +360,7 @@ class Index:
 
     def _adopt(self, name: str, contract: Agent) -> bool:
         role = self._roles[name]
+        role.stored = tuple(contract.services)
         adopted = Agent()
         adopted.CopyFrom(contract)
         del adopted.services[:]
@@ -302,14 +371,18 @@ class Index:
         return True
 
     def _touch(self, names: set[str]) -> int:
-        if not names:
-            return self.revision
-        self.revision += 1
-        for name in names:
-            role = self._roles[name]
-            role.view = role.in_service = None
-            role.refresh_services()
-            self._recent.pop(name, None)
-            self._recent[name] = self.revision
-        self.changed.notify()
+        """Numbers a change of this replica alone."""
+        if names:
+            self.position += 1
+            for name in names:
+                self._mark(name, self.position)
+            self.changed.notify()
         return self.revision
+
+    def _mark(self, name: str, revision: int) -> None:
+        role = self._roles[name]
+        role.view = role.in_service = None
+        role.refresh_services()
+        self._recent.pop(name, None)
+        self._recent[name] = revision
+        self.revision = max(self.revision, revision)
