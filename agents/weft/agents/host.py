@@ -274,11 +274,10 @@ class Host:
                     await self._leave_queues(member)
             if self._consuming is not None and self._consuming.done():
                 await self._tend(member, self._topics)
+            done = agent_pb2.Applied(version=directive.version, problems=problems)
+            member.instance.applied.CopyFrom(done)
             assert self._registration is not None
-            self._registration.applied(
-                directive.instance_id,
-                agent_pb2.Applied(version=directive.version, problems=problems),
-            )
+            self._registration.applied(directive.instance_id, done)
 
     async def _tend(self, member: Member, topics: Iterable[Topic]) -> None:
         """Begins those consumers of an agent that are missing, unless it is held back."""

@@ -12,6 +12,8 @@ from weft.agents.contract import Contract
 from weft.agents.messaging.consumer import Consumer
 from weft.v1 import agent_pb2, lifecycle_pb2
 
+_MAX_PROBLEMS, _MAX_TEXT = 20, 500  # weft/v1/agent.proto
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Member:
@@ -62,7 +64,7 @@ class Member:
             paths[name]: span.total_seconds() for name, span in timeouts.items() if name in paths
         }
         problems += [f"there is no method {name!r}" for name in sorted(timeouts.keys() - paths)]
-        return problems
+        return [problem[:_MAX_TEXT] for problem in problems[:_MAX_PROBLEMS]]
 
     def _methods(self) -> Iterator[tuple[str, str]]:
         service = self.contract.descriptor

@@ -175,7 +175,9 @@ class Instance(_message.Message):
 
     @_builtins.property
     def applied(self) -> Global___Applied:
-        """How far the instance does as operators say. Set by the registry; absent where they never said anything."""
+        """How far the instance does as operators say, which a process repeats when it registers again. Absent: they never
+        said anything.
+        """
 
     def __init__(
         self,

@@ -32,7 +32,6 @@ class ControlPlane:
         index: who is there.
         sets: which methods may be retried.
         streams: where open calls are kept.
-        cold_start: how long after `run` begins the endpoints of unknown names are not answered.
         telemetry: where streams and rejections are counted; None: nowhere.
     """
 
@@ -42,13 +41,11 @@ class ControlPlane:
         index: Index,
         sets: Catalog,
         streams: Streams,
-        cold_start: timedelta,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.address = ""
         self._index = index
         self._streams = streams
-        self._cold_start = cold_start.total_seconds()
         self._metrics = None if telemetry is None else telemetry.metrics
         self._snapshot = Snapshot(index, sets)
         self._clients: dict[str, set[_Client]] = {}  # by subscribed name
@@ -62,10 +59,14 @@ class ControlPlane:
         )
         server.add_registered_method_handlers(SERVICE, {"StreamAggregatedResources": handler})
 
-    async def run(self) -> None:
-        """Follows the index for ever."""
+    async def run(self, cold_start: timedelta) -> None:
+        """Follows the index for ever.
+
+        Args:
+            cold_start: how long the endpoints of unknown names are not answered.
+        """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._warm_up())
+            tasks.create_task(self._warm_up(cold_start.total_seconds()))
             revision = self._index.revision
             while True:
                 await self._index.changed.wait()
@@ -76,8 +77,8 @@ class ControlPlane:
                     for client in self._clients.get(name, ()):
                         client.wake()
 
-    async def _warm_up(self) -> None:
-        await asyncio.sleep(self._cold_start)
+    async def _warm_up(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
         self._snapshot.warm_up()
         for clients in self._clients.values():
             for client in clients:
