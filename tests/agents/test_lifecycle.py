@@ -128,9 +128,7 @@ async def test_drained_instances_take_no_messages_and_no_new_calls(
                 await stub.Say(SAY)
             return host._members[0].load.calls == before
 
-        async with asyncio.timeout(10):
-            while not await only_the_other():
-                await asyncio.sleep(0.02)
+        await wait_until(only_the_other)
         assert host._members[0].consumers == []
         for _ in range(5):
             await host.mesh.request(
@@ -146,9 +144,7 @@ async def test_an_agent_that_starts_paused_is_paused(registry, broker, host, ope
         await late.start()
         async with rpc.Channel(late.server.address) as channel:
             stub = echo_pb2_grpc.EchoServiceStub(channel)
-            async with asyncio.timeout(10):
-                while late._members[0].live.paused != "night":
-                    await asyncio.sleep(0.01)
+            await wait_until(lambda: late._members[0].live.paused == "night")
             assert (await refused(stub.Say(SAY))).reason == "AGENT_PAUSED"
         await wait_until(lambda: late._members[0].consumers == [])
 

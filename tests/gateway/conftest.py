@@ -38,7 +38,7 @@ class Mesh:
 
     @property
     def in_flight(self) -> int:
-        return sum(load.in_flight for load in (m.load for m in self.echo._members))
+        return sum(member.load.in_flight for member in self.echo._members)
 
 
 async def routed(http: httpx.AsyncClient, headers: dict[str, str] | None = None) -> None:

@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2, field_mask_pb2
 from weft import rpc
 from weft.registry.lifecycle import changes
 from weft.rpc.call import IDENTITY_KEY
+from weft.rpc.testing import wait_until
 from weft.v1 import agent_pb2, lifecycle_pb2, lifecycle_pb2_grpc, registry_pb2
 from weft.v1.identity_pb2 import Identity
 
@@ -275,6 +276,8 @@ async def test_calls_to_a_paused_agent_come_to_those_who_say_why(
         await operator.ResumeAgent(lifecycle_pb2.ResumeAgentRequest(agent=AGENT))
         await join(mesh, other.instance())
         await operator.PauseAgent(pause(AGENT, "a"))
-        async with asyncio.timeout(5):
-            while {await ask(channel) for _ in range(6)} != {"b"}:
-                await asyncio.sleep(0.02)
+
+        async def only_b() -> bool:
+            return {await ask(channel) for _ in range(6)} == {"b"}
+
+        await wait_until(only_b)
