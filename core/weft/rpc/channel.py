@@ -17,6 +17,7 @@ from typing import Any, Self
 import grpc
 from opentelemetry import trace
 
+from weft.rpc.addresses import Addresses
 from weft.rpc.call import IDENTITY_KEY, Metadata
 from weft.rpc.calling import Calling
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
@@ -45,7 +46,8 @@ class Channel(grpc.aio.Channel):
     """A channel to `target`.
 
     Args:
-        target: "host:port", or "xds:///AGENT" for an agent by name (see `use_registry`).
+        target: "host:port", several of them joined by commas (see `Addresses`), or "xds:///AGENT" for an agent by name
+            (see `use_registry`).
         telemetry: where calls are counted and traced; None: nowhere.
         default_timeout: of calls whose method declares none.
         identity: who calls, for calls made while no call is being served.
@@ -70,7 +72,8 @@ class Channel(grpc.aio.Channel):
         self._own: Metadata = (
             () if identity is None else ((IDENTITY_KEY, identity.SerializeToString()),)
         )
-        self._inner = grpc.aio.insecure_channel(target, options=(*_OPTIONS, *options))
+        place = Addresses(target).target if "," in target else target
+        self._inner = grpc.aio.insecure_channel(place, options=(*_OPTIONS, *options))
 
     def _calling(self, method: str, *, streaming: bool) -> Calling:
         implied = default_timeout(method, streaming=streaming)
