@@ -8,6 +8,7 @@ of grpc.aio would cost every call a task of its own.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from time import perf_counter
@@ -42,6 +43,28 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
+# A question that was on its way to a replica of the registry that died is asked of the next one.
+_REPEATED = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": "weft.v1.RegistryService", "method": method}
+                    for method in ("Resolve", "ListAgents", "ListReplicas", "GetDescriptors")
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
 class Channel(grpc.aio.Channel):
     """A channel to `target`.
 
@@ -72,8 +95,11 @@ class Channel(grpc.aio.Channel):
         self._own: Metadata = (
             () if identity is None else ((IDENTITY_KEY, identity.SerializeToString()),)
         )
-        place = Addresses(target).target if "," in target else target
-        self._inner = grpc.aio.insecure_channel(place, options=(*_OPTIONS, *options))
+        place, all_options = target, (*_OPTIONS, *options)
+        if "," in target:
+            place = Addresses(target).target
+            all_options = (*_OPTIONS, ("grpc.service_config", _REPEATED), *options)
+        self._inner = grpc.aio.insecure_channel(place, options=all_options)
 
     def _calling(self, method: str, *, streaming: bool) -> Calling:
         implied = default_timeout(method, streaming=streaming)

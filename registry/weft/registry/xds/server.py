@@ -72,7 +72,7 @@ class ControlPlane:
                 await self._index.changed.wait()
                 names = self._index.changes(revision)
                 revision = self._index.revision
-                for name in names or ():
+                for name in self._index.names() if names is None else names:
                     self._snapshot.invalidate(name)
                     for client in self._clients.get(name, ()):
                         client.wake((name,))
