@@ -48,7 +48,7 @@ class Host:
     Skills that are delivered by message are consumed from the queue of their agent and handled like calls.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas.
         brokers: "host:port" of each broker, joined by commas; empty: no messages.
         listen: "host:port" to serve on; port 0 takes any.
         telemetry: where calls are counted and traced.
@@ -207,7 +207,7 @@ class Host:
             InvalidArgument: the registry rejects an instance.
         """
         await self.server.start()
-        address = _reachable(self.server.address, self._registry)
+        address = _reachable(self.server.address, rpc.Addresses(self._registry).current)
         for member in self._members:
             member.instance.address = address
         self._registration = Registration(

@@ -33,7 +33,8 @@ class Registration:
     """The lease of a process.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas. One of them has the lease; when
+            it fails the next one takes it over, before anybody misses the instances.
         instances: what to register.
         descriptors: descriptor sets by digest, sent when the registry asks for them.
         load: tells the load of each instance, by id.
@@ -49,7 +50,7 @@ class Registration:
         load: Callable[[], Mapping[str, agent_pb2.Load]],
         directed: Callable[[lifecycle_pb2.Directive], object],
     ) -> None:
-        self._registry = registry
+        self._registry = rpc.Addresses(registry)
         self._instances = list(instances)
         self._descriptors = descriptors
         self._load = load
@@ -62,13 +63,13 @@ class Registration:
 
     async def run(self) -> None:
         """Registers and stays registered until `leave`; for a task of its own."""
-        pause = _FIRST_PAUSE
-        async with rpc.Channel(self._registry) as channel:
-            stub = registry_pb2_grpc.RegistryServiceStub(channel)
-            # A registry lost while this process drains is not looked for: whoever is not registered gets no calls.
-            while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
+        pause, failures = _FIRST_PAUSE, 0
+        # A registry lost while this process drains is not looked for: whoever is not registered gets no calls.
+        while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
+            # By a channel of its own to one address: where a peer hangs, a channel to many would stay with it.
+            async with rpc.Channel(self._registry.current) as channel:
                 try:
-                    await self._hold(stub)
+                    await self._hold(registry_pb2_grpc.RegistryServiceStub(channel))
                 except (
                     grpc.aio.AioRpcError,
                     asyncio.InvalidStateError,  # a write to a stream that has just ended
@@ -78,9 +79,16 @@ class Registration:
                     if isinstance(failed, grpc.aio.AioRpcError) and _is_final(failed):
                         raise rpc.error_from_call(failed) from failed
                     log.warning("registry lost, registering again", extra={"cause": _cause(failed)})
-                pause = _FIRST_PAUSE if self.registered.is_set() else min(pause * 2, _LAST_PAUSE)
+            if self.registered.is_set():
+                pause, failures = _FIRST_PAUSE, 0
                 self.registered.clear()
-                await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 jitter
+            elif (
+                failures % len(self._registry) == 0
+            ):  # all of them, before the next pause is longer
+                pause = min(pause * 2, _LAST_PAUSE)
+            failures += 1
+            self._registry.advance()
+            await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 jitter
 
     async def announce(self, state: _State, within: timedelta) -> bool:
         """Tells the registry a new state of all instances; whether it was taken in time."""

@@ -45,7 +45,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 @contextlib.asynccontextmanager
 async def registry(address: str) -> AsyncIterator[Registry]:
-    """The registry at "host:port".
+    """The registry at "host:port", or at one of several addresses joined by commas.
 
     Raises:
         Failure: it cannot be reached; says what to do.
@@ -153,6 +153,10 @@ class Registry:
         """Why instances meet a query or not."""
         request = discovery_pb2.ExplainRequest(query=query)
         return await self._discovery.Explain(request, timeout=PATIENCE)
+
+    async def replicas(self, *, timeout: float = PATIENCE) -> registry_pb2.ListReplicasResponse:  # noqa: ASYNC109 gRPC's own
+        """The replicas of the registry, as the one that answers knows them."""
+        return await self._stub.ListReplicas(registry_pb2.ListReplicasRequest(), timeout=timeout)
 
     async def descriptors(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Serialized descriptor sets by digest."""

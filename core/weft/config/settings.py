@@ -46,7 +46,10 @@ class Settings:
     )
     database_url: str = _doc("PostgreSQL to use; empty: an embedded one.", "")
     redis_url: str = _doc("Redis to use; empty: an embedded one.", "")
-    registry: str = _doc("Address of the registry, for whoever calls it.", "127.0.0.1:7070")
+    registry: str = _doc(
+        "Addresses of the registry's replicas, joined by commas, for whoever calls it.",
+        "127.0.0.1:7070",
+    )
     registry_listen: str = _doc("Where the registry listens.", "127.0.0.1:7070")
     registry_metrics: str = _doc("Where the registry serves /metrics.", "127.0.0.1:7170")
     registry_lease_ttl: timedelta = _doc(

@@ -4,6 +4,7 @@ async with rpc.Server("127.0.0.1:0") as server: ...
 async with rpc.Channel("xds:///support-triage") as channel: ...
 """
 
+from weft.rpc.addresses import Addresses
 from weft.rpc.bootstrap import BOOTSTRAP_VARIABLE, use_registry, xds_bootstrap
 from weft.rpc.call import Call, current_call
 from weft.rpc.channel import Channel
@@ -43,6 +44,7 @@ __all__ = [
     "HTTP_STATUS",
     "Aborted",
     "AddressInUseError",
+    "Addresses",
     "AgentPaused",
     "AlreadyExists",
     "Call",

@@ -61,7 +61,7 @@ class Gateway:
     """Opens the mesh to HTTP and gRPC callers.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas.
         database_url: PostgreSQL, for API keys.
         listen: "host:port" for HTTP; port 0 takes any.
         grpc_listen: "host:port" for gRPC; port 0 takes any.

@@ -35,7 +35,7 @@ class MeshView:
     While the registry is away the view stays as it was, and calls go on.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas.
         on_contracts: called with (contracts, descriptor sets by digest) when they change.
         on_addresses: called with the addresses of all agents, and those that are paused, when agents change.
     """

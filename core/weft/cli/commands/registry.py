@@ -18,7 +18,10 @@ _HEARTBEAT = timedelta(seconds=1)
 
 
 @click.command(
-    epilog=examples("weft registry --database-url postgresql://weft@db/weft --listen 0.0.0.0:7070")
+    epilog=examples(
+        "weft registry --database-url postgresql://weft@db/weft --listen 0.0.0.0:7070",
+        "weft agents serve support --registry 10.0.0.5:7070,10.0.0.6:7070",
+    )
 )
 @configured(
     "database_url",
@@ -32,6 +35,10 @@ def registry(*, settings: Settings, supervised: str | None) -> None:
 
     It leases names to agents, answers who is there, is the xDS server of gRPC clients, and keeps
     recent traces.
+
+    Started several times on one database it has replicas: each answers for all of it, and when one dies
+    another takes over its leases. Give callers all addresses, joined by commas; `weft status` shows how
+    the replicas are. They must reach each other at the addresses they listen on.
     """
     if not settings.database_url:
         raise failures.WrongSetting(
