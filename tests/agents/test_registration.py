@@ -39,7 +39,7 @@ async def test_a_report_that_cannot_be_sent_ends_the_lease_and_not_the_process()
     server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, registry)
     async with server:
         registration = Registration(
-            server.address, instances=[], descriptors={}, load=lambda: _LARGE, directed=print
+            server.address, instances=[], descriptors={}, load=lambda: _LARGE
         )
         held = asyncio.create_task(registration.run())
         async with asyncio.timeout(20):
@@ -58,9 +58,7 @@ async def test_a_registration_that_is_cancelled_ends() -> None:
     server = rpc.Server("127.0.0.1:0")
     server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, registry)
     async with server:
-        registration = Registration(
-            server.address, instances=[], descriptors={}, load=dict, directed=print
-        )
+        registration = Registration(server.address, instances=[], descriptors={}, load=dict)
         held = asyncio.create_task(registration.run())
         await registration.registered.wait()
         held.cancel()

@@ -38,7 +38,7 @@ class Registration:
         instances: what to register.
         descriptors: descriptor sets by digest, sent when the registry asks for them.
         load: tells the load of each instance, by id.
-        directed: is told what operators want of an instance; answer it by `applied`.
+        directed: is told what operators want of an instance; answer it by `applied`. By default nobody is.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Registration:
         instances: Sequence[agent_pb2.Instance],
         descriptors: Mapping[str, bytes],
         load: Callable[[], Mapping[str, agent_pb2.Load]],
-        directed: Callable[[lifecycle_pb2.Directive], object],
+        directed: Callable[[lifecycle_pb2.Directive], object] = lambda _: None,
     ) -> None:
         self._registry = rpc.Addresses(registry)
         self._instances = list(instances)

@@ -119,6 +119,14 @@ class Registry:
                 f"There is no agent {name!r}.{hint} `weft agents` lists them."
             ) from failed
         if not found:
+            agents = await self.agents()
+            instances = [i for agent in agents if agent.name == name for i in agent.instances]
+            for instance in instances:
+                if instance.state == agent_pb2.INSTANCE_STATE_PAUSED:
+                    why = f": {instance.state_reason}" if instance.state_reason else ""
+                    raise failures.Failure(
+                        f"An operator has paused {name!r}{why}. `weft agents resume {name}` lets it go on."
+                    )
             raise failures.Failure(
                 f"No instance of {name!r} is in service now. `weft agents` shows their states."
             )
