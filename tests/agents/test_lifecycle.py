@@ -165,8 +165,7 @@ async def test_concurrency_and_timeouts_are_set_live(host, operator):
     assert isinstance(error, rpc.ResourceExhausted)
     assert "1 calls" in error.message
     assert isinstance(await refused(first), rpc.DeadlineExceeded)
-    mask = {"paths": ["max_concurrency", "timeouts"]}
-    await operator("SetAgent", update_mask=mask)
+    await operator("SetAgent", update_paths=["max_concurrency", "timeouts"])
     assert host._members[0].load.limit == 5
     assert (await stub.Say(echo_pb2.SayRequest(text="x", delay={"nanos": 400_000_000}))).text == "x"
 
@@ -207,6 +206,6 @@ async def test_model_and_prompt_are_set_live(registry, operator):
             )
             [problem] = control.instances[0].applied.problems
             assert problem == "this process has no model 'none of these'; it has echo, small"
-            await operator("SetAgent", update_mask={"paths": ["model", "prompts"]})
+            await operator("SetAgent", update_paths=["model", "prompts"])
             assert (await stub.Say(SAY)).text == "claude-sonnet-5-5 answer@1"
         await models.close()

@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import pytest
 import pytest_asyncio
-from google.protobuf import duration_pb2, field_mask_pb2
+from google.protobuf import duration_pb2
 
 from weft import rpc
 from weft.registry.lifecycle import changes
@@ -145,8 +145,7 @@ async def test_settings_are_set_and_taken_back(mesh, operator, join, world):
         (["prompts.revise"], {"prompts": {"answer": "3"}}),
         (["timeouts"], {"timeouts": {}}),
     ):
-        mask = field_mask_pb2.FieldMask(paths=paths)
-        back = lifecycle_pb2.SetAgentRequest(agent=AGENT, update_mask=mask)
+        back = lifecycle_pb2.SetAgentRequest(agent=AGENT, update_paths=paths)
         now = (await operator.SetAgent(back)).control.settings
         for name, value in expected.items():
             found = getattr(now, name)
@@ -207,10 +206,8 @@ async def test_every_change_is_recorded(mesh, operator, join, world):
         ),
         (
             "SetAgent",
-            lifecycle_pb2.SetAgentRequest(
-                agent=AGENT, update_mask=field_mask_pb2.FieldMask(paths=["model", "color"])
-            ),
-            "update_mask.paths[1]",
+            lifecycle_pb2.SetAgentRequest(agent=AGENT, update_paths=["model", "color"]),
+            "update_paths[1]",
         ),
         (
             "SetAgent",

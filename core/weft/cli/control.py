@@ -109,8 +109,6 @@ def set_values(
     model              name of the model its questions go to
     prompt.NAME        version of a prompt
     """  # noqa: D301 click's mark for text that is not to be filled
-    from google.protobuf import field_mask_pb2
-
     from weft.v1 import lifecycle_pb2
 
     wanted, paths = _settings(values)
@@ -119,7 +117,7 @@ def set_values(
         request = lifecycle_pb2.SetAgentRequest(
             agent=agent,
             settings=wanted,
-            update_mask=field_mask_pb2.FieldMask(paths=paths),
+            update_paths=paths,
             reason=reason,
         )
         return await stub.SetAgent(request, metadata=metadata, timeout=_patience())

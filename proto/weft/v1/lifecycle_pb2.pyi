@@ -6,7 +6,6 @@ What operators do to agents that run: hold them back, let them go on, set how th
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
-from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -451,7 +450,7 @@ class SetAgentRequest(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
-    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    UPDATE_PATHS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """Name of the agent."""
@@ -462,7 +461,7 @@ class SetAgentRequest(_message.Message):
         """What to set."""
 
     @_builtins.property
-    def update_mask(self) -> _field_mask_pb2.FieldMask:
+    def update_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which fields of `settings` to set, those that are empty to take back: "max_concurrency", "timeouts", "model",
         "prompts", or an entry such as "timeouts.Classify", "prompts.answer". Empty: all that `settings` has.
         """
@@ -472,12 +471,12 @@ class SetAgentRequest(_message.Message):
         *,
         agent: _builtins.str = ...,
         settings: Global___AgentSettings | None = ...,
-        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        update_paths: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason", "settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason", "settings", b"settings", "update_paths", b"update_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -565,7 +564,7 @@ class ControlEvent(_message.Message):
     INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
-    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    UPDATE_PATHS_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -588,7 +587,7 @@ class ControlEvent(_message.Message):
         """What was set, of "set"."""
 
     @_builtins.property
-    def update_mask(self) -> _field_mask_pb2.FieldMask:
+    def update_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which fields were set, of "set"."""
 
     @_builtins.property
@@ -608,14 +607,14 @@ class ControlEvent(_message.Message):
         instance_ids: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
         settings: Global___AgentSettings | None = ...,
-        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        update_paths: _abc.Iterable[_builtins.str] | None = ...,
         identity: _identity_pb2.Identity | None = ...,
         peer: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "identity", b"identity", "settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "identity", b"identity", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent", b"agent", "create_time", b"create_time", "identity", b"identity", "instance_ids", b"instance_ids", "peer", b"peer", "reason", b"reason", "settings", b"settings", "update_mask", b"update_mask", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent", b"agent", "create_time", b"create_time", "identity", b"identity", "instance_ids", b"instance_ids", "peer", b"peer", "reason", b"reason", "settings", b"settings", "update_paths", b"update_paths", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

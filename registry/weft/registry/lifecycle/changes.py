@@ -60,7 +60,7 @@ def paths(mask: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, _, key = path.partition(".")
         if name not in _FIELDS or (key and name not in _MAPS) or path.endswith("."):
             known = ", ".join(_FIELDS)
-            yield f"update_mask.paths[{position}]", f"is none of {known}, or an entry of a map"
+            yield f"update_paths[{position}]", f"is none of {known}, or an entry of a map"
 
 
 def hold(control: Control, instance_ids: Sequence[str], held: Hold) -> bool:

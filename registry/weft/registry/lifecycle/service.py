@@ -94,7 +94,7 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
     async def SetAgent(self, request: pb.SetAgentRequest, context: Context) -> pb.SetAgentResponse:
         """See lifecycle.proto."""
         self._known(request.agent, (), request.reason)
-        mask = request.update_mask.paths
+        mask = request.update_paths
         validate.check(changes.settings(request.settings, self._methods(request.agent)))
         validate.check(changes.paths(mask))
         if not mask and not request.settings.ListFields():
@@ -102,7 +102,7 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
         event = pb.ControlEvent(
             action="set",
             settings=request.settings,
-            update_mask=request.update_mask,
+            update_paths=request.update_paths,
             reason=request.reason,
         )
 
