@@ -13,7 +13,7 @@ from weft import rpc
 from weft.registry.lifecycle import changes
 from weft.rpc.call import IDENTITY_KEY
 from weft.rpc.testing import wait_until
-from weft.v1 import agent_pb2, lifecycle_pb2, lifecycle_pb2_grpc, registry_pb2
+from weft.v1 import agent_pb2, lifecycle_pb2, lifecycle_pb2_grpc, registry_pb2, registry_pb2_grpc
 from weft.v1.identity_pb2 import Identity
 
 PAUSED = agent_pb2.INSTANCE_STATE_PAUSED
@@ -36,6 +36,15 @@ async def fails(call) -> rpc.Error:
 
 def pause(agent=AGENT, *ids, reason="prices are wrong") -> lifecycle_pb2.PauseAgentRequest:
     return lifecycle_pb2.PauseAgentRequest(agent=agent, instance_ids=ids, reason=reason)
+
+
+async def seen(channel, revision) -> None:
+    """Returns when a registry has come to a revision."""
+    watch = registry_pb2_grpc.RegistryServiceStub(channel).Watch(registry_pb2.WatchRequest())
+    async for change in watch:
+        if change.revision >= revision:
+            break
+    watch.cancel()
 
 
 async def states(stub, agent=AGENT) -> dict[str, tuple[int, str]]:
@@ -107,6 +116,7 @@ async def test_two_registries_say_the_same(run_registry, join, world):
         member = world.instance("a")
         process = await join(first, member)
         stub = lifecycle_pb2_grpc.LifecycleServiceStub(other)
+        await seen(other, process.revision)
         control = (await stub.PauseAgent(pause())).control
         assert [each.state for each in control.instances] == [PAUSED]
         process.freeze()
