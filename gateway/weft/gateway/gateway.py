@@ -54,6 +54,7 @@ from weft.telemetry import Telemetry
 
 log = logging.getLogger("weft.gateway")
 
+_LEARNING = 1.0  # seconds a start waits for the registry
 _DRAIN = timedelta(seconds=10)
 
 
@@ -254,6 +255,10 @@ class Gateway:
         if self._tls is not None:
             renewing = asyncio.create_task(self._tls.run(), name="certificates")
             self._stack.push_async_callback(_cancel, renewing)
+        # Whoever came now would be told to try again: better another gateway has them until this one knows the mesh.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEARNING):
+                await self._view.ready.wait()
         await self._listen_grpc(A2aGrpc(a2a, calls, telemetry=self._telemetry))
         host, _, port = self._listen.rpartition(":")
         settings = HttpSettings(
