@@ -20,6 +20,7 @@ faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 f
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario fail-over --minutes 0.5
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario older-data --minutes 0.2
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/jobs/run.py --jobs 500
+	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/rolling/run.py
 
 check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	$(BIN)/ruff check .
