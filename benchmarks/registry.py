@@ -111,44 +111,43 @@ class Bench:
     async def start(self) -> None:
         """Starts everything."""
         size = self.size
-        self.replicas = [
-            await self._part("replica", database_url=self._database_url) for _ in range(_REPLICAS)
-        ]
+        # All of them before this process speaks gRPC, whose threads do not go well with fork.
+        self.replicas = [await self._part("replica") for _ in range(_REPLICAS)]
+        hosts = [await self._part("hosts") for _ in range(size.processes)]
+        self._watchers = [await self._part("watchers") for _ in range(size.processes)]
+        self._clients = await self._part("clients")
+        self._callers = await self._part("callers")
         for replica in self.replicas:
-            self.addresses.append((await replica.do("start"))["address"])
-        registries = ",".join(self.addresses)
-        hosts = [
-            await self._part(
-                "hosts",
-                registries=registries,
-                prefix=str(number),
-                hosts=size.hosts // size.processes,
-                instances=size.instances,
-                agents=size.agents,
-            )
-            for number in range(size.processes)
-        ]
+            begun = await replica.do("begin", database_url=self._database_url)
+            self.addresses.append(begun["address"])
         measure.progress("registering")
         began = time.monotonic()
-        await asyncio.gather(*(each.do("start") for each in hosts))
+        await asyncio.gather(
+            *(
+                each.do(
+                    "begin",
+                    registries=",".join(self.addresses),
+                    prefix=str(number),
+                    hosts=size.hosts // size.processes,
+                    instances=size.instances,
+                    agents=size.agents,
+                )
+                for number, each in enumerate(hosts)
+            )
+        )
         self.figures["registered_s"] = round(time.monotonic() - began, 2)
         self._member = Member(self.addresses[0])
         await self._member.register()
         await wait_until(self._all_there, _PATIENCE)
-        self._watchers = [
-            await self._part(
-                "watchers",
-                registries=self.addresses,
-                count=size.watchers // size.processes,
-                revision=self._member.revision,
-            )
-            for _ in range(size.processes)
-        ]
-        self._clients = await self._part(
-            "clients", registries=self.addresses, count=size.clients, agents=size.agents
-        )
         measure.progress("connecting")
-        await asyncio.gather(*(each.do("start") for each in (*self._watchers, self._clients)))
+        count = size.watchers // size.processes
+        for each in self._watchers:
+            await each.do(
+                "begin", registries=self.addresses, count=count, revision=self._member.revision
+            )
+        await self._clients.do(
+            "begin", registries=self.addresses, count=size.clients, agents=size.agents
+        )
         await self.change()
 
     async def resolve(self) -> list[float]:
@@ -170,7 +169,7 @@ class Bench:
 
     async def change(self) -> tuple[float, float]:
         """Announces one change; seconds until all watchers have it, and until all ADS clients have."""
-        await self._clients.do("begin")
+        await self._clients.do("count")
         began = time.monotonic()
         revision = await self._member.turn()
         heard = await asyncio.gather(
@@ -181,13 +180,12 @@ class Bench:
 
     async def killed(self) -> None:
         """Kills the replica that most depends on, under calls; notes what came of it. Raises AssertionError."""
-        callers = await self._part(
-            "callers",
+        await self._callers.do(
+            "begin",
             registries=",".join(self.addresses),
             agents=self.size.called,
             rate=self.size.rate,
         )
-        await callers.do("start")
         before = await self._leases()
         await self._member.leave()
         measure.progress("killing a replica")
@@ -201,7 +199,7 @@ class Bench:
         self.figures["watchers_all_after_kill_s"] = round(seconds, 3)
         self.figures["xds_all_after_kill_ms"] = round(xds * 1e3, 1)
         await self._member.leave()
-        done = await callers.do("stop")
+        done = await self._callers.do("stop")
         self.figures |= {"calls_under_kill": done["calls"], "resolves_under_kill": done["asked"]}
         self.figures["failed_calls"] = len(done["failed"])
         wanted = self.size.hosts * self.size.instances
@@ -266,13 +264,12 @@ class Bench:
                 return False
         return True
 
-    async def _part(self, role: str, **given: Any) -> Part:
+    async def _part(self, role: str) -> Part:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             __file__,
             "--role",
             role,
-            json.dumps(given),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             limit=2**24,
@@ -396,7 +393,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="little of everything, for tests")
     options = parser.parse_args()
     if options.role:
-        uvloop.run(roles.play(options.role, *options.rest))
+        uvloop.run(roles.play(options.role))
         sys.exit()
     ratios, figures = uvloop.run(run(QUICK if options.quick else Size(), options.rounds))
     measure.report(ratios, figures, as_json=options.json)

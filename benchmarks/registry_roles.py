@@ -173,7 +173,7 @@ class Clients:
         await self._until(lambda: all(got for got, _ in self._latest))
         return {}
 
-    async def begin(self) -> Mapping[str, Any]:
+    async def count(self) -> Mapping[str, Any]:
         """From here on it is counted what comes."""
         self._latest = [(0, 0.0)] * self._count
         return {}
@@ -281,14 +281,17 @@ ROLES: Mapping[str, Callable[..., Any]] = {
 }
 
 
-async def play(role: str, given: str) -> None:
-    """Plays a role: does what each line of standard input says, until it ends."""
-    player = ROLES[role](**json.loads(given))
+async def play(role: str) -> None:
+    """Plays a role: is made of what the first line of standard input says, and does what each further one says."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
+    player: Any = None
     while line := await reader.readline():
         asked = json.loads(line)
-        answer = await getattr(player, asked.pop("do"))(**asked)
+        what = asked.pop("do")
+        if what == "begin":
+            player, what, asked = ROLES[role](**asked), "start", {}
+        answer = await getattr(player, what)(**asked)
         print(json.dumps(answer), flush=True)
