@@ -66,9 +66,9 @@ class Following:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
             async for change in self.stream:
-                assert change.revision >= self.revision
+                assert change.snapshot or change.revision >= self.revision
                 self.revision = change.revision
                 if change.snapshot:
                     self.snapshots += 1
