@@ -9,7 +9,9 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from tests.registry.test_ads import Ads
 
+from weft.registry.xds import resources
 from weft.rpc.testing import wait_until
 from weft.v1 import agent_pb2, registry_pb2
 
@@ -85,6 +87,12 @@ async def test_a_replica_that_comes_later_knows_all_at_once(
         digests = registry_pb2.GetDescriptorsRequest(digests=[world.digest])
         sets = (await read(late).stub.GetDescriptors(digests)).descriptors.sets
         assert sets[world.digest] == world.descriptor_set
+        # Silence about unknown names is for a registry that is alone, and may know too little yet.
+        ads = Ads(read(late).channel)
+        await ads.ask(resources.ENDPOINTS, "never-there")
+        sink = int(late.address.rpartition(":")[2])
+        assert await ads.endpoints() == {"never-there": [sink]}
+        ads.stream.cancel()
 
 
 async def test_a_change_whose_notification_is_lost_is_seen_all_the_same(
