@@ -41,6 +41,31 @@ class Replica:
         return {"address": self._registry.address}
 
 
+class Bare:
+    """A bare grpc.aio server that gives the same answer to every question: what this machine takes for a call."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = registry_pb2.ResolveResponse.FromString(bytes.fromhex(answer))
+        self._server = grpc.aio.server()
+
+    async def start(self) -> Mapping[str, Any]:
+        """Serves for ever."""
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(self, self._server)  # type: ignore[arg-type]
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return {"address": f"127.0.0.1:{port}"}
+
+    async def Resolve(self, _request: object, _context: object) -> registry_pb2.ResolveResponse:
+        """See registry.proto."""
+        return self._answer
+
+    def __getattr__(self, name: str) -> Any:
+        # The generated code asks for all methods; none of the others is called.
+        if name in registry_pb2.DESCRIPTOR.services_by_name["RegistryService"].methods_by_name:
+            return self.Resolve
+        raise AttributeError(name)
+
+
 class Hosts:
     """Processes of a mesh, as the registry sees them: each a stream, an address and instances of many agents."""
 
@@ -274,6 +299,7 @@ class Callers:
 
 ROLES: Mapping[str, Callable[..., Any]] = {
     "replica": Replica,
+    "bare": Bare,
     "hosts": Hosts,
     "watchers": Watchers,
     "clients": Clients,
