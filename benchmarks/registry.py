@@ -46,7 +46,9 @@ from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PATIENCE = timedelta(seconds=60)
-_LOST = 9.0  # seconds in which leases that nobody took over would have run out
+_TAKEN_OVER = (
+    4.0  # seconds in which leases of a dead replica are; one that is lost runs out a ttl later
+)
 _LOOK = 0.1  # seconds
 _REPLICAS = 3
 _RESOLVE = b"/weft.v1.RegistryService/Resolve"
@@ -65,11 +67,14 @@ class Size:
     clients: int = 200
     processes: int = 2
     called: int = 20
+    ttl: float = 4.0  # seconds, of leases
     rate: float = 50.0  # calls a second, and as many questions
     questions: int = 3_000  # of a round
 
 
-QUICK = Size(hosts=10, instances=20, agents=20, watchers=30, clients=12, called=5, questions=300)
+QUICK = Size(
+    hosts=10, instances=20, agents=20, watchers=30, clients=12, called=5, ttl=1.5, questions=300
+)
 
 
 class Part:
@@ -160,7 +165,7 @@ class Bench:
         self._callers = await self._part("callers")
         bare = await self._part("bare")
         for replica in self.replicas:
-            begun = await replica.do("begin", database_url=self._database_url)
+            begun = await replica.do("begin", database_url=self._database_url, ttl=self.size.ttl)
             self.addresses.append(begun["address"])
         measure.progress("registering")
         began = time.monotonic()
@@ -280,7 +285,7 @@ class Bench:
         fewest, back = sys.maxsize, 0.0
         async with rpc.Channel(address) as channel:
             stub = registry_pb2_grpc.RegistryServiceStub(channel)
-            while time.monotonic() < killed + _LOST or not back:
+            while time.monotonic() < killed + _TAKEN_OVER + self.size.ttl or not back:
                 agents = await _agents(stub)
                 serving = agent_pb2.INSTANCE_STATE_SERVING
                 there = sum(i.state == serving for a in agents for i in a.instances)

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -19,7 +20,8 @@ from weft.agents.contract import contract_of
 from weft.agents.echo import Echo
 from weft.agents.registration import Registration
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
-from weft.registry import Registry
+from weft.registry import Registry, Terms
+from weft.rpc import process
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 from weft.xds.v1 import discovery_pb2
 
@@ -32,12 +34,16 @@ _AGAIN = 0.2  # seconds
 class Replica:
     """A replica of the registry."""
 
-    def __init__(self, database_url: str) -> None:
-        self._registry = Registry(database_url=database_url, address="127.0.0.1:0")
+    def __init__(self, database_url: str, ttl: float) -> None:
+        process.raise_files()
+        terms = Terms(ttl=timedelta(seconds=ttl), heartbeat_interval=timedelta(seconds=ttl / 4))
+        self._collecting = process.collecting()
+        self._registry = Registry(database_url=database_url, address="127.0.0.1:0", terms=terms)
 
     async def start(self) -> Mapping[str, Any]:
-        """Serves for ever."""
+        """Serves for ever, as `weft registry` does."""
         await self._registry.__aenter__()
+        await self._collecting.__aenter__()
         return {"address": self._registry.address}
 
 
