@@ -39,7 +39,7 @@ gen: $(VENV)/.dev  ## code from the contracts
 	$(BIN)/python tools/gen.py
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other
-	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token registry; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 wheel: $(VENV)/.dev  ## build the wheel and run the fundamentals against it
 	VENV=$(VENV) PYTHON=$(PYTHON) tools/wheel.sh

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -19,7 +20,8 @@ from weft.agents.contract import contract_of
 from weft.agents.echo import Echo
 from weft.agents.registration import Registration
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
-from weft.registry import Registry
+from weft.registry import Registry, Terms
+from weft.rpc import process
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 from weft.xds.v1 import discovery_pb2
 
@@ -32,13 +34,42 @@ _AGAIN = 0.2  # seconds
 class Replica:
     """A replica of the registry."""
 
-    def __init__(self, database_url: str) -> None:
-        self._registry = Registry(database_url=database_url, address="127.0.0.1:0")
+    def __init__(self, database_url: str, ttl: float) -> None:
+        process.raise_files()
+        terms = Terms(ttl=timedelta(seconds=ttl), heartbeat_interval=timedelta(seconds=ttl / 4))
+        self._collecting = process.collecting()
+        self._registry = Registry(database_url=database_url, address="127.0.0.1:0", terms=terms)
+
+    async def start(self) -> Mapping[str, Any]:
+        """Serves for ever, as `weft registry` does."""
+        await self._registry.__aenter__()
+        await self._collecting.__aenter__()
+        return {"address": self._registry.address}
+
+
+class Bare:
+    """A bare grpc.aio server that gives the same answer to every question: what this machine takes for a call."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = registry_pb2.ResolveResponse.FromString(bytes.fromhex(answer))
+        self._server = grpc.aio.server()
 
     async def start(self) -> Mapping[str, Any]:
         """Serves for ever."""
-        await self._registry.__aenter__()
-        return {"address": self._registry.address}
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(self, self._server)  # type: ignore[arg-type]
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return {"address": f"127.0.0.1:{port}"}
+
+    async def Resolve(self, _request: object, _context: object) -> registry_pb2.ResolveResponse:
+        """See registry.proto."""
+        return self._answer
+
+    def __getattr__(self, name: str) -> Any:
+        # The generated code asks for all methods; none of the others is called.
+        if name in registry_pb2.DESCRIPTOR.services_by_name["RegistryService"].methods_by_name:
+            return self.Resolve
+        raise AttributeError(name)
 
 
 class Hosts:
@@ -173,7 +204,7 @@ class Clients:
         await self._until(lambda: all(got for got, _ in self._latest))
         return {}
 
-    async def begin(self) -> Mapping[str, Any]:
+    async def count(self) -> Mapping[str, Any]:
         """From here on it is counted what comes."""
         self._latest = [(0, 0.0)] * self._count
         return {}
@@ -274,6 +305,7 @@ class Callers:
 
 ROLES: Mapping[str, Callable[..., Any]] = {
     "replica": Replica,
+    "bare": Bare,
     "hosts": Hosts,
     "watchers": Watchers,
     "clients": Clients,
@@ -281,14 +313,17 @@ ROLES: Mapping[str, Callable[..., Any]] = {
 }
 
 
-async def play(role: str, given: str) -> None:
-    """Plays a role: does what each line of standard input says, until it ends."""
-    player = ROLES[role](**json.loads(given))
+async def play(role: str) -> None:
+    """Plays a role: is made of what the first line of standard input says, and does what each further one says."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
+    player: Any = None
     while line := await reader.readline():
         asked = json.loads(line)
-        answer = await getattr(player, asked.pop("do"))(**asked)
+        what = asked.pop("do")
+        if what == "begin":
+            player, what, asked = ROLES[role](**asked), "start", {}
+        answer = await getattr(player, what)(**asked)
         print(json.dumps(answer), flush=True)

@@ -61,7 +61,9 @@ class Membership:
             rpc.Error: the database is away.
         """
         others = [peer for peer in await self._store.peers() if peer.silence < _SILENT]
-        living = [peer for peer in others if await _lives(peer)]
+        # One without an address is about to start, as this one.
+        answers = await asyncio.gather(*(_lives(peer) for peer in others))
+        living = [p for p, lives in zip(others, answers, strict=True) if lives or not p.address]
         self._first = not living
         if self._first:
             self._warm = datetime.now(UTC) + self._cold_start
@@ -138,6 +140,8 @@ class Membership:
 
 async def _lives(peer: Peer) -> bool:
     """Whether a replica answers, whatever the database knows of it; another one at its address is not it."""
+    if not peer.address:
+        return False
     async with rpc.Channel(peer.address) as channel:
         stub = registry_pb2_grpc.RegistryServiceStub(channel)
         try:

@@ -51,6 +51,9 @@ def registry(*, settings: Settings, supervised: str | None) -> None:
 async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft import traces
     from weft.registry import Registry, Terms
+    from weft.rpc import process
+
+    process.raise_files()
 
     ttl = settings.registry_lease_ttl
     with failures.settings_checked("WEFT_REGISTRY_LEASE_TTL"):
@@ -65,6 +68,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             telemetry=telemetry,
             beside=traces.services(traces.TraceStore()),
         ) as found,
+        process.collecting(),
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
 
