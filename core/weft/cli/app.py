@@ -33,6 +33,7 @@ _COMMANDS = {
     "knowledge": "Add documents, find what they say, delete them.",
     "tools": "Show what agents did by their tools.",
     "tickets": "List, claim and answer tickets.",
+    "migrate": "Bring the database up to date.",
     "keys": "Create, list and revoke API keys.",
     "jobs": "Show jobs, and look after them.",
     "breakers": "Show circuit breakers, and hold them.",
