@@ -34,6 +34,8 @@ _COMMANDS = {
     "tools": "Show what agents did by their tools.",
     "tickets": "List, claim and answer tickets.",
     "migrate": "Bring the database up to date.",
+    "backup": "Back up a mesh that runs.",
+    "restore": "Bring a backup back.",
     "keys": "Create, list and revoke API keys.",
     "jobs": "Show jobs, and look after them.",
     "breakers": "Show circuit breakers, and hold them.",
