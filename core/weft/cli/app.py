@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": "Show a real question going through the mesh.",
     "ask": "Ask the support fleet a question.",
     "status": "Show which parts can be reached.",
+    "health": "Ask one server how it is.",
     "agents": "List agents, or serve some.",
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "find": "Find agents by what they can do.",
