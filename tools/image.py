@@ -31,8 +31,23 @@ _SUITE = "bookworm"
 _BASE = "docker.io/library/python:3.11-slim-bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates"
 _MIRROR = "http://deb.debian.org/debian"
+_CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
 _KNOWN = frozenset(
-    ["FROM", "ARG", "WORKDIR", "COPY", "RUN", "LABEL", "ENV", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"]
+    [
+        "FROM",
+        "ARG",
+        "WORKDIR",
+        "COPY",
+        "RUN",
+        "LABEL",
+        "ENV",
+        "USER",
+        "EXPOSE",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "ENTRYPOINT",
+        "CMD",
+    ]
 )
 
 
@@ -96,24 +111,27 @@ def build(folder: Path, base: Path | None) -> None:
         root = folder / stage.name
         subprocess.run(["rm", "-rf", str(root)], check=True)
         subprocess.run(["cp", "-a", str(base), str(root)], check=True)
-        # The named base has it; a venv that looks for it finds Debian's.
-        environment: dict[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
-        where = "/"
-        for word, rest in stage.steps:
-            if word in {"COPY", "RUN"}:
-                _said(f"{stage.name}: {word} {' '.join(rest.split())[:110]}")
-            if word == "ARG":
-                name, _, default = rest.partition("=")
-                environment[name] = os.environ.get(name, default)
-            elif word == "ENV":
-                environment |= dict(each.split("=", 1) for each in shlex.split(rest))
-            elif word == "WORKDIR":
-                where = rest
-                (root / where.lstrip("/")).mkdir(parents=True, exist_ok=True)
-            elif word == "COPY":
-                _copy(folder, root, where, shlex.split(rest))
-            elif word == "RUN":
-                _run(root, where, rest, environment)
+        _build(folder, root, stage)
+
+
+def _build(folder: Path, root: Path, stage: Stage) -> None:
+    environment: dict[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
+    where = "/"
+    for word, rest in stage.steps:
+        if word in {"COPY", "RUN"}:
+            _said(f"{stage.name}: {word} {' '.join(rest.split())[:110]}")
+        if word == "ARG":
+            name, _, default = rest.partition("=")
+            environment[name] = os.environ.get(name, default)
+        elif word == "ENV":
+            environment |= dict(each.split("=", 1) for each in shlex.split(rest))
+        elif word == "WORKDIR":
+            where = rest
+            (root / where.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        elif word == "COPY":
+            _copy(folder, root, where, shlex.split(rest))
+        elif word == "RUN":
+            _run(root, where, rest, environment)
 
 
 def _copy(folder: Path, root: Path, where: str, words: list[str]) -> None:
@@ -121,7 +139,7 @@ def _copy(folder: Path, root: Path, where: str, words: list[str]) -> None:
     if words[0].startswith("--from="):
         source = folder / words.pop(0).removeprefix("--from=")
     *names, target = words
-    to = root / os.path.join(where, target).lstrip("/")
+    to = root / str(Path(where) / target).lstrip("/")
     for name in names:
         origin = source / name.lstrip("/")
         into = to / origin.name if target.endswith("/") else to
@@ -137,7 +155,7 @@ def _run(root: Path, where: str, script: str, environment: dict[str, str]) -> No
     """A step, as root, with this machine's network and its settings of pip."""
     own = {name: value for name, value in os.environ.items() if _of_network(name)}
     mounts = [f"mount -t proc proc {root}/proc", f"mount --bind /dev {root}/dev"]
-    places = {place for place in own.values() if os.path.isabs(place)}
+    places = {place for place in own.values() if place.startswith("/")}
     for place in filter(os.path.exists, ["/etc/resolv.conf", "/etc/hosts", *sorted(places)]):
         there = root / place.lstrip("/")
         if Path(place).is_dir():
@@ -165,15 +183,16 @@ class Container:
     def __init__(self, root: Path, image: Stage, log: Path, *arguments: str, **more: str) -> None:
         environment = {**image.environment, **more}
         uid, _, gid = image.user.partition(":")
+        command = shlex.join([*image.entrypoint, *arguments])
+        inside = f"cd {image.folder} && exec {command}"
         inner = " && ".join(
             (
                 f"mount --bind {root} {root}",
                 f"mount -o remount,ro,bind,nosuid,nodev {root}",
                 f"mount -t proc -o ro proc {root}/proc",
-                f"mount -t tmpfs -o nosuid,nodev,noexec,mode=1777 tmpfs {root}/tmp",
+                f"mount -t tmpfs -o nosuid,nodev,noexec,mode=1777 tmpfs {root}/tmp",  # noqa: S108 the image's
                 f"mount --bind /dev {root}/dev",
-                f"exec {shutil.which('chroot')} {root} /usr/bin/setpriv --reuid={uid} --regid={gid} --clear-groups --no-new-privs "
-                f"--inh-caps=-all --bounding-set=-all /bin/sh -c {shlex.quote(f'cd {image.folder} && exec ' + shlex.join([*image.entrypoint, *arguments]))}",
+                f"exec {_CHROOT} {root} /usr/bin/setpriv --reuid={uid} --regid={gid} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all /bin/sh -c {shlex.quote(inside)}",
             )
         )
         with log.open("ab") as output:
