@@ -80,8 +80,10 @@ async def test_what_is_there_is_replaced_only_if_that_is_asked_for(
 ) -> None:
     async with embedded.redis_client(settings["WEFT_REDIS_URL"]) as redis:
         await fill(redis)
-        made = await finished("backup", "--to", str(to), "--json", **settings)
+        made = await finished("backup", "--to", f"{to.parent}/{{time}}", "--json", **settings)
         assert made.json["postgres"]["schemas"] == ["desk"]
+        (made_there,) = to.parent.glob("20??-??-??T??????Z")
+        made_there.rename(to)
         refused = await finished("backup", "--to", str(to), **settings)
         assert (refused.code, "is not empty" in refused.err) == (1, True)
 

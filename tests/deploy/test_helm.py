@@ -72,8 +72,9 @@ def of_kind(values: str, *kinds: str) -> list[dict[str, Any]]:
 def pods(values: str) -> dict[str, dict[str, Any]]:
     """Templates of pods by component."""
     found = {}
-    for each in of_kind(values, "Deployment", "StatefulSet", "Job"):
-        template = each["spec"]["template"]
+    for each in of_kind(values, "Deployment", "Job", "CronJob"):
+        spec = each["spec"]["jobTemplate"]["spec"] if each["kind"] == "CronJob" else each["spec"]
+        template = spec["template"]
         found[template["metadata"]["labels"]["app.kubernetes.io/component"]] = template
     return found
 
@@ -190,7 +191,7 @@ def test_settings_and_commands_are_those_of_the_command_line(values: str) -> Non
 @every
 def test_parts_are_probed_and_end_in_time(values: str) -> None:
     for name, template in pods(values).items():
-        if name == "migrate":
+        if name in {"migrate", "backup"}:
             continue
         spec = template["spec"]
         (container,) = spec["containers"]
@@ -272,9 +273,10 @@ def test_only_the_arrows_of_the_architecture_are_open(values: str) -> None:
         for port in rule["ports"]
         if port["port"] in {5432, 6379}
     }
-    parts = {"agents", "broker", "gateway", "registry", *({"migrate"} & labels.keys())}
+    jobs = {"migrate", "backup"} & labels.keys()
+    parts = {"agents", "broker", "gateway", "registry", *jobs}
     assert anywhere == {(part, 5432) for part in parts} | {
-        (part, 6379) for part in ("agents", "broker", "gateway")
+        (part, 6379) for part in parts - {"registry", "migrate"}
     }
 
 
@@ -344,7 +346,7 @@ def test_migrations_come_before_the_parts_and_may_be_left_out() -> None:
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["migrate"]
     for values, says in (("default", "off"), ("tls", "on")):
         for name, template in pods(values).items():
-            if name not in {"migrate", "edge"}:
+            if name not in {"migrate", "edge", "backup"}:
                 env = {each["name"]: each for each in template["spec"]["containers"][0]["env"]}
                 assert env["WEFT_MIGRATE"]["value"] == says
     assert of_kind("tls", "Job") == []

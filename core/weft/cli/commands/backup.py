@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ only_option = click.option(
 
 @click.command(
     epilog=examples(
-        "weft backup --to /backup/2026-11-22",
+        "weft backup --to /backup/{time}",
         "weft backup --to /backup/2026-11-22 --database-url postgresql://weft@db/weft --redis-url redis://redis:6379/0",
     )
 )
@@ -30,7 +31,7 @@ only_option = click.option(
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Where to; made, or empty.",
+    help="Where to; made, or empty. {time} in it is the time, such as 2026-11-22T031700Z.",
 )
 @click.option(
     "--with-secrets",
@@ -52,6 +53,8 @@ def backup(
     from weft.cli.backup import back_up, servers
 
     found = servers.running(settings, only)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    folder = Path(str(folder).replace("{time}", now))
     made = connect.run(
         back_up(
             folder,
