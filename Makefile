@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WEFT   := $(BIN)/weft
 
-.PHONY: demo up test faults check fix gen bench wheel clean
+.PHONY: demo up test faults check fix gen bench wheel image clean
 
 demo: $(VENV)/.run  ## one real question through the whole mesh
 	$(WEFT) demo
@@ -43,6 +43,10 @@ bench: $(VENV)/.dev  ## every benchmark, one after the other
 
 wheel: $(VENV)/.dev  ## build the wheel and run the fundamentals against it
 	VENV=$(VENV) PYTHON=$(PYTHON) tools/wheel.sh
+
+image: $(VENV)/.dev  ## run the image's steps, then every part in it, without a container engine; needs root
+	$(BIN)/python tools/image.py build $(or $(IMAGE),dist/image)
+	$(BIN)/python tools/image.py check $(or $(IMAGE),dist/image)
 
 clean:  ## everything that was made
 	rm -rf $(VENV) dist build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -46,6 +46,11 @@ class Settings:
     )
     database_url: str = _doc("PostgreSQL to use; empty: an embedded one.", "")
     redis_url: str = _doc("Redis to use; empty: an embedded one.", "")
+    migrate: Literal["on", "off"] = _doc(
+        "Whether parts bring their schemas up to date when they start; off: `weft migrate` does, and a part whose "
+        "schema is older than it needs does not start.",
+        "on",
+    )
     registry: str = _doc(
         "Addresses of the registry's replicas, joined by commas, for whoever calls it.",
         "127.0.0.1:7070",
@@ -313,7 +318,14 @@ class Settings:
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _doc("Least level shown.", "INFO")
 
+    def __post_init__(self) -> None:
+        """Tells the sessions of the database whether they may migrate: it is they who are asked (weft.postgres)."""
+        if self.migrate == "off" and self.database_url and _NO_MIGRATIONS not in self.database_url:
+            joint = "&" if "?" in self.database_url else "?"
+            object.__setattr__(self, "database_url", f"{self.database_url}{joint}{_NO_MIGRATIONS}")
 
+
+_NO_MIGRATIONS = "options=-c%20weft.migrate%3Doff"
 _STANDARD_NAMES = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT"}
 
 

@@ -17,6 +17,8 @@ from weft.embedded._errors import (
     StartFailed,
 )
 from weft.embedded._launch import launch
+from weft.embedded._programs import postgres_program
+from weft.embedded._snapshot import serving_snapshot
 
 __all__ = [
     "Endpoints",
@@ -31,5 +33,7 @@ __all__ = [
     "StartFailed",
     "endpoints",
     "launch",
+    "postgres_program",
     "redis_client",
+    "serving_snapshot",
 ]

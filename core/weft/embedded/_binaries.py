@@ -20,6 +20,7 @@ from weft.embedded import _child
 OLDEST_REDIS = (7, 0)
 _REDIS = re.compile(r"^(Valkey|Redis) server v=(\d+(?:\.\d+)*)")
 _POSTGRES = re.compile(r"^postgres \((PostgreSQL)\) (\d+(?:\.\d+)*)")
+_POSTGRES_CLIENT = re.compile(r"\(PostgreSQL\) (\d+)")
 _DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 
 
@@ -50,6 +51,12 @@ async def postgres_servers(asked: Path | None) -> AsyncIterator[Program]:
         program = await _inspect(source, path / "postgres", _POSTGRES)
         if program is not None and (path / "initdb").exists():
             yield program
+
+
+async def client_major(path: Path) -> int:
+    """The major version of one of PostgreSQL's programs, such as pg_dump; 0: it does not run."""
+    said = _POSTGRES_CLIENT.search((await _child.run((str(path), "--version"))).output)
+    return int(said[1]) if said else 0
 
 
 def _redis_paths(asked: Path | None) -> Iterator[tuple[str, Path]]:

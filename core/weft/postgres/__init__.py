@@ -7,7 +7,7 @@ others hold queries, each under a line `-- name: NAME` and a comment that says w
 from weft.postgres._database import Database
 from weft.postgres._errors import DRIVER_ERRORS, REFUSES
 from weft.postgres._listener import Listener
-from weft.postgres._migrations import MigrationChanged, MigrationFailed
+from weft.postgres._migrations import MigrationChanged, MigrationFailed, SchemaBehind
 from weft.postgres._queries import Queries, UnknownQuery
 from weft.postgres._transaction import Transaction
 
@@ -19,6 +19,7 @@ __all__ = [
     "MigrationChanged",
     "MigrationFailed",
     "Queries",
+    "SchemaBehind",
     "Transaction",
     "UnknownQuery",
 ]

@@ -100,15 +100,22 @@ class Database:
         """Reads the named queries of a package; `migrate` does it too."""
         self._queries.load(package)
 
-    async def migrate(self, package: str) -> list[str]:
+    async def migrate(self, package: str, *, anyway: bool = False) -> list[str]:
         """Reads the queries of a package and runs those of its migrations that were never run.
 
         All run in one transaction, one process at a time: either all take effect or none. Returns
-        their names. Raises MigrationFailed, MigrationChanged or rpc.Unavailable.
+        their names. Where something is to do and sessions are told to run no migrations
+        (`weft.migrate`), it raises SchemaBehind, unless `anyway`. Raises MigrationFailed,
+        MigrationChanged or rpc.Unavailable.
         """
         self.load(package)
         async with self._begun() as connection:
-            return await _migrations.run(connection, package, self._schema)
+            return await _migrations.run(connection, package, self._schema, anyway=anyway)
+
+    async def pending(self, package: str) -> list[str]:
+        """The migrations of a package that were never run. Raises MigrationChanged or rpc.Unavailable."""
+        async with self._begun() as connection:
+            return await _migrations.pending(connection, package, self._schema)
 
     def query(self, name: str) -> str:
         """The SQL of the query `name`. Raises UnknownQuery."""

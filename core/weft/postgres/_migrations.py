@@ -1,4 +1,9 @@
-"""Brings a schema up to date."""
+"""Brings a schema up to date.
+
+What is to do is looked up first, without a lock and without rights to make anything: a schema that is up to date takes a
+role that may only read and write rows. Sessions whose setting `weft.migrate` is `off`, which a URL
+(`?options=-c%20weft.migrate%3Doff`), a role or a database can say, run no migrations.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,8 @@ from weft.postgres._queries import Queries, Script, migrations
 from weft.postgres._transaction import Connection
 
 _LOG = logging.getLogger("weft.postgres")
-_SQL = "weft.postgres.sql"
+_OWN = Queries()
+_OWN.load("weft.postgres.sql")
 
 
 class MigrationFailed(rpc.FailedPrecondition):
@@ -28,32 +34,74 @@ class MigrationChanged(rpc.FailedPrecondition):
     reason = "MIGRATION_CHANGED"
 
 
-async def run(connection: Connection, package: str, schema: str) -> list[str]:
-    """Runs what was never run, in the transaction that is open on `connection`; returns the names."""
-    own = Queries()
-    own.load(_SQL)
+class SchemaBehind(rpc.FailedPrecondition):
+    """A schema lacks migrations, and this process may not run them."""
+
+    reason = "SCHEMA_BEHIND"
+
+
+async def pending(connection: Connection, package: str, schema: str) -> list[str]:
+    """The names of what was never run. Raises MigrationChanged."""
+    return [script.name for script in await _missing(connection, package, schema)]
+
+
+async def run(
+    connection: Connection, package: str, schema: str, *, anyway: bool = False
+) -> list[str]:
+    """Runs what was never run, in the transaction that is open on `connection`; returns the names.
+
+    Args:
+        connection: looks into the schema.
+        package: with the migrations.
+        schema: its name.
+        anyway: also where the session is told to run none.
+    """
+    missing = await _missing(connection, package, schema)
+    if not missing:
+        return []
     with translated():
-        await connection.execute(own["lock_schema"].sql, schema)
-        await connection.execute(own["create_schema"].sql)
-        await connection.execute(own["create_migrations"].sql)
-        rows = await connection.fetch(own["all_migrations"].sql)
+        off = not anyway and await connection.fetchval(_OWN["migrates"].sql) == "off"
+    if off:
+        raise SchemaBehind(
+            f"Schema {schema} lacks {', '.join(script.name for script in missing)}, and this process may "
+            "not migrate it (WEFT_MIGRATE=off). Run `weft migrate` of this version first.",
+            metadata={"schema": schema},
+        )
+    with translated():
+        await connection.execute(_OWN["lock_schema"].sql, schema)
+        await connection.execute(_OWN["create_schema"].sql)
+        await connection.execute(_OWN["create_migrations"].sql)
+        await connection.execute(_OWN["bound_locks"].sql)
+    missing = await _missing(connection, package, schema)  # another process may have been faster
+    for script in missing:
+        await _apply(connection, script)
+        with translated():
+            await connection.execute(_OWN["put_migration"].sql, script.name, _digest(script))
+    if missing:
+        done = ", ".join(script.name for script in missing)
+        _LOG.info("migrated schema %s: %s", schema, done)
+    return [script.name for script in missing]
+
+
+async def _missing(connection: Connection, package: str, schema: str) -> list[Script]:
+    with translated():
+        there = await connection.fetchval(_OWN["has_migrations"].sql, schema)
+        rows = await connection.fetch(_OWN["all_migrations"].sql) if there else []
     before: dict[str, str] = {row["name"]: row["digest"] for row in rows}
-    done: list[str] = []
+    missing = []
     for script in migrations(package):
-        digest = hashlib.sha256(script.sql.encode()).hexdigest()
         if script.name not in before:
-            await _apply(connection, script)
-            with translated():
-                await connection.execute(own["put_migration"].sql, script.name, digest)
-            done.append(script.name)
-        elif before[script.name] != digest:
+            missing.append(script)
+        elif before[script.name] != _digest(script):
             raise MigrationChanged(
                 f"{script.name} was run on schema {schema} with another text. "
                 "Take the change back and put it into a new migration."
             )
-    if done:
-        _LOG.info("migrated schema %s: %s", schema, ", ".join(done))
-    return done
+    return missing
+
+
+def _digest(script: Script) -> str:
+    return hashlib.sha256(script.sql.encode()).hexdigest()
 
 
 async def _apply(connection: Connection, script: Script) -> None:

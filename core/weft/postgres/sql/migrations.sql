@@ -14,6 +14,21 @@ CREATE TABLE IF NOT EXISTS weft_migrations (
   create_time timestamptz NOT NULL DEFAULT now()
 );
 
+-- name: has_migrations
+-- Whether a schema has that list.
+SELECT EXISTS (
+  SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = $1 AND c.relname = 'weft_migrations'
+);
+
+-- name: migrates
+-- Whether this session is told to run no migrations: "off".
+SELECT current_setting('weft.migrate', true);
+
+-- name: bound_locks
+-- How long a migration waits for a table that somebody uses: whoever comes after it waits as well. Until the transaction ends.
+SET LOCAL lock_timeout = '5s';
+
 -- name: all_migrations
 -- Every migration that was run.
 SELECT name, digest FROM weft_migrations ORDER BY name;

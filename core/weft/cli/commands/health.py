@@ -1,0 +1,64 @@
+"""`weft health`: one server's own word for how it is."""
+
+from __future__ import annotations
+
+import click
+
+from weft.cli import output
+from weft.cli.options import examples, json_option
+
+
+@click.command(
+    epilog=examples(
+        "weft health 127.0.0.1:7070",
+        "weft health 127.0.0.1:7081 --timeout 2",
+        "weft health 127.0.0.1:50051 --service weft.echo.v1.EchoService",
+    )
+)
+@click.argument("address", envvar="WEFT_HEALTH")
+@click.option(
+    "--service", default="", metavar="NAME", help="One service; by default the server as a whole."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 60),
+    default=3.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long it may take to answer.",
+)
+@json_option
+@click.pass_context
+def health(
+    ctx: click.Context, *, address: str, service: str, timeout: float, as_json: bool
+) -> None:
+    """Ask the gRPC server at ADDRESS how it is (grpc.health.v1): registry, broker, gateway, agents.
+
+    The exit status is 0 when it is serving, else 1: for health checks of containers, where WEFT_HEALTH may name the
+    address.
+    """
+    from weft.cli import connect
+
+    state = connect.run(_asked(address, service, timeout))
+    if as_json:
+        output.print_json({"address": address, "service": service, "state": state})
+    else:
+        click.echo(state)
+    if state != "SERVING":
+        ctx.exit(1)
+
+
+async def _asked(address: str, service: str, seconds: float) -> str:
+    """What it says, or the code of why it does not."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from weft import rpc
+
+    async with rpc.Channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            said = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=seconds)
+        except grpc.aio.AioRpcError as failed:
+            return failed.code().name
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(said.status)
