@@ -1,0 +1,118 @@
+"""The clients of clients/, each against a registry and three replicas of echo of which one is killed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import pytest
+import pytest_asyncio
+from tests.polyglot.conftest import PATIENCE, PROGRAMS, Program, Town, town
+from tests.polyglot.replica import NAME
+
+from weft import rpc
+from weft.rpc.bootstrap import BOOTSTRAP_VARIABLE, xds_bootstrap
+from weft.rpc.testing import wait_until
+from weft.v1 import trace_pb2, trace_pb2_grpc
+
+# The first build of a language takes minutes.
+pytestmark = [pytest.mark.failure, pytest.mark.timeout(900)]
+
+NAMES = ("anna", "ben", "cora")
+
+
+@pytest_asyncio.fixture(scope="module")
+async def mesh(
+    database_of_module: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Town]:
+    async with town(tmp_path_factory.mktemp("mesh"), database_of_module) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def replicas() -> dict[str, Program]:
+    return {}
+
+
+@pytest.fixture
+async def all_in_service(mesh: Town, replicas: dict[str, Program]) -> dict[str, Program]:
+    """Replicas of echo by name; the one that the test before has killed is started again."""
+    for name in NAMES:
+        if name not in replicas:
+            serve = ("agents", "serve", "tests.polyglot.replica:echo")
+            replicas[name] = await mesh.weft(*serve, **{NAME: name})
+    await mesh.until(lambda found: len(found) == len(NAMES))
+    return replicas
+
+
+@pytest.mark.parametrize("language", list(PROGRAMS))
+async def test_a_client(
+    language: str,
+    built: Callable[[str], None],
+    mesh: Town,
+    all_in_service: dict[str, Program],
+) -> None:
+    built(language)
+    client = await mesh.start(
+        f"client-{language}",
+        *PROGRAMS[language],
+        *("--agent", "echo"),
+        *(("--registry", mesh.registry) if language == "rust" else ()),
+        **{BOOTSTRAP_VARIABLE: xds_bootstrap(mesh.registry, language)},
+    )
+    unary = await client.line()
+    assert unary["step"] == "unary"
+    assert (unary["text"], unary["instance"] in NAMES) == ("hello", True)
+
+    assert await client.line() == {"step": "stream", "numbers": [0, 1, 2]}
+
+    deadline = await client.line()
+    assert (deadline["step"], deadline["code"]) == ("deadline", "DEADLINE_EXCEEDED")
+    assert 190 <= deadline["ms"] < 1_000
+
+    assert await client.line() == {
+        "step": "error",
+        "code": "INVALID_ARGUMENT",
+        "reason": "INVALID_ARGUMENT",
+        "domain": "weft.dev",
+        "field": "fail_with",
+        "description": "must be 0 to 16",
+    }
+
+    trace = await client.line()
+    assert trace["step"] == "trace"
+    assert await _span_of_agent(mesh, trace["trace_id"]) == "weft.echo.v1.EchoService/Say"
+
+    met = {(await client.line())["instance"] for _ in NAMES}
+    assert met == set(NAMES)
+    killed = all_in_service.pop(unary["instance"])
+    killed.signal(signal.SIGKILL)
+
+    calls = await client.line()
+    assert calls["step"] == "calls"
+    assert calls["failed"] == []
+    assert calls["made"] == sum(calls["instances"].values())
+    left = [made for name, made in calls["instances"].items() if name != unary["instance"]]
+    assert min(left) > 2 * calls["instances"][unary["instance"]], "calls went on without it"
+    assert await client.ended() == 0, client.log
+
+
+async def _span_of_agent(mesh: Town, trace_id: str) -> str:
+    """The name of the span that the agent made of a call; agents send them to the registry."""
+    async with rpc.Channel(mesh.registry) as channel:
+        stub = trace_pb2_grpc.TraceQueryServiceStub(channel)
+        spans: list[trace_pb2.Span] = []
+
+        async def arrived() -> bool:
+            try:
+                found = await stub.GetTrace(trace_pb2.GetTraceRequest(trace_id=trace_id))
+            except grpc.aio.AioRpcError as failed:
+                assert failed.code() is grpc.StatusCode.NOT_FOUND
+                return False
+            spans.extend(found.spans)
+            return True
+
+        await wait_until(arrived, PATIENCE)
+    (span,) = spans
+    return span.name
