@@ -93,6 +93,10 @@ class Program:
         """Its exit status, when it has ended."""
         return await self._process.wait()
 
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
@@ -146,17 +150,19 @@ class Town:
             "-".join(arguments[:2]), sys.executable, "-m", "weft.cli", *arguments, **settings
         )
 
-    async def agent(self, language: str, *arguments: str) -> Program:
+    async def agent(self, language: str) -> Program:
         """An agent in another language, in service."""
         before = len(await self.instances("echo"))
-        program = await self.start(
-            f"agent-{language}",
-            *AGENTS[language],
-            *("--registry", self.registry, "--brokers", self.broker if self.redis_url else ""),
-            *arguments,
-        )
+        program = await self.start_agent(language)
         await self.until(lambda found: len(found) == before + 1)
         return program
+
+    async def start_agent(self, language: str) -> Program:
+        """The same, not yet in service."""
+        return await self.start(
+            f"agent-{language}-{len(self.programs)}",
+            *(*AGENTS[language], "--registry", self.registry, "--brokers", self.broker),
+        )
 
     async def instances(self, agent: str) -> Sequence[agent_pb2.Instance]:
         """Those that callers would find; none while the registry is away."""

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -21,6 +22,12 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "example.com/weft/clients/gen/weft/v1"
+)
+
+// Parts of the mesh.
+const (
+	registry = "registry"
+	broker   = "broker"
 )
 
 const (
@@ -55,14 +62,14 @@ type Agent struct {
 	Grace          time.Duration // how long calls may take when it drains; 0: 10 s
 	Ready          func()        // called when callers can find it for the first time
 
-	instance   *pb.Instance
-	contract   *pb.DescriptorSets
-	skills     map[string]protoreflect.MethodDescriptor // by path, those that take messages
-	load       load
-	own        *grpc.ClientConn
-	registered func()
-	draining   context.Context
-	stopped    context.Context
+	instance *pb.Instance
+	contract *pb.DescriptorSets
+	skills   map[string]protoreflect.MethodDescriptor // by path, those that take messages
+	load     load
+	own      *grpc.ClientConn
+	ready    sync.Once
+	draining context.Context
+	stopped  context.Context
 }
 
 // Server makes the server to register services with, before Serve.
@@ -110,21 +117,16 @@ func (a *Agent) Serve(ctx context.Context, server *grpc.Server, listener net.Lis
 			failed <- err
 		}
 	}
-	a.registered = sync.OnceFunc(func() {
-		if a.Ready != nil {
-			a.Ready()
-		}
-	})
 	var stop context.CancelFunc
 	a.draining = ctx
 	a.stopped, stop = context.WithCancel(context.Background())
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() { watch(func() error { return server.Serve(listener) }) })
-	running.Go(func() { watch(func() error { return a.keep("registry", []string{a.Registry}, a.hold) }) })
+	running.Go(func() { watch(func() error { return a.keep(registry, []string{a.Registry}, a.hold) }) })
 	queue := sync.WaitGroup{}
 	if a.Brokers != "" && len(a.skills) > 0 {
-		queue.Go(func() { watch(func() error { return a.keep("broker", strings.Split(a.Brokers, ","), a.consume) }) })
+		queue.Go(func() { watch(func() error { return a.keep(broker, strings.Split(a.Brokers, ","), a.consume) }) })
 	}
 
 	<-ctx.Done()
@@ -140,6 +142,14 @@ func (a *Agent) Serve(ctx context.Context, server *grpc.Server, listener net.Lis
 		return err
 	default:
 		return nil
+	}
+}
+
+// connected is told when a part of the mesh has taken us, for the first time or again.
+func (a *Agent) connected(part string) {
+	slog.Info("connected", "part", part, "agent", a.Name, "address", a.Advertise)
+	if part == registry && a.Ready != nil {
+		a.ready.Do(a.Ready)
 	}
 }
 

@@ -22,7 +22,7 @@ func (a *Agent) keep(part string, addresses []string, use func(conn *grpc.Client
 	for pause, n := firstPause, 0; ; n++ {
 		conn, err := grpc.NewClient(addresses[n%len(addresses)], dialOptions...)
 		if err == nil {
-			err = use(conn, func() { pause = firstPause })
+			err = use(conn, func() { pause = firstPause; a.connected(part) })
 			conn.Close()
 		}
 		if status.Code(err) == codes.InvalidArgument {
@@ -59,8 +59,7 @@ func (a *Agent) hold(conn *grpc.ClientConn, works func()) error {
 	if _, err = answer(); err != nil {
 		return err
 	}
-	works()
-	a.registered()
+	works() // and from here on callers find it
 	heartbeat := time.NewTicker(first.GetGranted().GetHeartbeatInterval().AsDuration())
 	defer heartbeat.Stop()
 	for draining := a.draining.Done(); err == nil; _, err = answer() {
