@@ -40,15 +40,15 @@ async fn main() -> Outcome {
     let agent = option("--agent", "echo");
     let span = Duration::from_secs_f64(option("--for", "3").parse()?);
     let mut echo = EchoServiceClient::new(mesh::find(&registry, &agent).await?);
-    unary(&mut echo).await?;
+    unary(&echo).await?;
     stream(&mut echo).await?;
-    deadline(&mut echo).await?;
-    error_details(&mut echo).await?;
+    deadline(&echo).await?;
+    error_details(&echo).await?;
     trace(&mut echo).await?;
     calls(&echo, span).await
 }
 
-async fn unary(echo: &mut Echo) -> Outcome {
+async fn unary(echo: &Echo) -> Outcome {
     let said = say(echo, SayRequest { text: "hello".into(), ..Default::default() }, 10_000).await?;
     tell("unary", json!({"text": said.text, "instance": said.instance}));
     Ok(())
@@ -56,7 +56,7 @@ async fn unary(echo: &mut Echo) -> Outcome {
 
 async fn stream(echo: &mut Echo) -> Outcome {
     let request = RepeatRequest { text: "again".into(), count: 3, ..Default::default() };
-    let mut answers = echo.repeat(within(request, 5_000)).await?.into_inner();
+    let mut answers = echo.repeat(within(request, Duration::from_secs(5))).await?.into_inner();
     let mut numbers = Vec::new();
     while let Some(answer) = answers.message().await? {
         numbers.push(answer.number);
@@ -65,7 +65,7 @@ async fn stream(echo: &mut Echo) -> Outcome {
     Ok(())
 }
 
-async fn deadline(echo: &mut Echo) -> Outcome {
+async fn deadline(echo: &Echo) -> Outcome {
     let delay = Some(prost_types::Duration { seconds: 5, nanos: 0 });
     let began = Instant::now();
     let failed = say(echo, SayRequest { delay, ..Default::default() }, 200).await.err();
@@ -75,7 +75,7 @@ async fn deadline(echo: &mut Echo) -> Outcome {
 }
 
 /// Reads what an error says beyond its code: the reason for programs, and which field is wrong.
-async fn error_details(echo: &mut Echo) -> Outcome {
+async fn error_details(echo: &Echo) -> Outcome {
     let request = SayRequest { fail_with: 99, ..Default::default() };
     let failed = say(echo, request, 5_000).await.err().ok_or("the call should have failed")?;
     let mut found = json!({"code": name(failed.code())});
@@ -97,7 +97,7 @@ async fn error_details(echo: &mut Echo) -> Outcome {
 async fn trace(echo: &mut Echo) -> Outcome {
     let trace_id = format!("{:032x}", rand::random::<u128>());
     let traceparent = format!("00-{trace_id}-{:016x}-01", rand::random::<u64>());
-    let mut request = within(SayRequest::default(), 5_000);
+    let mut request = within(SayRequest::default(), Duration::from_secs(5));
     request.metadata_mut().insert("traceparent", traceparent.parse()?);
     echo.say(request).await?;
     tell("trace", json!({"trace_id": trace_id}));
@@ -111,7 +111,7 @@ struct Tally {
     instances: BTreeMap<String, u32>,
 }
 
-/// Goes on calling. Say is declared idempotent, so it may be tried again when a replica dies.
+/// Goes on calling while a replica dies.
 async fn calls(echo: &Echo, span: Duration) -> Outcome {
     let end = Instant::now() + span;
     let tally = Arc::new(Mutex::new(Tally::default()));
@@ -120,13 +120,9 @@ async fn calls(echo: &Echo, span: Duration) -> Outcome {
         let (echo, tally) = (echo.clone(), tally.clone());
         callers.spawn(async move {
             while Instant::now() < end {
-                let outcome = mesh::retrying(|| {
-                    let mut echo = echo.clone();
-                    let delay = Some(prost_types::Duration { seconds: 0, nanos: 10_000_000 });
-                    let request = SayRequest { text: "x".into(), delay, ..Default::default() };
-                    async move { say(&mut echo, request, 5_000).await }
-                })
-                .await;
+                let delay = Some(prost_types::Duration { seconds: 0, nanos: 10_000_000 });
+                let request = SayRequest { text: "x".into(), delay, ..Default::default() };
+                let outcome = say(&echo, request, 5_000).await;
                 count(&mut tally.lock().unwrap(), outcome);
             }
         });
@@ -152,18 +148,19 @@ fn count(tally: &mut Tally, outcome: Result<SayResponse, Status>) {
     }
 }
 
-async fn say(
-    echo: &mut Echo,
-    request: SayRequest,
-    milliseconds: u64,
-) -> Result<SayResponse, Status> {
-    Ok(echo.say(within(request, milliseconds)).await?.into_inner())
+/// Say is declared idempotent: it may be made again when a replica dies.
+async fn say(echo: &Echo, message: SayRequest, milliseconds: u64) -> Result<SayResponse, Status> {
+    let answer = mesh::repeatable(Duration::from_millis(milliseconds), |left| {
+        let (mut echo, request) = (echo.clone(), within(message.clone(), left));
+        async move { echo.say(request).await }
+    });
+    Ok(answer.await?.into_inner())
 }
 
 /// A call always has a deadline: the agent is told of it, and this side keeps it.
-fn within<T>(message: T, milliseconds: u64) -> Request<T> {
+fn within<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(Duration::from_millis(milliseconds));
+    request.set_timeout(deadline);
     request
 }
 

@@ -1,7 +1,8 @@
 //! Finding an agent without xDS, which tonic does not have: the registry tells each change, the channel balances.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use tokio::{sync::mpsc, time};
 use tonic::transport::{channel::Change, Channel, Endpoint};
@@ -15,7 +16,6 @@ use crate::weft::v1::{
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(100); // doubled up to the last
 const LAST_PAUSE: Duration = Duration::from_secs(2);
-const ATTEMPTS: u32 = 5;
 
 type Changes = mpsc::Sender<Change<String, Endpoint>>;
 
@@ -96,24 +96,35 @@ impl Follower {
     }
 }
 
-/// Calls again what found nobody, at another instance: for methods that may run twice, which their contract says by
-/// `idempotency_level`. Where there is xDS, the registry sees to that.
-pub async fn retrying<T, C>(mut call: impl FnMut() -> C) -> Result<T, Status>
+/// Makes a call that may run twice, which its contract says by `idempotency_level`, and makes it again at another
+/// instance where it found nobody. Where there is xDS, the registry sees to that.
+///
+/// `call` is told how much time is left of the deadline.
+pub async fn repeatable<T, C>(
+    deadline: Duration,
+    mut call: impl FnMut(Duration) -> C,
+) -> Result<T, Status>
 where
-    C: std::future::Future<Output = Result<T, Status>>,
+    C: Future<Output = Result<T, Status>>,
 {
+    let end = Instant::now() + deadline;
     let mut pause = FIRST_PAUSE / 4;
-    for _ in 1..ATTEMPTS {
-        match call().await {
-            Err(failed) if found_nobody(&failed) => time::sleep(pause).await,
+    loop {
+        match call(end - Instant::now()).await {
+            // tonic's word for a deadline that passed on this side.
+            Err(failed) if failed.code() == Code::Cancelled && Instant::now() >= end => {
+                return Err(Status::deadline_exceeded("the deadline has passed"));
+            }
+            Err(failed) if found_nobody(&failed) && Instant::now() + pause < end => {
+                time::sleep(pause).await;
+            }
             done => return done,
         }
-        pause *= 2;
+        pause = (pause * 2).min(LAST_PAUSE);
     }
-    call().await
 }
 
-/// tonic calls a connection that breaks under a call UNKNOWN or CANCELLED, not UNAVAILABLE.
+/// A connection that breaks under a call is UNKNOWN or CANCELLED in tonic, not UNAVAILABLE, and has a cause.
 fn found_nobody(failed: &Status) -> bool {
     let broken = matches!(failed.code(), Code::Unknown | Code::Cancelled | Code::Internal);
     failed.code() == Code::Unavailable || (broken && std::error::Error::source(failed).is_some())
