@@ -150,18 +150,19 @@ class Town:
             "-".join(arguments[:2]), sys.executable, "-m", "weft.cli", *arguments, **settings
         )
 
-    async def agent(self, language: str) -> Program:
+    async def agent(self, language: str, *arguments: str) -> Program:
         """An agent in another language, in service."""
-        before = len(await self.instances("echo"))
-        program = await self.start_agent(language)
-        await self.until(lambda found: len(found) == before + 1)
+        before = {one.instance_id for one in await self.instances("echo")}
+        program = await self.start_agent(language, *arguments)
+        await self.until(lambda found: any(one.instance_id not in before for one in found))
         return program
 
-    async def start_agent(self, language: str) -> Program:
+    async def start_agent(self, language: str, *arguments: str) -> Program:
         """The same, not yet in service."""
         return await self.start(
             f"agent-{language}-{len(self.programs)}",
             *(*AGENTS[language], "--registry", self.registry, "--brokers", self.broker),
+            *arguments,
         )
 
     async def instances(self, agent: str) -> Sequence[agent_pb2.Instance]:
@@ -192,15 +193,18 @@ class Town:
         try:
             await wait_until(reached, PATIENCE)
         except TimeoutError:
-            pytest.fail("\n".join(program.log for program in self.programs))
+            logs = "\n".join(program.log for program in self.programs)
+            pytest.fail(f"{list(await self.instances(agent))}\n{logs}")
 
 
 @contextlib.asynccontextmanager
-async def town(folder: Path, database_url: str, redis_url: str = "") -> AsyncIterator[Town]:
+async def town(
+    folder: Path, database_url: str, redis_url: str = "", **settings: str
+) -> AsyncIterator[Town]:
     """A registry, and a broker where there is a Redis; ends all that was started."""
     made = Town(folder, database_url, redis_url)
     try:
-        await made.weft("registry")
+        await made.weft("registry", **settings)
         if redis_url:
             await made.weft("broker")
             await wait_until(lambda: _answers(made.broker), PATIENCE)

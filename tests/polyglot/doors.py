@@ -42,7 +42,10 @@ def _messages(content: bytes) -> list[bytes]:
 
 
 async def rest(_: Gateway, http: httpx.AsyncClient, text: str) -> list[str]:
-    answers = [await http.get(f"/v1/echo/{text}"), await http.post("/v1/echo:say", json={"text": text})]
+    answers = [
+        await http.get(f"/v1/echo/{text}"),
+        await http.post("/v1/echo:say", json={"text": text}),
+    ]
     return [answer.raise_for_status().json()["text"] for answer in answers]
 
 
@@ -131,9 +134,7 @@ async def a2a(_: Gateway, http: httpx.AsyncClient, text: str) -> list[str]:
         "parts": [{"data": {"text": text}}],
         "metadata": {URI: {"skill": f"{SERVICE}/Say"}},
     }
-    answer = await http.post(
-        "/a2a/echo/message:send", json={"message": message}, headers=VERSION
-    )
+    answer = await http.post("/a2a/echo/message:send", json={"message": message}, headers=VERSION)
     return _texts(answer.raise_for_status().json())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+from tests.conftest import empty_database
 from tests.polyglot.conftest import AGENTS, CLIENTS, PATIENCE, Program, Town, town
 from tests.polyglot.doors import DOORS, refused
 
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.failure, pytest.mark.timeout(600)]
 
 State = agent_pb2.InstanceState
 SAY = echo_pb2_grpc.EchoServiceServicer.Say
+UNAVAILABLE, RESOURCE_EXHAUSTED = 14, 8
 _REDIS = 15  # number of the database: no other test of this process runs meanwhile
 
 
@@ -43,12 +45,15 @@ async def mesh(
     language: str,
     fresh_xds_of_module: None,
     servers: embedded.Endpoints,
-    database_of_module: str,
+    spare_databases: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Town]:
     """A registry and a broker, for the agents of one language."""
     redis_url = urlsplit(servers.redis_url)._replace(query=f"db={_REDIS}").geturl()
-    async with town(tmp_path_factory.mktemp(language), database_of_module, redis_url) as made:
+    async with (
+        empty_database(servers, spare_databases) as database_url,
+        town(tmp_path_factory.mktemp(language), database_url, redis_url) as made,
+    ):
         yield made
     async with embedded.redis_client(redis_url) as client:
         await client.flushdb()
@@ -177,18 +182,52 @@ async def test_what_fails_is_tried_again_and_what_never_works_is_not(
         with pytest.raises(rpc.InvalidArgument) as wrong:
             await sending.request(SAY, echo_pb2.SayRequest(fail_with=99), id="wrong")
         assert wrong.value.violations == (("fail_with", "must be 0 to 16"),)
-        await sending.send(SAY, echo_pb2.SayRequest(fail_with=14), id="again")
+        for code in (UNAVAILABLE, RESOURCE_EXHAUSTED):
+            await sending.send(SAY, echo_pb2.SayRequest(fail_with=code), id=f"again-{code}")
         dead: dict[str, broker_pb2.DeadLetter] = {}
 
-        async def both() -> bool:
+        async def all_of_them() -> bool:
             found = await broker.ListDeadLetters(broker_pb2.ListDeadLettersRequest(queue="echo"))
             dead.update({each.message.id: each for each in found.dead_letters})
-            return len(dead) == 2
+            return len(dead) == 3
 
-        await wait_until(both)
+        await wait_until(all_of_them)
         await broker.DeleteQueue(broker_pb2.DeleteQueueRequest(queue="echo"))
     assert (dead["wrong"].reason, dead["wrong"].attempts) == ("INVALID_ARGUMENT", 1)
-    assert (dead["again"].reason, dead["again"].attempts) == ("MAX_ATTEMPTS", 2)
+    for code in (UNAVAILABLE, RESOURCE_EXHAUSTED):
+        again = dead[f"again-{code}"]
+        assert (again.reason, again.attempts) == ("MAX_ATTEMPTS", 2)
+
+
+async def test_what_is_too_much_at_a_time_is_refused_and_no_attempt(
+    mesh: Town, language: str, sending: Sending
+) -> None:
+    agent = await mesh.agent(language, "--concurrency", "1")
+    (instance,) = await mesh.instances("echo")
+    assert instance.max_concurrency == 1
+    slow = echo_pb2.SayRequest(delay={"nanos": 100_000_000})
+    async with rpc.Channel(instance.address) as channel:
+        echo = echo_pb2_grpc.EchoServiceStub(channel)
+        first = echo.Say(slow)
+        outcomes = await asyncio.gather(first, echo.Say(slow), return_exceptions=True)
+    (refused_one,) = [one for one in outcomes if isinstance(one, grpc.aio.AioRpcError)]
+    assert refused_one.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rpc.error_from_call(refused_one).reason == "CONCURRENCY_LIMIT"
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(sending.request(SAY, slow, id=f"many-{number}"))
+    async with rpc.Channel(mesh.broker) as channel:
+        broker = broker_pb2_grpc.BrokerServiceStub(channel)
+
+        async def archived() -> list[int]:
+            found = await broker.History(broker_pb2.HistoryRequest(queue="echo"))
+            mine = [one for one in found.records if one.message.id.startswith("many-")]
+            return [one.attempts for one in mine if one.outcome == broker_pb2.OUTCOME_ACKED]
+
+        await wait_until(lambda: _equal(archived, [1] * 4))
+    await agent.end()
+    await mesh.until(lambda found: not found)
 
 
 async def test_the_answer_goes_where_the_message_says(
@@ -243,6 +282,10 @@ async def test_no_message_is_lost_when_broker_and_agent_are_killed(
         other = await mesh.start_agent(language)
     assert [task.result() for task in sent] == [f"{number}" for number in range(count)]
     await other.end()
+
+
+async def _equal(told: Callable[[], Awaitable[object]], expected: object) -> bool:
+    return await told() == expected
 
 
 @pytest.mark.parametrize("helper", ["go/weft/mesh.go", "typescript/src/weft/mesh.ts"])

@@ -6,7 +6,6 @@ import (
 	"io"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -15,6 +14,7 @@ import (
 
 	echov1 "example.com/weft/clients/gen/weft/echo/v1"
 	weftv1 "example.com/weft/clients/gen/weft/v1"
+	"example.com/weft/clients/weft"
 )
 
 const (
@@ -115,16 +115,12 @@ func fail(field string, code int32) error {
 	if code < 0 || code > 16 {
 		return invalid(field, "must be 0 to 16")
 	}
-	return status.Error(codes.Code(code), "The caller asked for this failure.") // nil for 0
+	if code == 0 {
+		return nil
+	}
+	return weft.Failure(codes.Code(code), weft.CodeName(codes.Code(code)), "The caller asked for this failure.")
 }
 
-// invalid names the field, so that callers in any language, and every door of the gateway, can tell which it is.
 func invalid(field, why string) error {
-	failed, err := status.New(codes.InvalidArgument, why).WithDetails(
-		&errdetails.ErrorInfo{Reason: "INVALID_ARGUMENT", Domain: "weft.dev"},
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: why}}})
-	if err != nil {
-		return err
-	}
-	return failed.Err()
+	return weft.Failure(codes.InvalidArgument, "INVALID_ARGUMENT", why, field)
 }

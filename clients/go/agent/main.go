@@ -20,8 +20,10 @@ func main() {
 	flag.StringVar(&agent.Registry, "registry", "127.0.0.1:7070", "address of the registry")
 	flag.StringVar(&agent.Brokers, "brokers", "127.0.0.1:7072", "addresses of brokers, joined by commas; empty: calls only")
 	flag.StringVar(&agent.Advertise, "advertise", "", "IP:port at which others reach it, by default where it listens")
+	concurrency := flag.Uint("concurrency", 1_000, "calls it works on at a time")
 	listen := flag.String("listen", "127.0.0.1:0", "address to serve at")
 	flag.Parse()
+	agent.MaxConcurrency = uint32(*concurrency)
 	agent.Ready = func() { slog.Info("ready", "agent", agent.Name, "address", agent.Advertise) }
 	if err := run(agent, *listen); err != nil {
 		slog.Error("stopped", "cause", err)

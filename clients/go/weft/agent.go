@@ -130,7 +130,7 @@ func (a *Agent) Serve(ctx context.Context, server *grpc.Server, listener net.Lis
 	}
 
 	<-ctx.Done()
-	time.AfterFunc(a.Grace, func() { stop(); server.Stop() })
+	defer time.AfterFunc(a.Grace, func() { stop(); server.Stop() }).Stop()
 	time.Sleep(propagation)
 	queue.Wait()
 	checks.Shutdown()

@@ -9,12 +9,14 @@ import (
 	"strconv"
 	"time"
 
+	rpccode "google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -82,11 +84,12 @@ func (a *Agent) call(ctx context.Context, delivery *pb.MessageDelivery) ([]byte,
 	message := delivery.Message
 	skill, known := a.skills[message.Method]
 	if !known {
-		return nil, status.Errorf(codes.Unimplemented, "%q takes no messages here", message.Method)
+		return nil, Failure(codes.Unimplemented, "METHOD_UNKNOWN", fmt.Sprintf("%q takes no messages here", message.Method))
 	}
 	request, response := dynamicpb.NewMessage(skill.Input()), dynamicpb.NewMessage(skill.Output())
 	if err := proto.Unmarshal(message.Payload, request); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "the payload is no %s", skill.Input().FullName())
+		why := fmt.Sprintf("is no %s", skill.Input().FullName())
+		return nil, Failure(codes.InvalidArgument, "INVALID_ARGUMENT", why, "payload")
 	}
 	most := defaultTimeout
 	if said := options(skill).GetDefaultTimeout(); said != nil {
@@ -131,12 +134,32 @@ func (a *Agent) reply(message *pb.Message, answer []byte) *pb.Message {
 	}
 }
 
-// reason is the word for an error that google.rpc.ErrorInfo has, or its code.
+// Failure is an error that says more than its code: a reason for programs, and which field is wrong if one is. Callers in
+// any language, and every door of the gateway, can read it.
+func Failure(code codes.Code, reason, message string, fields ...string) error {
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: "weft.dev"}}
+	for _, field := range fields {
+		details = append(details, &errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: message}}})
+	}
+	failed, err := status.New(code, message).WithDetails(details...)
+	if err != nil {
+		return err
+	}
+	return failed.Err()
+}
+
+// CodeName is the canonical name of a code, as every other language has it.
+func CodeName(code codes.Code) string {
+	return rpccode.Code(code).String()
+}
+
+// reason is the word for an error: that of its google.rpc.ErrorInfo, or its code.
 func reason(failed *status.Status) string {
 	for _, detail := range failed.Details() {
 		if info, is := detail.(*errdetails.ErrorInfo); is && info.Reason != "" {
 			return info.Reason[:min(len(info.Reason), 64)]
 		}
 	}
-	return failed.Code().String()
+	return CodeName(failed.Code())
 }

@@ -2,6 +2,7 @@ package weft
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -14,7 +15,10 @@ import (
 	pb "example.com/weft/clients/gen/weft/v1"
 )
 
-const weight = 0.1 // of a new call in the average latency
+const (
+	weight  = 0.1 // of a new call in the average latency
+	tooMany = "CONCURRENCY_LIMIT"
+)
 
 // load counts calls, for heartbeats, and refuses what is too much at a time.
 type load struct {
@@ -51,7 +55,8 @@ func (l *load) begin(method string) (func(error), error) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	if l.inFlight >= l.limit {
-		return nil, status.Errorf(codes.ResourceExhausted, "This instance works on %d calls already; try again.", l.limit)
+		why := fmt.Sprintf("This instance works on %d calls already; try again.", l.limit)
+		return nil, Failure(codes.ResourceExhausted, tooMany, why)
 	}
 	l.inFlight++
 	began := time.Now()

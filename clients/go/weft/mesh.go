@@ -141,7 +141,7 @@ func (a *Agent) settle(ctx context.Context, conn *grpc.ClientConn, delivery *pb.
 	case slices.Contains(permanent, failed.Code()): // to the dead letters
 		frame.Reject = []*pb.Reject{{LeaseId: lease, Reason: reason(failed), Error: failed.Message(),
 			Reply: &pb.Reply{Outcome: &pb.Reply_Error{Error: failed.Proto()}}}}
-	case failed.Code() == codes.ResourceExhausted: // too many calls at a time, which is no attempt
+	case reason(failed) == tooMany: // which is no attempt
 		frame.Nack = []*pb.Nack{{LeaseId: lease, Error: failed.Message(), Unused: true, Delay: durationpb.New(firstPause)}}
 	default:
 		frame.Nack = []*pb.Nack{{LeaseId: lease, Error: failed.Message()}}

@@ -55,9 +55,13 @@ impl Follower {
     /// Calls go on with what is known while the registry is away.
     async fn follow(mut self, registry: &str) {
         let mut pause = FIRST_PAUSE;
-        while !self.changes.is_closed() {
-            if let Err(lost) = self.watch(registry, &mut pause).await {
-                eprintln!("registry lost, watching again: {lost}");
+        let channel = self.changes.clone();
+        loop {
+            tokio::select! {
+                () = channel.closed() => return, // nobody calls any more
+                ended = self.watch(registry, &mut pause) => {
+                    eprintln!("registry lost, watching again: {ended:?}");
+                }
             }
             time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = (pause * 2).min(LAST_PAUSE);

@@ -10,6 +10,7 @@ const { values } = parseArgs({
     agent: { type: "string", default: "echo" },
     registry: { type: "string", default: "127.0.0.1:7070" },
     brokers: { type: "string", default: "127.0.0.1:7072" }, // joined by commas; empty: calls only
+    concurrency: { type: "string", default: "1000" }, // calls it works on at a time
     listen: { type: "string", default: "127.0.0.1:0" },
     advertise: { type: "string" },
   },
@@ -22,6 +23,7 @@ const agent = new Agent(
     registry: values.registry,
     brokers: values.brokers.split(",").filter(Boolean),
     listen: values.listen,
+    maxConcurrency: Number(values.concurrency),
     advertise: values.advertise,
     descriptors: join(__dirname, "../gen/echo.binpb"),
   },

@@ -1,12 +1,10 @@
 // Says back what it is told: an agent's own work, in terms of its contract alone.
 import { setTimeout as sleep } from "node:timers/promises";
-import { Metadata, ServerUnaryCall, ServiceError, status as codes } from "@grpc/grpc-js";
+import { Metadata, ServerUnaryCall, status as codes } from "@grpc/grpc-js";
 import { Duration } from "./gen/google/protobuf/duration";
-import { BadRequest, ErrorInfo } from "./gen/google/rpc/error_details";
-import { Status } from "./gen/google/rpc/status";
 import { EchoServiceServer, SayRequest, SayResponse } from "./gen/weft/echo/v1/echo";
 import { Identity } from "./gen/weft/v1/identity";
-import { milliseconds } from "./weft/contract";
+import { failure, milliseconds } from "./weft/contract";
 
 const MOST_PAUSE = 60_000; // milliseconds
 const MOST_COUNT = 100_000;
@@ -80,23 +78,7 @@ async function pause(field: string, span: Duration | undefined): Promise<void> {
 
 function fail(field: string, code: number): void {
   if (code < 0 || code > 16) throw invalid(field, "must be 0 to 16");
-  if (code) throw error(code, "The caller asked for this failure.");
+  if (code) throw failure(code, codes[code], "The caller asked for this failure.");
 }
 
-/** Names the field, so that callers in any language, and every door of the gateway, can tell which it is. */
-function invalid(field: string, description: string): ServiceError {
-  const metadata = new Metadata();
-  const pack = (name: string, value: Uint8Array) => ({ typeUrl: `type.googleapis.com/google.rpc.${name}`, value: Buffer.from(value) });
-  const info = ErrorInfo.fromPartial({ reason: "INVALID_ARGUMENT", domain: "weft.dev" });
-  const bad = BadRequest.fromPartial({ fieldViolations: [{ field, description }] });
-  const status = Status.fromPartial({
-    code: codes.INVALID_ARGUMENT,
-    message: description,
-    details: [pack("ErrorInfo", ErrorInfo.encode(info).finish()), pack("BadRequest", BadRequest.encode(bad).finish())],
-  });
-  metadata.set("grpc-status-details-bin", Buffer.from(Status.encode(status).finish()));
-  return error(codes.INVALID_ARGUMENT, description, metadata);
-}
-
-const error = (code: number, details: string, metadata = new Metadata()): ServiceError =>
-  Object.assign(new Error(details), { code, details, metadata });
+const invalid = (field: string, why: string) => failure(codes.INVALID_ARGUMENT, "INVALID_ARGUMENT", why, field);

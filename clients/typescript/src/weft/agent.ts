@@ -1,11 +1,11 @@
 // Makes a gRPC server an agent of the mesh: found by its name, checked, drained, and sent durable messages.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Client, credentials, Server, ServerCredentials } from "@grpc/grpc-js";
+import { Client, credentials, Server, ServerCredentials, status } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import { Instance } from "../gen/weft/v1/agent";
 import { MessageDelivery } from "../gen/weft/v1/message";
-import { CHANNEL, Contract, refuse, Served, told } from "./contract";
+import { CHANNEL, Contract, failure, Served, told } from "./contract";
 import { LoadMeter } from "./load";
 import { keepConsuming, keepRegistered } from "./mesh";
 
@@ -95,6 +95,7 @@ export class Agent {
     const late = setTimeout(() => this.end(), grace ?? 10_000);
     await sleep(PROPAGATION);
     await consuming?.catch(() => null);
+    for (const service of ["", ...this.contract.services]) this.health.setStatus(service, "NOT_SERVING");
     await new Promise((done) => this.server.tryShutdown(done));
     this.left.abort();
     await registered.catch(() => null);
@@ -113,14 +114,21 @@ export class Agent {
   call(delivery: MessageDelivery, gone: AbortSignal): Promise<Buffer> {
     const { method, payload } = delivery.message!;
     const timeout = this.contract.skills.get(method);
-    if (timeout === undefined) return Promise.reject(refuse(`"${method}" takes no messages here`));
+    if (timeout === undefined) {
+      return Promise.reject(failure(status.UNIMPLEMENTED, "METHOD_UNKNOWN", `"${method}" takes no messages here`));
+    }
     return new Promise((done, failed) => {
       const asIs = (bytes: Buffer) => bytes;
       const call = this.own!.makeUnaryRequest(
         method, asIs, asIs, Buffer.from(payload), told(delivery), { deadline: Date.now() + timeout },
-        (error, answer) => (error ? failed(error) : done(answer!)),
+        (error, answer) => {
+          gone.removeEventListener("abort", cancel);
+          if (error) failed(error);
+          else done(answer!);
+        },
       );
-      gone.addEventListener("abort", () => call.cancel());
+      const cancel = () => call.cancel();
+      gone.addEventListener("abort", cancel);
     });
   }
 }

@@ -5,7 +5,7 @@ import { createFileRegistry, fromBinary, getOption } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Metadata, ServiceDefinition, ServiceError, status as codes, UntypedServiceImplementation } from "@grpc/grpc-js";
 import { Duration } from "../gen/google/protobuf/duration";
-import { ErrorInfo } from "../gen/google/rpc/error_details";
+import { BadRequest, ErrorInfo } from "../gen/google/rpc/error_details";
 import { Status } from "../gen/google/rpc/status";
 import { BrokerServiceClient } from "../gen/weft/v1/broker";
 import { Identity } from "../gen/weft/v1/identity";
@@ -21,6 +21,7 @@ export const PERMANENT = new Set([
   ...[codes.INVALID_ARGUMENT, codes.NOT_FOUND, codes.ALREADY_EXISTS, codes.PERMISSION_DENIED, codes.UNAUTHENTICATED],
   ...[codes.FAILED_PRECONDITION, codes.OUT_OF_RANGE, codes.UNIMPLEMENTED, codes.DATA_LOSS],
 ]);
+export const TOO_MANY = "CONCURRENCY_LIMIT";
 const DEFAULT_TIMEOUT = 30_000; // milliseconds; what SkillOptions.default_timeout says of itself
 const PUBLISHED_WITHIN = 10_000;
 
@@ -100,6 +101,20 @@ export function details(failed: ServiceError): { reason: string; status: Status 
   return { reason: reason.slice(0, 64), status };
 }
 
-/** An error as a call ends with it, for what never gets to be one. */
-export const refuse = (details: string) =>
-  Object.assign(new Error(details), { code: codes.UNIMPLEMENTED, details, metadata: new Metadata() });
+/**
+ * An error that says more than its code: a reason for programs, and which field is wrong if one is. Callers in any
+ * language, and every door of the gateway, can read it.
+ */
+export function failure(code: codes, reason: string, message: string, field?: string): ServiceError {
+  const pack = (name: string, value: Uint8Array) => ({ typeUrl: `type.googleapis.com/google.rpc.${name}`, value: Buffer.from(value) });
+  const info = ErrorInfo.fromPartial({ reason, domain: "weft.dev" });
+  const packed = [pack("ErrorInfo", ErrorInfo.encode(info).finish())];
+  if (field) {
+    const bad = BadRequest.fromPartial({ fieldViolations: [{ field, description: message }] });
+    packed.push(pack("BadRequest", BadRequest.encode(bad).finish()));
+  }
+  const metadata = new Metadata();
+  const status = Status.fromPartial({ code, message, details: packed });
+  metadata.set("grpc-status-details-bin", Buffer.from(Status.encode(status).finish()));
+  return Object.assign(new Error(message), { code, details: message, metadata });
+}

@@ -1,5 +1,6 @@
 // Counts calls for heartbeats, and refuses what is too much at a time.
 import { ServerInterceptingCall, ServerInterceptor, status as codes } from "@grpc/grpc-js";
+import { failure, TOO_MANY } from "./contract";
 import { Load } from "../gen/weft/v1/agent";
 
 const WEIGHT = 0.1; // of a new call in the average latency
@@ -38,8 +39,8 @@ export class LoadMeter {
       start: (next) =>
         next({
           onReceiveMetadata: (metadata, proceed) => {
-            const details = `This instance works on ${this.limit} calls already; try again.`;
-            if (full) call.sendStatus({ code: codes.RESOURCE_EXHAUSTED, details });
+            const why = `This instance works on ${this.limit} calls already; try again.`;
+            if (full) call.sendStatus(failure(codes.RESOURCE_EXHAUSTED, TOO_MANY, why));
             else proceed(metadata);
           },
           onCancel: () => done(codes.CANCELLED),

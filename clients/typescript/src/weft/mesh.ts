@@ -6,7 +6,7 @@ import { InstanceState } from "../gen/weft/v1/agent";
 import { MessageDelivery } from "../gen/weft/v1/message";
 import { DeepPartial, RegisterRequest, RegisterResponse, RegistryServiceClient } from "../gen/weft/v1/registry";
 import { Agent } from "./agent";
-import { CHANNEL, details, milliseconds, PERMANENT, publish, replyTo } from "./contract";
+import { CHANNEL, details, milliseconds, PERMANENT, publish, replyTo, TOO_MANY } from "./contract";
 
 const FIRST_PAUSE = 100; // milliseconds, doubled up to the last
 const LAST_PAUSE = 2_000;
@@ -17,18 +17,19 @@ type Part<C> = new (address: string, credentials: ChannelCredentials, options: o
 
 /** Uses a part of the mesh until the agent drains, the next replica when one is lost. What it throws is final. */
 async function keep<C extends { close(): void }>(
-  agent: Agent, part: Part<C>, addresses: string[], use: (agent: Agent, client: C, works: () => void) => Promise<void>,
+  agent: Agent, name: string, part: Part<C>, addresses: string[],
+  use: (agent: Agent, client: C, works: () => void) => Promise<void>,
 ): Promise<void> {
   for (let pause = FIRST_PAUSE, n = 0; !agent.draining.aborted; n++) {
     const client = new part(addresses[n % addresses.length], credentials.createInsecure(), CHANNEL);
     try {
       await use(agent, client, () => {
         pause = FIRST_PAUSE;
-        agent.connected(part.name);
+        agent.connected(name);
       });
     } catch (failed) {
       if ((failed as ServiceError).code === codes.INVALID_ARGUMENT) throw failed;
-      if (!agent.draining.aborted) console.warn(`${part.name} lost, going on with the next: ${failed}`);
+      if (!agent.draining.aborted) console.warn(`${name} lost, going on with the next: ${failed}`);
     } finally {
       client.close();
     }
@@ -37,8 +38,8 @@ async function keep<C extends { close(): void }>(
   }
 }
 
-export const keepRegistered = (agent: Agent) => keep(agent, RegistryServiceClient, [agent.settings.registry], hold);
-export const keepConsuming = (agent: Agent, brokers: string[]) => keep(agent, BrokerServiceClient, brokers, consume);
+export const keepRegistered = (agent: Agent) => keep(agent, "registry", RegistryServiceClient, [agent.settings.registry], hold);
+export const keepConsuming = (agent: Agent, brokers: string[]) => keep(agent, "broker", BrokerServiceClient, brokers, consume);
 
 /** Keeps the agent registered, over one stream: one lease. The next one goes on with the same instance. */
 async function hold(agent: Agent, client: RegistryServiceClient, works: () => void): Promise<void> {
@@ -141,7 +142,7 @@ async function settle(
     const { code, details: error } = failed as ServiceError;
     const { reason, status } = details(failed as ServiceError);
     if (PERMANENT.has(code)) return { reject: [{ leaseId, reason, error, reply: { error: status } }] };
-    if (code !== codes.RESOURCE_EXHAUSTED) return { nack: [{ leaseId, error: error || String(failed) }] };
-    return { nack: [{ leaseId, error, unused: true, delay: { nanos: FIRST_PAUSE * 1e6 } }] }; // too many at a time
+    if (reason !== TOO_MANY) return { nack: [{ leaseId, error: error || String(failed) }] };
+    return { nack: [{ leaseId, error, unused: true, delay: { nanos: FIRST_PAUSE * 1e6 } }] }; // that is no attempt
   }
 }
