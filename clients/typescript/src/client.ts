@@ -105,10 +105,11 @@ async function calls(span: number): Promise<void> {
 async function main(): Promise<void> {
   for (const show of [unary, stream, deadline, errorDetails, trace]) await show();
   await calls(Number(values.for) * 1_000);
-  echo.close();
 }
 
-main().catch((failed) => {
-  console.error(failed);
-  process.exitCode = 1;
-});
+main()
+  .catch((failed) => {
+    console.error(`${failed}`);
+    process.exitCode = 1;
+  })
+  .finally(() => echo.close());
