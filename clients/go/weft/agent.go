@@ -36,6 +36,7 @@ const (
 	answerWithin = 5 * time.Second        // a registry that hangs is left like one that is gone
 	propagation  = 100 * time.Millisecond // callers need to hear of a drain before the port may close
 	mostInHand   = 100                    // messages; what one replica holds, the others do not get
+	mostBytes    = 16 * 1024 * 1024       // of a request or answer, as everywhere in the mesh
 )
 
 // Said again for the same message however often it is tried.
@@ -47,6 +48,7 @@ var permanent = []codes.Code{
 var dialOptions = []grpc.DialOption{
 	grpc.WithTransportCredentials(insecure.NewCredentials()),
 	grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: lastPause}),
+	grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mostBytes)),
 	// A peer that hangs is noticed by pings.
 	grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
 }
@@ -79,6 +81,7 @@ func (a *Agent) Server(options ...grpc.ServerOption) *grpc.Server {
 	}
 	a.load.limit = a.MaxConcurrency
 	return grpc.NewServer(append(options,
+		grpc.MaxRecvMsgSize(mostBytes),
 		grpc.ChainUnaryInterceptor(a.load.unary), grpc.ChainStreamInterceptor(a.load.stream),
 		// Those who call may ping as often as Weft's own do.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

@@ -5,7 +5,7 @@ import { Client, credentials, Server, ServerCredentials, status } from "@grpc/gr
 import { HealthImplementation } from "grpc-health-check";
 import { Instance } from "../gen/weft/v1/agent";
 import { MessageDelivery } from "../gen/weft/v1/message";
-import { CHANNEL, Contract, failure, Served, told } from "./contract";
+import { CHANNEL, Contract, failure, MOST_BYTES, Served, told } from "./contract";
 import { LoadMeter } from "./load";
 import { keepConsuming, keepRegistered } from "./mesh";
 
@@ -48,7 +48,10 @@ export class Agent {
     this.name = settings.name;
     this.contract = new Contract(settings.descriptors, served);
     this.load = new LoadMeter(settings.maxConcurrency ?? 1_000);
-    this.server = new Server({ interceptors: [this.load.interceptor] });
+    this.server = new Server({
+      interceptors: [this.load.interceptor],
+      "grpc.max_receive_message_length": MOST_BYTES,
+    });
     for (const { definition, implementation } of served) this.server.addService(definition, implementation);
     this.health = new HealthImplementation();
     for (const service of ["", ...this.contract.services]) this.health.setStatus(service, "SERVING");

@@ -12,7 +12,9 @@ import { Identity } from "../gen/weft/v1/identity";
 import { Message, MessageDelivery } from "../gen/weft/v1/message";
 import { Delivery, SkillOptions } from "../gen/weft/v1/options";
 
+export const MOST_BYTES = 16 * 1024 * 1024; // of a request or answer, as everywhere in the mesh
 export const CHANNEL = {
+  "grpc.max_receive_message_length": MOST_BYTES,
   "grpc.keepalive_time_ms": 10_000, // a peer that hangs is noticed by pings
   "grpc.keepalive_timeout_ms": 2_000,
 };
