@@ -7,9 +7,11 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -50,7 +52,9 @@ def built() -> Callable[[str], None]:
         command = ("make", "-C", str(CLIENTS), language)
         environment = {**os.environ, "VENV": str(Path(sys.executable).parents[1])}
         # Another process of pytest-xdist may want it at the same time.
-        with (Path("/tmp") / f"weft-clients-{os.getuid()}-{language}").open("w") as lock:
+        with (Path(tempfile.gettempdir()) / f"weft-clients-{os.getuid()}-{language}").open(
+            "w"
+        ) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, env=environment
@@ -111,8 +115,9 @@ class Program:
 
 
 def _found(command: str | Path) -> str:
-    path = subprocess.run(["which", command], capture_output=True, text=True, check=True)
-    return path.stdout.strip()
+    path = shutil.which(command)
+    assert path, f"{command} is missing"
+    return path
 
 
 @dataclass

@@ -250,6 +250,31 @@ async def test_the_answer_goes_where_the_message_says(
     assert echo_pb2.SayResponse.FromString(record.message.payload).text == "for you"
 
 
+async def test_a_drain_finishes_the_messages_in_hand(
+    mesh: Town, language: str, sending: Sending
+) -> None:
+    count = 20
+    agent = await mesh.agent(language)
+    slow = echo_pb2.SayRequest(delay={"nanos": 500_000_000})
+    async with rpc.Channel(mesh.broker) as channel, asyncio.TaskGroup() as group:
+        broker = broker_pb2_grpc.BrokerServiceStub(channel)
+        sent = [
+            group.create_task(sending.request(SAY, slow, id=f"drain-{number}"))
+            for number in range(count)
+        ]
+
+        async def in_hand() -> bool:
+            found = await broker.Describe(broker_pb2.DescribeRequest(queue="echo"))
+            return found.status.pending == count
+
+        await wait_until(in_hand)
+        assert not any(task.done() for task in sent)
+        agent.signal(signal.SIGTERM)
+        assert await asyncio.wait_for(agent.ended(), 20) == 0, agent.log
+    # Nobody else was there to do it.
+    assert {task.result().instance.split("-")[0] for task in sent} == {language}
+
+
 async def test_no_message_is_lost_when_broker_and_agent_are_killed(
     mesh: Town, agent: Program, language: str, sending: Sending
 ) -> None:

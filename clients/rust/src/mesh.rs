@@ -28,9 +28,11 @@ pub async fn find(registry: &str, agent: &str) -> Result<Channel, Status> {
     let mut client = connect(registry).await?;
     let target = Some(Target::Agent(agent.to_owned()));
     let found = client.resolve(ResolveRequest { target }).await?.into_inner();
-    follower.take(&found.instances).await;
     let registry = registry.to_owned();
-    tokio::spawn(async move { follower.follow(&registry).await });
+    tokio::spawn(async move {
+        follower.take(&found.instances).await;
+        follower.follow(&registry).await;
+    });
     Ok(channel)
 }
 
@@ -114,8 +116,10 @@ where
     let end = Instant::now() + deadline;
     let mut pause = FIRST_PAUSE / 4;
     loop {
-        match call(end - Instant::now()).await {
-            // tonic's word for a deadline that passed on this side.
+        // tonic keeps a deadline where there is an instance, by CANCELLED; where there is none it
+        // would wait for ever.
+        let outcome = time::timeout_at(end.into(), call(end - Instant::now())).await;
+        match outcome.unwrap_or_else(|_| Err(Status::cancelled(""))) {
             Err(failed) if failed.code() == Code::Cancelled && Instant::now() >= end => {
                 return Err(Status::deadline_exceeded("the deadline has passed"));
             }
