@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,11 @@ class Program:
         return self._log.read_text()
 
 
+def consumes(agent: Program) -> bool:
+    """Whether an agent has said that a broker has taken it: before its first time there is no queue."""
+    return re.search("connected.*broker", agent.log) is not None
+
+
 def _found(command: str | Path) -> str:
     path = shutil.which(command)
     assert path, f"{command} is missing"
@@ -156,10 +162,11 @@ class Town:
         )
 
     async def agent(self, language: str, *arguments: str) -> Program:
-        """An agent in another language, in service."""
+        """An agent in another language, in service by calls and messages."""
         before = {one.instance_id for one in await self.instances("echo")}
         program = await self.start_agent(language, *arguments)
         await self.until(lambda found: any(one.instance_id not in before for one in found))
+        await wait_until(lambda: consumes(program), PATIENCE)
         return program
 
     async def start_agent(self, language: str, *arguments: str) -> Program:

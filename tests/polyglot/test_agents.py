@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import grpc
@@ -13,7 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from tests.conftest import empty_database
-from tests.polyglot.conftest import AGENTS, CLIENTS, PATIENCE, Program, Town, town
+from tests.polyglot.conftest import AGENTS, CLIENTS, PATIENCE, Program, Town, consumes, town
 from tests.polyglot.doors import DOORS, refused
 
 from weft import embedded, rpc
@@ -160,6 +161,31 @@ async def test_it_registers_again_when_the_registry_was_killed(mesh: Town, agent
     # Its heartbeats come to the new one.
     calls = before.load.calls + 1
     await mesh.until(lambda found: [one.load.calls for one in found] == [calls])
+
+
+async def test_what_the_registry_will_never_take_ends_it(mesh: Town, language: str) -> None:
+    agent = await mesh.start_agent(language, "--agent", "No Name")
+    assert await asyncio.wait_for(agent.ended(), 20) == 1
+    assert "registration.instances[0].agent" in agent.log
+
+
+async def test_it_waits_for_a_mesh_that_starts_after_it(
+    language: str, tmp_path: Path, database_url: str, redis_url: str
+) -> None:
+    made = Town(tmp_path, database_url, redis_url)
+    try:
+        agent = await made.start_agent(language)
+        await wait_until(lambda: "lost" in agent.log)
+        await made.weft("broker")
+        await made.weft("registry")
+        await made.until(lambda found: len(found) == 1)
+        await wait_until(lambda: consumes(agent), PATIENCE)
+        async with Sending(made.broker, sender="test") as sending:
+            answer = await sending.request(SAY, echo_pb2.SayRequest(text="hello"))
+        assert answer.text == "hello"
+    finally:
+        for program in made.programs:
+            await program.end()
 
 
 async def test_messages_are_handled_like_calls(
