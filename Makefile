@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WEFT   := $(BIN)/weft
 
-.PHONY: demo up test faults check fix gen bench wheel image clean
+.PHONY: demo up test clients faults check fix gen bench wheel image clean
 
 demo: $(VENV)/.run  ## one real question through the whole mesh
 	$(WEFT) demo
@@ -14,6 +14,9 @@ up: $(VENV)/.run  ## everything on this machine
 
 test: $(VENV)/.dev  ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+clients: $(VENV)/.dev  ## clients and agents in Go, Java, TypeScript, Rust and C++, as far as their tools are here
+	$(MAKE) -C clients --no-print-directory VENV=$(abspath $(VENV))
 
 faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 for an hour
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),10) $(ARGS)
@@ -50,6 +53,7 @@ image: $(VENV)/.dev  ## run the image's steps, then every part in it, without a 
 
 clean:  ## everything that was made
 	rm -rf $(VENV) dist build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	$(MAKE) -C clients clean
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.venv:

@@ -11,7 +11,7 @@ import click
 
 from weft.cli import failures
 
-# Command -> what its line in the list of commands says. The module is weft.cli.commands.NAME.
+# Command -> what its line in the list of commands says. The module is weft.cli.commands.NAME, with "_" for "-".
 _COMMANDS = {
     "up": "Run everything on this machine, supervised.",
     "demo": "Show a real question going through the mesh.",
@@ -22,6 +22,7 @@ _COMMANDS = {
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "find": "Find agents by what they can do.",
     "resolve": "Show who would receive a call.",
+    "xds-bootstrap": "Print what gRPC clients need to find agents.",
     "call": "Call a skill of an agent.",
     "send": "Send a durable message.",
     "queues": "Show queues, or change one.",
@@ -60,7 +61,8 @@ class _Root(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        found = getattr(importlib.import_module(f"weft.cli.commands.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        found = getattr(importlib.import_module(f"weft.cli.commands.{name}"), name)
         assert isinstance(found, click.Command)
         return found
 
