@@ -1,6 +1,7 @@
 """How a Weft process is seen: logs, metrics, traces."""
 
-from weft.telemetry.instruments import Instruments
+from weft.telemetry.instruments import Instruments, Record
+from weft.telemetry.probes import probe
 from weft.telemetry.setup import Telemetry, start
 
-__all__ = ["Instruments", "Telemetry", "start"]
+__all__ = ["Instruments", "Record", "Telemetry", "probe", "start"]

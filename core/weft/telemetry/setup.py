@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opentelemetry import trace
-from prometheus_client import start_http_server
 
 from weft.telemetry.instruments import Instruments
+from weft.telemetry.pages import Page, served
 from weft.telemetry.spans import tracer_provider
 
 
@@ -24,12 +24,14 @@ class Telemetry:
         tracer: makes spans; None when nothing is traced.
         sample_ratio: share of new traces that are recorded, 0 to 1. A caller's decision is kept.
         metrics_address: where /metrics is served, "127.0.0.1:7170"; empty: nowhere.
+        pages: JSON pages beside it, by path; a part adds its own.
     """
 
     metrics: Instruments
     tracer: trace.Tracer | None = None
     sample_ratio: float = 0.0
     metrics_address: str = ""
+    pages: dict[str, Page] = field(default_factory=dict)
 
     def sample(self) -> bool:
         """Decides whether a trace that begins here is recorded."""
@@ -60,17 +62,10 @@ async def start(
     async with contextlib.AsyncExitStack() as stack:
         metrics = Instruments(service)
         bound = ""
+        pages: dict[str, Page] = {}
         if metrics_address is not None:
-            host, _, port = metrics_address.rpartition(":")
-            server, thread = start_http_server(int(port), host.strip("[]"), metrics.registry)
-            bound = f"{host}:{server.server_port}"
-
-            async def close() -> None:
-                await asyncio.to_thread(server.shutdown)
-                server.server_close()
-                await asyncio.to_thread(thread.join)
-
-            stack.push_async_callback(close)
+            serving = served(metrics_address, metrics.registry, pages)
+            bound = await stack.enter_async_context(serving)
         if provider is not None:
             stack.push_async_callback(asyncio.to_thread, provider.shutdown)
         yield Telemetry(
@@ -78,4 +73,5 @@ async def start(
             tracer=provider.get_tracer("weft") if provider else None,
             sample_ratio=sample_ratio if provider else 0.0,
             metrics_address=bound,
+            pages=pages,
         )

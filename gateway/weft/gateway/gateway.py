@@ -50,7 +50,7 @@ from weft.gateway.watched import Watched
 from weft.limits import SharedLimits
 from weft.postgres import Database
 from weft.rpc.signing import Signer
-from weft.telemetry import Telemetry
+from weft.telemetry import Telemetry, probe
 
 log = logging.getLogger("weft.gateway")
 
@@ -252,7 +252,11 @@ class Gateway:
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
         if self._tls is not None:
-            renewing = asyncio.create_task(self._tls.run(), name="certificates")
+            tls = self._tls
+            renewing = asyncio.create_task(tls.run(), name="certificates")
+            if self._telemetry is not None:
+                expiry = self._telemetry.metrics.certificate_expiry.labels("gateway")
+                expiry.set_function(lambda: tls.expires)
             self._stack.push_async_callback(_cancel, renewing)
         await self._listen_grpc(A2aGrpc(a2a, calls, telemetry=self._telemetry))
         host, _, port = self._listen.rpartition(":")
@@ -273,6 +277,10 @@ class Gateway:
         self.url = f"{'http' if self._tls is None else 'https'}://{http.address}"
 
     def _tell_operators(self, database: Database) -> None:
+        if self._telemetry is not None:
+            asking = probe(self._telemetry.metrics, "postgres", database.ping)
+            watching = asyncio.create_task(asking, name="probe of the database")
+            self._stack.push_async_callback(_cancel, watching)
         if self._audit is not None:
             telling = asyncio.create_task(self._audit.follow(database), name="audit log")
             self._stack.push_async_callback(_cancel, telling)

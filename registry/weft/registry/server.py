@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from weft import rpc
 from weft.postgres import Database
-from weft.registry import catalog, gauges, leases
+from weft.registry import catalog, gauges, leases, targets
 from weft.registry.health import Health, Pace
 from weft.registry.index import Index
 from weft.registry.registrar import Registrar
@@ -20,7 +20,7 @@ from weft.registry.service import RegistryService
 from weft.registry.store import Restored, Store
 from weft.registry.streams import Streams
 from weft.registry.xds import ControlPlane, Sink
-from weft.telemetry import Telemetry
+from weft.telemetry import Telemetry, probe
 from weft.v1 import registry_pb2_grpc
 
 log = logging.getLogger("weft.registry")
@@ -125,7 +125,9 @@ class Registry:
             Health(parts.index, self._pace).run(),
         ]
         if self._telemetry is not None:
+            self._telemetry.pages[targets.PATH] = targets.page(parts.index)
             background.append(gauges.follow(parts.index, self._telemetry))
+            background.append(probe(self._telemetry.metrics, "postgres", parts.store.ping))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part) for part in background]
             started.set_result(None)

@@ -64,6 +64,10 @@ class Store:
         self._stored: set[str] = set()  # digests that need not be sent to the database again
         self._stale: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
 
+    async def ping(self) -> None:
+        """Asks the database for an answer. Raises rpc.Error where it gives none."""
+        await self._database.ping()
+
     async def restore(self) -> Restored:
         """Begins a run: brings the schema up to date and reads everything."""
         await self._database.migrate(package=SQL)
