@@ -70,8 +70,8 @@ class Figures:
 
     def _show(self, queue: Queue, counts: Counts) -> None:
         metrics, name = self._metrics, queue.name
-        for state in _STATES:
-            metrics.queue_messages.labels(name, state).set(_STATES[state](counts))
+        for state, number in _STATES.items():
+            metrics.queue_messages.labels(name, state).set(number(counts))
         age = max(0, self._clock.now_ms() - counts.oldest) / 1_000 if counts.oldest else 0.0
         metrics.queue_oldest.labels(name).set(age)
         metrics.queue_consumers.labels(name).set(len(self._consumers(name)))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from weft.telemetry.instruments import Instruments
 
-log = logging.getLogger("weft.telemetry")
-
 EVERY = 5.0  # seconds
 _PATIENCE = 2.0  # seconds for an answer
+_LETTING_GO = 1.0  # seconds
 
 
 async def probe(
-    metrics: Instruments, dependency: str, ask: Callable[[], Awaitable[object]]
+    metrics: Instruments, dependency: str, ask: Callable[[], Coroutine[Any, Any, object]]
 ) -> None:
     """Asks a server again and again and shows whether it answers, until cancelled; for a task of its own.
 
@@ -26,12 +25,12 @@ async def probe(
     """
     up = metrics.dependency_up.labels(dependency)
     while True:
+        asking = asyncio.ensure_future(ask())
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await ask()
-        except Exception as failed:  # noqa: BLE001 whatever it is, the server gave no answer
-            log.debug("a server does not answer", exc_info=failed, extra={"server": dependency})
-            up.set(0)
-        else:
-            up.set(1)
+            await asyncio.wait({asking}, timeout=_PATIENCE)
+            up.set(asking.done() and not asking.cancelled() and asking.exception() is None)
+        finally:
+            asking.cancel()
+            # Drivers take their time to let go of a connection that hangs: that it does is shown before.
+            await asyncio.wait({asking}, timeout=_LETTING_GO)
         await asyncio.sleep(EVERY)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from opentelemetry import trace
+from prometheus_client import disable_created_metrics
 
 from weft.telemetry.instruments import Instruments
 from weft.telemetry.pages import Page, served
@@ -60,6 +61,8 @@ async def start(
     """
     provider = tracer_provider(service, otlp_endpoints) if otlp_endpoints else None
     async with contextlib.AsyncExitStack() as stack:
+        # A series beside each counter that says when it began: Prometheus notices resets by itself.
+        disable_created_metrics()
         metrics = Instruments(service)
         bound = ""
         pages: dict[str, Page] = {}
