@@ -98,14 +98,14 @@ async def unreachable(mesh: Mesh) -> AsyncIterator[None]:
         yield
 
 
-@drill("WeftAgentErrors", "victim", agents="victim", rpc_method="weft.echo.v1.EchoService/Say")
+@drill("WeftAgentErrors", "wrong", agents="wrong", rpc_method="weft.echo.v1.EchoService/Say")
 async def agent_errors(mesh: Mesh) -> AsyncIterator[None]:
     """Two of three calls end with INTERNAL."""
-    async with mesh.agent("victim") as victim:
+    async with mesh.agent("wrong") as wrong:
         fails = echo_pb2.SayRequest(text="x", fail_with=INTERNAL)
         works = echo_pb2.SayRequest(text="x")
         async with repeated(
-            lambda: victim.Say(fails), lambda: victim.Say(fails), lambda: victim.Say(works)
+            lambda: wrong.Say(fails), lambda: wrong.Say(fails), lambda: wrong.Say(works)
         ):
             yield
 

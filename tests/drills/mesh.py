@@ -46,7 +46,7 @@ _PRICES = """{"date": "2026-10-24", "source": "a drill", "unit": "USD per millio
 "diamond": {"input": 9e6, "write_5m": 9e6, "write_1h": 9e6, "read": 9e6, "output": 9e6}}}
 """
 _LIMITS = "per=all rate=5/s burst=5 methods=weft.echo.v1.EchoService/Gather name=drill"
-_AGENTS = ("echo", "narrow", "slow", "thinker", "victim")
+_AGENTS = ("echo", "narrow", "slow", "thinker", "victim", "wrong")
 
 
 class Mesh:
@@ -76,6 +76,7 @@ class Mesh:
             "echo": python("weft.cli", "agents", "serve", "weft.agents.echo:Echo"),
             "slow": python("weft.cli", "agents", "serve", "slow=weft.agents.echo:Echo"),
             "victim": python("weft.cli", "agents", "serve", "victim=weft.agents.echo:Echo"),
+            "wrong": python("weft.cli", "agents", "serve", "wrong=weft.agents.echo:Echo"),
             "narrow": python("tests.drills.agents"),
             "thinker": python("weft.cli", "agents", "serve", "thinker=tests.drills.agents:Thinker"),
             "edge": python("weft.cli", "gateway"),

@@ -94,7 +94,6 @@ async def usual(mesh: Mesh) -> AsyncIterator[None]:
         async def by_message() -> None:
             # The queue of the agent `echo`, whose skill takes messages.
             skill = message("echo")
-            skill.message.type = "weft.echo.v1.SayRequest"
             skill.message.method = "/weft.echo.v1.EchoService/Say"
             skill.message.payload = echo_pb2.SayRequest(text="hello").SerializeToString()
             await broker.Publish(skill)

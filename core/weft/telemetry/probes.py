@@ -24,13 +24,17 @@ async def probe(
         ask: something that costs it next to nothing; raises where it is away.
     """
     up = metrics.dependency_up.labels(dependency)
-    while True:
-        asking = asyncio.ensure_future(ask())
-        try:
+    asking: asyncio.Task[object] | None = None
+    try:
+        while True:
+            if asking is None or asking.done():
+                asking = asyncio.create_task(ask(), name=f"probe of {dependency}")
             await asyncio.wait({asking}, timeout=_PATIENCE)
             up.set(asking.done() and not asking.cancelled() and asking.exception() is None)
-        finally:
+            # Drivers take their time to let go of a connection that hangs; it is not asked anew before.
             asking.cancel()
-            # Drivers take their time to let go of a connection that hangs: that it does is shown before.
+            await asyncio.sleep(EVERY)
+    finally:
+        if asking is not None:
+            asking.cancel()
             await asyncio.wait({asking}, timeout=_LETTING_GO)
-        await asyncio.sleep(EVERY)
