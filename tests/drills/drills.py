@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -168,7 +168,7 @@ async def file_descriptors(mesh: Mesh) -> AsyncIterator[None]:
     """A process may open few more files than it has open."""
     pid = mesh.parts["narrow"].pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    opened = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    opened = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 the kernel's own folder answers at once
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (int(opened * 1.15) + 1, before[1]))
     yield
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
@@ -221,7 +221,11 @@ async def unshared(mesh: Mesh) -> AsyncIterator[None]:
 
 
 @drill(
-    "WeftBreakerOpen", "gateway", "echo", agent="echo", rpc_method="weft.echo.v1.EchoService/SayOnce"
+    "WeftBreakerOpen",
+    "gateway",
+    "echo",
+    agent="echo",
+    rpc_method="weft.echo.v1.EchoService/SayOnce",
 )
 async def breaker_open(mesh: Mesh) -> AsyncIterator[None]:
     """All calls of a method fail; afterwards all succeed."""
@@ -399,14 +403,17 @@ async def runs_overdue(mesh: Mesh) -> AsyncIterator[None]:
 @drill("WeftModelErrors", "thinker", gen_ai_request_model="overloaded")
 async def model_errors(mesh: Mesh) -> AsyncIterator[None]:
     """A model is overloaded."""
-    async with mesh.agent("thinker") as thinker:
-        async with repeated(lambda: thinker.Say(echo_pb2.SayRequest(text="busy"), timeout=5)):
-            yield
+    request = echo_pb2.SayRequest(text="busy")
+    async with (
+        mesh.agent("thinker") as thinker,
+        repeated(lambda: thinker.Say(request, timeout=5)),
+    ):
+        yield
 
 
 @drill("WeftModelSpend", "thinker")
 async def model_spend(mesh: Mesh) -> AsyncIterator[None]:
     """A model costs more with each call than is wanted for a day."""
-    async with mesh.agent("thinker") as thinker:
-        async with repeated(lambda: thinker.Say(echo_pb2.SayRequest(text="dear"))):
-            yield
+    request = echo_pb2.SayRequest(text="dear")
+    async with mesh.agent("thinker") as thinker, repeated(lambda: thinker.Say(request)):
+        yield

@@ -22,7 +22,13 @@ from weft import embedded, rpc
 from weft.echo.v1 import echo_pb2_grpc
 from weft.rpc.testing import wait_until
 from weft.testing.messages_server import MessagesServer
-from weft.v1 import agent_pb2, broker_pb2_grpc, orchestrator_pb2_grpc, registry_pb2, registry_pb2_grpc
+from weft.v1 import (
+    agent_pb2,
+    broker_pb2_grpc,
+    orchestrator_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
 
 _PATIENCE = timedelta(seconds=60)  # of a start on a busy machine
 _MODELS = """
@@ -170,9 +176,7 @@ class Mesh:
         pem = serialization.Encoding.PEM
         (self.folder / "edge.pem").write_bytes(made.public_bytes(pem))
         (self.folder / "edge.key").write_bytes(
-            key.private_bytes(
-                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         )
 
     # Clients
@@ -238,7 +242,9 @@ def _processes(data: Path, server: str) -> Iterator[int]:
         if not entry.name.isdecimal():
             continue
         with contextlib.suppress(OSError):
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            parents[int(entry.name)] = int(
+                (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            )
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             program = command.split(" ")[0].rpartition("/")[2]
             if str(data) in command and program.startswith(_PROGRAMS[server]):

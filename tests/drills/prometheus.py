@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -99,18 +98,17 @@ class Prometheus:
 
     async def exemplars(self, expression: str, start: float, end: float) -> list[dict[str, Any]]:
         """Exemplars of series."""
-        found = await self._get(
-            "/api/v1/query_exemplars", query=expression, start=str(start), end=str(end)
-        )
-        return found  # type: ignore[no-any-return]
+        span = {"start": str(start), "end": str(end)}
+        return await self._get("/api/v1/query_exemplars", query=expression, **span)  # type: ignore[no-any-return]
 
     async def firing(self, alert: str, labels: Mapping[str, str]) -> bool:
         """Whether an alert with these labels fires."""
         for each in (await self._get("/api/v1/alerts"))["alerts"]:
             given = each["labels"]
-            if each["state"] == "firing" and given["alertname"] == alert:
-                if all(given.get(name) == value for name, value in labels.items()):
-                    return True
+            if each["state"] != "firing" or given["alertname"] != alert:
+                continue
+            if all(given.get(name) == value for name, value in labels.items()):
+                return True
         return False
 
 
@@ -170,7 +168,9 @@ async def watching(mesh: Mesh, receiver: str = "") -> AsyncIterator[Prometheus]:
         async def all_up() -> bool:
             health = await found.targets()
             wanted = [name for name, part in mesh.parts.items() if part.starts]
-            return all(health.get(f"http://{mesh.metrics[name]}/metrics") == "up" for name in wanted)
+            return all(
+                health.get(f"http://{mesh.metrics[name]}/metrics") == "up" for name in wanted
+            )
 
         await wait_until(all_up, timedelta(seconds=30))
         yield found

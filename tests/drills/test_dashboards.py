@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -81,13 +83,13 @@ async def _points_lead_to_traces(prometheus: Prometheus, settings: dict[str, str
     found = await prometheus.exemplars(name, now - 60, now)
     traces = [each["labels"]["trace_id"] for series in found for each in series["exemplars"]]
     assert traces
-    shown = subprocess.run(
-        [sys.executable, "-m", "weft.cli", "trace", traces[-1], "--wait", "--json"],
-        env={**__import__("os").environ, **settings},
-        capture_output=True,
-        check=False,
+    command = [sys.executable, "-m", "weft.cli", "trace", traces[-1], "--wait", "--json"]
+    showing = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, **settings}, stdout=subprocess.PIPE
     )
-    assert shown.returncode == 0, shown.stderr
+    shown, _ = await showing.communicate()
+    assert showing.returncode == 0
+    assert json.loads(shown)
 
 
 def test_dashboards_are_as_they_are_made():

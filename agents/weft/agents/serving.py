@@ -130,6 +130,8 @@ async def observed(settings: config.Settings, service: str) -> AsyncIterator[tel
         service,
         sample_ratio=settings.trace_sample,
         otlp_endpoints=endpoints,
+        keep=settings.trace_keep == "on",
+        slow=settings.trace_slow,
         metrics_address=settings.agents_metrics,
     ) as found:
         yield found

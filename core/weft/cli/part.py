@@ -53,6 +53,8 @@ async def observed(
         service,
         sample_ratio=settings.trace_sample,
         otlp_endpoints=endpoints,
+        keep=settings.trace_keep == "on",
+        slow=settings.trace_slow,
         metrics_address=metrics,
     ) as found:
         yield found

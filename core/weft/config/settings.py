@@ -304,6 +304,13 @@ class Settings:
         "How long uses of tools are kept on record; 0s: for ever.", timedelta(days=90)
     )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
+    trace_keep: Literal["on", "off"] = _doc(
+        "Whether calls that fail or take long are recorded though their trace is not sampled.",
+        "on",
+    )
+    trace_slow: timedelta = _doc(
+        "From when on a call takes long; 0s: none does.", timedelta(seconds=5)
+    )
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
     log_format: Literal["auto", "json", "text"] = _doc(
         "auto: text on a terminal, else json.", "auto"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,8 @@ from weft.rpc.load import LoadMeter
 from weft.rpc.methods import default_timeout
 from weft.rpc.scopes import check, required_by
 from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
-from weft.rpc.tracing import begin_span, end_span
-from weft.telemetry import Telemetry
+from weft.rpc.tracing import begin_span, end_span, keep_served, trace_id_of
+from weft.telemetry import Late, Record, Telemetry
 
 if TYPE_CHECKING:
     from weft.rpc.signing import Verifier
@@ -72,6 +73,10 @@ class FusedHandlers:
         implied = default_timeout(method, streaming=streaming, service=self._service)
         serving = _Serving(method, self._load, self._telemetry, record, implied)
         serving.trace_roots = self._trace_roots
+        if self._telemetry is not None and (late := self._telemetry.late) is not None:
+            serving.late = late
+            if not streaming:  # how long a stream lasts says nothing
+                serving.slow = late.slow
         serving.agent = self._agent
         if self._verifier is not None:
             serving.verifier = self._verifier
@@ -106,10 +111,12 @@ class _Serving:
         "agent",
         "attributes",
         "implied",
+        "late",
         "load",
         "method",
         "record",
         "required",
+        "slow",
         "telemetry",
         "trace_roots",
         "verifier",
@@ -120,7 +127,7 @@ class _Serving:
         method: str,
         load: LoadMeter,
         telemetry: Telemetry | None,
-        record: Callable[[grpc.StatusCode, float], None] | None,
+        record: Record | None,
         implied: float | None,
     ) -> None:
         self.method = method
@@ -129,6 +136,8 @@ class _Serving:
         self.attributes = {"rpc.system.name": "grpc", "rpc.method": method.lstrip("/")}
         self.trace_roots = True
         self.agent = ""
+        self.late: Late | None = None
+        self.slow = math.inf
         self.record = record
         self.implied = implied
         self.verifier: Verifier | None = None
@@ -151,11 +160,19 @@ class _Serving:
 
     def end(self, call: Call, code: grpc.StatusCode, started: float) -> None:
         seconds = perf_counter() - started
-        self.load.end(seconds, failed=code is not C.OK and code in SERVER_FAULTS)
-        if self.record is not None:
-            self.record(code, seconds)
+        failed = code is not C.OK and code in SERVER_FAULTS
+        self.load.end(seconds, failed=failed)
+        trace_id = ""
         if call.span is not None:
             end_span(call.span, code)
+            trace_id = trace_id_of(call.span)
+        elif (failed or seconds >= self.slow) and self.late is not None:
+            roots = self.trace_roots
+            trace_id = keep_served(
+                self.late, call, self.attributes, code, seconds, may_begin_trace=roots
+            )
+        if self.record is not None:
+            self.record(code, seconds, trace_id)
 
     def budget(self, call: Call, context: Context) -> float | None:
         """Seconds this server grants a call whose caller named no deadline; None: the caller named one."""

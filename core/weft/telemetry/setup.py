@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from opentelemetry import trace
 from prometheus_client import disable_created_metrics
 
 from weft.telemetry.instruments import Instruments
+from weft.telemetry.late import Late, PlannedIds
 from weft.telemetry.pages import Page, served
 from weft.telemetry.spans import tracer_provider
 
@@ -24,6 +27,7 @@ class Telemetry:
         metrics: the instruments.
         tracer: makes spans; None when nothing is traced.
         sample_ratio: share of new traces that are recorded, 0 to 1. A caller's decision is kept.
+        late: writes spans of calls that were not sampled, and failed or took long; None: nobody does.
         metrics_address: where /metrics is served, "127.0.0.1:7170"; empty: nowhere.
         pages: JSON pages beside it, by path; a part adds its own.
     """
@@ -31,6 +35,7 @@ class Telemetry:
     metrics: Instruments
     tracer: trace.Tracer | None = None
     sample_ratio: float = 0.0
+    late: Late | None = None
     metrics_address: str = ""
     pages: dict[str, Page] = field(default_factory=dict)
 
@@ -46,6 +51,8 @@ async def start(
     *,
     sample_ratio: float = 0.0,
     otlp_endpoints: Sequence[str] = (),
+    keep: bool = True,
+    slow: timedelta = timedelta(seconds=5),
     metrics_address: str | None = None,
 ) -> AsyncIterator[Telemetry]:
     """Runs the telemetry of a process; leaving the block sends what spans are left.
@@ -54,15 +61,18 @@ async def start(
         service: what the process is, such as "gateway".
         sample_ratio: share of new traces to record, 0 to 1.
         otlp_endpoints: OTLP/gRPC receivers of spans; none: nothing is traced.
+        keep: whether calls that fail or take long are recorded though their trace is not sampled.
+        slow: from when on a call takes long; 0: none does.
         metrics_address: "host:port" to serve /metrics on, port 0 for any; None: not served.
 
     Raises:
         OSError: the metrics address cannot be bound.
     """
-    provider = tracer_provider(service, otlp_endpoints) if otlp_endpoints else None
+    ids = PlannedIds()
+    provider = tracer_provider(service, otlp_endpoints, ids) if otlp_endpoints else None
     async with contextlib.AsyncExitStack() as stack:
         # A series beside each counter that says when it began: Prometheus notices resets by itself.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         metrics = Instruments(service)
         bound = ""
         pages: dict[str, Page] = {}
@@ -71,9 +81,14 @@ async def start(
             bound = await stack.enter_async_context(serving)
         if provider is not None:
             stack.push_async_callback(asyncio.to_thread, provider.shutdown)
+        tracer = provider.get_tracer("weft") if provider else None
+        late = None
+        if tracer is not None and keep:
+            late = Late(tracer, ids, slow=slow.total_seconds() or math.inf)
         yield Telemetry(
             metrics=metrics,
-            tracer=provider.get_tracer("weft") if provider else None,
+            tracer=tracer,
+            late=late,
             sample_ratio=sample_ratio if provider else 0.0,
             metrics_address=bound,
             pages=pages,

@@ -9,8 +9,10 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from weft.telemetry.late import PlannedIds
 
-def tracer_provider(service: str, endpoints: Sequence[str]) -> TracerProvider:
+
+def tracer_provider(service: str, endpoints: Sequence[str], ids: PlannedIds) -> TracerProvider:
     """A provider that sends every span to each OTLP/gRPC endpoint ("host:port" or a URL).
 
     Whether a call is traced at all is decided before a span is made (weft.rpc), so the sampler here keeps all.
@@ -20,6 +22,7 @@ def tracer_provider(service: str, endpoints: Sequence[str]) -> TracerProvider:
 
     provider = TracerProvider(
         sampler=ALWAYS_ON,
+        id_generator=ids,
         resource=Resource.create({"service.name": service}),
         span_limits=SpanLimits(max_attribute_length=4_096),
         shutdown_on_exit=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import timedelta
 from time import perf_counter
 
@@ -19,13 +18,13 @@ from weft.gateway.http.exchange import Exchange, Receive, Scope, Send
 from weft.gateway.records import RequestLog
 from weft.gateway.transcoding.catalog import Catalog, Endpoint, Method
 from weft.gateway.transcoding.router import Match
-from weft.rpc.tracing import end_span
-from weft.telemetry import Telemetry
+from weft.rpc.status import SERVER_FAULTS
+from weft.rpc.tracing import end_span, keep_served, trace_id_of
+from weft.telemetry import Record, Telemetry
 
 log = logging.getLogger("weft.gateway")
 
 C = grpc.StatusCode
-Record = Callable[[grpc.StatusCode, float], None]
 _UNKNOWN = "unknown"
 _SOON = timedelta(seconds=1)
 
@@ -67,6 +66,7 @@ class App:
         self._a2a = a2a_door
         self._requests = requests
         self._metrics = telemetry.metrics if telemetry else None
+        self._late = telemetry.late if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
         self._events = websocket.Events(calls, self._method, self._cors, self._end)
@@ -187,11 +187,12 @@ class App:
     def _end(
         self, exchange: Exchange, door: str, name: str, code: grpc.StatusCode, seconds: float
     ) -> None:
+        trace_id = self._trace(exchange, door, name, code, seconds)
         if self._metrics is not None:
             record = self._records.get((door, name))
             if record is None:
                 record = self._records[door, name] = self._metrics.door_call(door, name)
-            record(code, seconds)
+            record(code, seconds, trace_id)
         if self._requests is not None:
             self._requests.ended(
                 door,
@@ -203,5 +204,27 @@ class App:
                 received=exchange.received,
                 sent=exchange.sent,
             )
-        if exchange.call is not None and exchange.call.span is not None:
-            end_span(exchange.call.span, code)
+
+    def _trace(
+        self, exchange: Exchange, door: str, name: str, code: grpc.StatusCode, seconds: float
+    ) -> str:
+        """Ends the span of a request, or writes one now if it failed or took long; its trace, empty: none."""
+        call = exchange.call
+        if call is None:
+            return ""
+        if call.span is not None:
+            end_span(call.span, code)
+            return trace_id_of(call.span)
+        method = self.catalog.methods.get(f"/{name}")
+        unary = method is not None and not (method.client_streaming or method.server_streaming)
+        failed = code is not C.OK and code in SERVER_FAULTS
+        if self._late is None or not self._late.keeps(
+            failed=failed, seconds=seconds if unary else 0.0
+        ):
+            return ""
+        attributes = {
+            "weft.door": door,
+            "http.request.method": exchange.method,
+            "rpc.method": name,
+        }
+        return keep_served(self._late, call, attributes, code, seconds)
