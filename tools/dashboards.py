@@ -695,10 +695,10 @@ GATEWAY = [
             },
         ),
         Panel(
-            title="Agents as the gateway sees them",
-            about="One of 20 calls to agents takes longer; the difference to the doors is the gateway's own.",
+            title="Agents behind it",
+            about="One of 20 calls takes agents longer; the difference to the doors is the gateway's own.",
             unit="s",
-            queries={"{{rpc_method}}": f"topk(10, {p95(CLIENT, 'rpc_method', GATEWAY_OF)})"},
+            queries={"{{rpc_method}}": f"topk(10, {p95(SERVER, 'rpc_method', AGENTS)})"},
         ),
         Panel(
             title="Oldest job that waits",

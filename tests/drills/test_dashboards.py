@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -48,8 +49,7 @@ def _expressions() -> dict[str, str]:
 
 @pytest.mark.timeout(180)
 async def test_every_panel_has_data(short_folder: Path):
-    folder = short_folder / "panels"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="panels-", dir=short_folder))
     async with (
         running(folder) as mesh,
         watching(mesh) as prometheus,

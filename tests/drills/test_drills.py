@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,7 @@ _QUICK = ("WeftAgentDown", "WeftAgentErrors", "WeftBreakerOpen", "WeftDeadLetter
 @pytest.mark.failure
 @pytest.mark.timeout(240)
 async def test_alerts_fire_and_clear(short_folder: Path):
-    folder = short_folder / "drills"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="drills-", dir=short_folder))
     drills = [DRILLS[name] for name in _QUICK]
     parts = {part for each in drills for part in each.parts}
     async with running(folder, *sorted(parts)) as mesh, watching(mesh) as prometheus:
