@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": "Show a real question going through the mesh.",
     "ask": "Ask the support fleet a question.",
     "status": "Show which parts can be reached.",
+    "doctor": "Find what is wrong with an installation.",
     "agents": "List agents, or serve some.",
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "resolve": "Show who would receive a call.",
