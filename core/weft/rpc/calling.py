@@ -16,7 +16,6 @@ from weft.rpc.call import (
     new_traceparent,
 )
 from weft.rpc.deadline import Deadline
-from weft.rpc.status import SERVER_FAULTS
 from weft.rpc.tracing import AGENT, end_span, keep_made, trace_id_of
 from weft.telemetry import Telemetry
 
@@ -113,7 +112,7 @@ class Calling:
         *,
         root: bool,
     ) -> str:
-        """Ends the span of a call, or writes one now if it failed or took long; its trace, empty: none.
+        """Ends the span of a call, or writes one now for a call that failed or took long; its trace, empty: none.
 
         Args:
             code: how it ended.
@@ -125,9 +124,7 @@ class Calling:
         if span is not None:
             end_span(span, code)
             return trace_id_of(span)
-        if self.late is None or not (
-            seconds >= self.slow or (code is not grpc.StatusCode.OK and code in SERVER_FAULTS)
-        ):
+        if self.late is None:
             return ""
         key, traceparent = sent[-1]
         if key != TRACEPARENT_KEY or not isinstance(traceparent, str):

@@ -21,10 +21,11 @@ from weft.rpc.call import IDENTITY_KEY, Metadata, current_call
 from weft.rpc.calling import Calling
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
 from weft.rpc.server import MAX_MESSAGE_BYTES
-from weft.rpc.status import BY_NUMBER
+from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
 
+_OK = grpc.StatusCode.OK
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -177,13 +178,15 @@ def _observe(
     sent: Metadata,
     given: Metadata | None,
 ) -> Callable[[Any], None]:
-    record = calling.record
+    record, slow = calling.record, calling.slow
     root = not given and current_call() is None
 
     def done(call: Any) -> None:
         code = _code_of(call)
         seconds = perf_counter() - started
-        trace_id = calling.ended(code, seconds, span, sent, root=root)
+        trace_id = ""
+        if span is not None or seconds >= slow or (code is not _OK and code in SERVER_FAULTS):
+            trace_id = calling.ended(code, seconds, span, sent, root=root)
         if record is not None:
             record(code, seconds, trace_id)
 
