@@ -76,6 +76,7 @@ class Host:
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
     ) -> None:
+        self._telemetry = telemetry
         self._verifier = _verifier(identity_trust)
         self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier)
         self.mesh = Mesh(
@@ -257,6 +258,7 @@ class Host:
             only=only,
             queue=queue,
             verifier=self._verifier,
+            telemetry=self._telemetry,
         )
 
     async def _subscribe(self) -> None:

@@ -36,6 +36,8 @@ _BUCKETS = (
     60,
     120,
 )
+# Those of the OpenTelemetry GenAI conventions.
+_TOKENS = tuple(4**power for power in range(14))
 # Seconds. Runs of workflows wait for people.
 _LONG = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
 
@@ -252,6 +254,13 @@ class Instruments:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._model_usage = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a request to a model: input (what was read from and written to caches among it), output.",
+            ["weft_agent", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_token_type"],
+            buckets=_TOKENS,
+            registry=self.registry,
+        )
         self._model_tokens = Counter(
             "weft_model_tokens",
             "Tokens of models: input, cache_read, cache_write, output.",
@@ -279,6 +288,10 @@ class Instruments:
         for kind, number in tokens.items():
             if number:
                 self._model_tokens.labels(agent, model, kind).inc(number)
+        if tokens.get("output") or tokens.get("input"):
+            made = tokens.get("output", 0)
+            for kind, number in (("input", sum(tokens.values()) - made), ("output", made)):
+                self._model_usage.labels(agent, model, "chat", kind).observe(number)
         if usd:
             self._model_cost.labels(agent, model).inc(usd)
 

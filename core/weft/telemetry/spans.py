@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from opentelemetry.sdk.resources import Resource
@@ -23,7 +24,13 @@ def tracer_provider(service: str, endpoints: Sequence[str], ids: PlannedIds) -> 
     provider = TracerProvider(
         sampler=ALWAYS_ON,
         id_generator=ids,
-        resource=Resource.create({"service.name": service}),
+        resource=Resource.create(
+            {
+                "service.name": service,
+                "service.namespace": "weft",
+                "service.instance.id": uuid.uuid4().hex,
+            }
+        ),
         span_limits=SpanLimits(max_attribute_length=4_096),
         shutdown_on_exit=False,
     )
