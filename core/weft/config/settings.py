@@ -312,6 +312,16 @@ class Settings:
         "From when on a call takes long; 0s: none does.", timedelta(seconds=5)
     )
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
+    alerts_listen: str = _doc(
+        "Where `weft alerts` listens for alerts of Prometheus or an Alertmanager.", "127.0.0.1:7193"
+    )
+    alerts_to: str = _doc("URL of the webhook that is told of alerts; it is a secret.", "")
+    alerts_format: Literal["discord", "slack", "json"] = _doc(
+        "Form in which that webhook wants them.", "json"
+    )
+    alerts_secret: str = _doc(
+        "What webhooks in the form json are signed with, whsec_...; empty: they are not.", ""
+    )
     log_format: Literal["auto", "json", "text"] = _doc(
         "auto: text on a terminal, else json.", "auto"
     )
