@@ -312,6 +312,9 @@ class Settings:
         "From when on a call takes long; 0s: none does.", timedelta(seconds=5)
     )
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
+    sentry_dsn: str = _doc(
+        "Where errors that are a server's own fault are told (Sentry); empty: nowhere.", ""
+    )
     alerts_listen: str = _doc(
         "Where `weft alerts` listens for alerts of Prometheus or an Alertmanager.", "127.0.0.1:7193"
     )

@@ -32,9 +32,9 @@ from weft.rpc.errors import (
 from weft.rpc.load import LoadMeter
 from weft.rpc.methods import default_timeout
 from weft.rpc.scopes import check, required_by
-from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
+from weft.rpc.status import BY_NUMBER, OWN_FAULTS, SERVER_FAULTS
 from weft.rpc.tracing import begin_span, end_span, keep_served, trace_id_of
-from weft.telemetry import Late, Record, Telemetry
+from weft.telemetry import Late, Record, Report, Telemetry
 
 if TYPE_CHECKING:
     from weft.rpc.signing import Verifier
@@ -63,6 +63,7 @@ class FusedHandlers:
         self._verifier = verifier
         self._metrics = telemetry.metrics if telemetry else None
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
+        self._report = telemetry.report if telemetry else None
         self._trace_roots = trace_roots
         self._agent = agent
 
@@ -78,6 +79,7 @@ class FusedHandlers:
             if not streaming:  # how long a stream lasts says nothing
                 serving.slow = late.slow
         serving.agent = self._agent
+        serving.report = self._report
         if self._verifier is not None:
             serving.verifier = self._verifier
             serving.required = required_by(method, self._service)
@@ -115,6 +117,7 @@ class _Serving:
         "load",
         "method",
         "record",
+        "report",
         "required",
         "slow",
         "telemetry",
@@ -139,6 +142,7 @@ class _Serving:
         self.late: Late | None = None
         self.slow = math.inf
         self.record = record
+        self.report: Report | None = None
         self.implied = implied
         self.verifier: Verifier | None = None
         self.required: tuple[str, ...] = ()
@@ -181,12 +185,22 @@ class _Serving:
         call.deadline = Deadline.after_seconds(self.implied)
         return self.implied
 
-    def error(self, failed: Exception) -> Error:
+    def error(self, failed: Exception, call: Call) -> Error:
         """What the caller is told of `failed`."""
         error = error_from_exception(failed)
         if error is None:
             log.error("%s failed", self.method, exc_info=failed)
             error = Internal()
+        if self.report is not None and error.code in OWN_FAULTS:
+            self.report(
+                failed,
+                {
+                    "rpc.method": self.method.lstrip("/"),
+                    "rpc.response.status_code": error.code.name,
+                    "weft.agent": self.agent,
+                    "trace_id": call.trace_id,
+                },
+            )
         return error
 
 
@@ -269,7 +283,7 @@ def _single(
             code = _cancelled_as(call)
             raise
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
-            error = serving.error(failed)
+            error = serving.error(failed, call)
             code = error.code
             await abort(context, error, _units(call, context))
         finally:
@@ -308,7 +322,7 @@ def _streaming(
             code = _cancelled_as(call)
             raise
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
-            error = serving.error(failed)
+            error = serving.error(failed, call)
             code = error.code
             await abort(context, error, _units(call, context))
         finally:

@@ -3,6 +3,7 @@
 from weft.telemetry.instruments import Instruments, Record
 from weft.telemetry.late import Late, PlannedIds
 from weft.telemetry.probes import probe
+from weft.telemetry.sentry import Report
 from weft.telemetry.setup import Telemetry, start
 
-__all__ = ["Instruments", "Late", "PlannedIds", "Record", "Telemetry", "probe", "start"]
+__all__ = ["Instruments", "Late", "PlannedIds", "Record", "Report", "Telemetry", "probe", "start"]

@@ -67,6 +67,7 @@ class App:
         self._requests = requests
         self._metrics = telemetry.metrics if telemetry else None
         self._late = telemetry.late if telemetry else None
+        self._report = telemetry.report if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
         self._events = websocket.Events(calls, self._method, self._cors, self._end)
@@ -151,14 +152,21 @@ class App:
             await fail(exchange, failed)
         except asyncio.CancelledError:
             code = C.CANCELLED  # the caller hung up: nobody is there to be told
-        except Exception:
+        except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
             code = C.INTERNAL
-            # Not its path, which may hold the value of a secret field.
-            log.exception("%s by %s failed", name, door)
+            self._broken(failed, exchange, door, name)
             if not exchange.started:
                 await fail(exchange, rpc.Internal())
         finally:
             self._end(exchange, door, name, code, perf_counter() - began)
+
+    def _broken(self, failed: Exception, exchange: Exchange, door: str, name: str) -> None:
+        """Tells operators of an error that nobody thought of."""
+        if self._report is not None:
+            trace_id = "" if exchange.call is None else exchange.call.trace_id
+            self._report(failed, {"rpc.method": name, "weft.door": door, "trace_id": trace_id})
+        # Not its path, which may hold the value of a secret field.
+        log.error("%s by %s failed", name, door, exc_info=failed)
 
     async def _serve_socket(self, socket: websocket.Socket) -> None:
         exchange = socket.exchange
