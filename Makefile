@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WEFT   := $(BIN)/weft
 
-.PHONY: demo up test faults check fix gen bench wheel clean
+.PHONY: demo up test faults drills check fix gen bench wheel clean
 
 demo: $(VENV)/.run  ## one real question through the whole mesh
 	$(WEFT) demo
@@ -21,6 +21,9 @@ faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 f
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario older-data --minutes 0.2
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/jobs/run.py --jobs 500
 
+drills: $(VENV)/.dev  ## every alert fires and clears, on a mesh that is broken on purpose
+	$(BIN)/python tests/drills/run.py $(ARGS)
+
 check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,6 +32,7 @@ check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	VENV=$(VENV) tools/buf.sh lint
 	VENV=$(VENV) tools/buf.sh breaking
 	$(BIN)/python tools/gen.py --check
+	$(BIN)/python tools/dashboards.py --check
 
 fix: $(VENV)/.dev  ## mend what tools can mend
 	$(BIN)/ruff check --fix .
@@ -36,6 +40,7 @@ fix: $(VENV)/.dev  ## mend what tools can mend
 
 gen: $(VENV)/.dev  ## code from the contracts
 	$(BIN)/python tools/gen.py
+	$(BIN)/python tools/dashboards.py
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other
 	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token; do $(BIN)/python benchmarks/$$script.py || exit 1; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -11,7 +12,10 @@ from tests.drills.drills import DRILLS
 from tests.drills.prometheus import SHIPPED, program, rules, shortened
 from tests.faults.processes import ROOT
 
+from weft.cli import main
+
 _RUNBOOKS = ROOT / "docs" / "runbooks"
+_ALERTS = ROOT / "docs" / "alerts.md"
 _PARTS = ("## First look", "```sh", "## Mend", "## Drill")
 
 
@@ -84,3 +88,24 @@ def test_drills_change_nothing_but_spans_of_time():
             assert re.sub(r"\d+[smhd]|> \d+", "", one["expr"]) == re.sub(
                 r"\d+[smhd]|> \d+", "", other["expr"]
             )
+
+
+@pytest.mark.parametrize("page", sorted(_RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
+def test_commands_of_runbooks_exist(page, capsys):
+    """Each command of a page is one that the command line takes, options and all."""
+    text = page.read_text()
+    commands = re.findall(r"^(weft .+)$", text, re.MULTILINE) + re.findall(r"`(weft [^`]+)`", text)
+    for command in commands:
+        words = shlex.split(command.replace("...", "").split(";")[0])[1:]
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--help"])
+        assert ended.value.code == 0, f"{command}: {capsys.readouterr().err}"
+
+
+def test_alerts_are_listed_as_they_are():
+    listed = dict(
+        re.findall(
+            r"^\| \[(\w+)\]\(runbooks/\w+\.md\) \| (\w+) ", _ALERTS.read_text(), re.MULTILINE
+        )
+    )
+    assert listed == {name: rule["labels"]["severity"] for name, rule in rules().items()}
