@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WEFT   := $(BIN)/weft
 
-.PHONY: demo up test clients faults check fix gen bench wheel image clean
+.PHONY: demo up test clients faults drills check fix gen bench wheel image clean
 
 demo: $(VENV)/.run  ## one real question through the whole mesh
 	$(WEFT) demo
@@ -25,6 +25,9 @@ faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 f
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/jobs/run.py --jobs 500
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/rolling/run.py
 
+drills: $(VENV)/.dev  ## every alert fires and clears, on a mesh that is broken on purpose
+	$(BIN)/python tests/drills/run.py $(ARGS)
+
 check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +36,7 @@ check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	VENV=$(VENV) tools/buf.sh lint
 	VENV=$(VENV) tools/buf.sh breaking
 	$(BIN)/python tools/gen.py --check
+	$(BIN)/python tools/dashboards.py --check
 
 fix: $(VENV)/.dev  ## mend what tools can mend
 	$(BIN)/ruff check --fix .
@@ -40,6 +44,7 @@ fix: $(VENV)/.dev  ## mend what tools can mend
 
 gen: $(VENV)/.dev  ## code from the contracts
 	$(BIN)/python tools/gen.py
+	$(BIN)/python tools/dashboards.py
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other
 	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token registry; do $(BIN)/python benchmarks/$$script.py || exit 1; done

@@ -18,6 +18,7 @@ _COMMANDS = {
     "ask": "Ask the support fleet a question.",
     "status": "Show which parts can be reached.",
     "health": "Ask one server how it is.",
+    "doctor": "Find what is wrong with an installation.",
     "agents": "List agents, or serve some.",
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "find": "Find agents by what they can do.",
@@ -46,6 +47,7 @@ _COMMANDS = {
     "registry": "Run the registry alone.",
     "broker": "Run the broker alone.",
     "gateway": "Run the gateway alone.",
+    "alerts": "Tell alerts of Prometheus to Discord, Slack or a webhook.",
     "completion": "Print the completion script of a shell.",
 }
 
