@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +33,7 @@ pytestmark = [pytest.mark.failure, pytest.mark.timeout(600)]
 State = agent_pb2.InstanceState
 SAY = echo_pb2_grpc.EchoServiceServicer.Say
 UNAVAILABLE, RESOURCE_EXHAUSTED = 14, 8
+PARTS = 2  # of a mesh that are started first: registry, broker
 _REDIS = 15  # number of the database: no other test of this process runs meanwhile
 
 
@@ -60,13 +63,33 @@ async def mesh(
         await client.flushdb()
 
 
-@pytest.fixture
-async def agent(mesh: Town, language: str) -> AsyncIterator[Program]:
-    """The only instance of echo."""
-    running = await mesh.agent(language)
-    yield running
-    await running.end()
+@pytest.fixture(autouse=True)
+async def as_before(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Each test finds no agent and no queue, whatever became of the one before."""
+    yield
+    if "mesh" not in request.fixturenames:
+        return
+    mesh: Town = request.getfixturevalue("mesh")
+    while len(mesh.programs) > PARTS:
+        await mesh.programs.pop().end()
     await mesh.until(lambda found: not found)
+    async with rpc.Channel(mesh.broker) as channel:
+        broker = broker_pb2_grpc.BrokerServiceStub(channel)
+        for queue in ("echo", "answers"):
+            with contextlib.suppress(grpc.aio.AioRpcError):  # there was none
+                await broker.DeleteQueue(broker_pb2.DeleteQueueRequest(queue=queue))
+
+
+@pytest.fixture
+async def agent(mesh: Town, language: str) -> Program:
+    """The only instance of echo."""
+    return await mesh.agent(language)
+
+
+@pytest.fixture
+def run() -> str:
+    """For ids of messages: a test that is run once more has others."""
+    return uuid.uuid4().hex[:8]
 
 
 @pytest.fixture
@@ -198,7 +221,7 @@ async def test_messages_are_handled_like_calls(
 
 
 async def test_what_fails_is_tried_again_and_what_never_works_is_not(
-    mesh: Town, agent: Program, sending: Sending
+    mesh: Town, agent: Program, sending: Sending, run: str
 ) -> None:
     policy = message_pb2.QueuePolicy(max_attempts=2)
     policy.backoff.FromMilliseconds(10)
@@ -206,10 +229,10 @@ async def test_what_fails_is_tried_again_and_what_never_works_is_not(
         broker = broker_pb2_grpc.BrokerServiceStub(channel)
         await broker.SetQueue(broker_pb2.SetQueueRequest(queue="echo", policy=policy))
         with pytest.raises(rpc.InvalidArgument) as wrong:
-            await sending.request(SAY, echo_pb2.SayRequest(fail_with=99), id="wrong")
+            await sending.request(SAY, echo_pb2.SayRequest(fail_with=99), id=f"{run}-wrong")
         assert wrong.value.violations == (("fail_with", "must be 0 to 16"),)
         for code in (UNAVAILABLE, RESOURCE_EXHAUSTED):
-            await sending.send(SAY, echo_pb2.SayRequest(fail_with=code), id=f"again-{code}")
+            await sending.send(SAY, echo_pb2.SayRequest(fail_with=code), id=f"{run}-{code}")
         dead: dict[str, broker_pb2.DeadLetter] = {}
 
         async def all_of_them() -> bool:
@@ -218,17 +241,17 @@ async def test_what_fails_is_tried_again_and_what_never_works_is_not(
             return len(dead) == 3
 
         await wait_until(all_of_them)
-        await broker.DeleteQueue(broker_pb2.DeleteQueueRequest(queue="echo"))
-    assert (dead["wrong"].reason, dead["wrong"].attempts) == ("INVALID_ARGUMENT", 1)
+    never = dead[f"{run}-wrong"]
+    assert (never.reason, never.attempts) == ("INVALID_ARGUMENT", 1)
     for code in (UNAVAILABLE, RESOURCE_EXHAUSTED):
-        again = dead[f"again-{code}"]
+        again = dead[f"{run}-{code}"]
         assert (again.reason, again.attempts) == ("MAX_ATTEMPTS", 2)
 
 
 async def test_what_is_too_much_at_a_time_is_refused_and_no_attempt(
-    mesh: Town, language: str, sending: Sending
+    mesh: Town, language: str, sending: Sending, run: str
 ) -> None:
-    agent = await mesh.agent(language, "--concurrency", "1")
+    await mesh.agent(language, "--concurrency", "1")
     (instance,) = await mesh.instances("echo")
     assert instance.max_concurrency == 1
     slow = echo_pb2.SayRequest(delay={"nanos": 100_000_000})
@@ -242,50 +265,46 @@ async def test_what_is_too_much_at_a_time_is_refused_and_no_attempt(
 
     async with asyncio.TaskGroup() as group:
         for number in range(4):
-            group.create_task(sending.request(SAY, slow, id=f"many-{number}"))
+            group.create_task(sending.request(SAY, slow, id=f"{run}-{number}"))
     async with rpc.Channel(mesh.broker) as channel:
         broker = broker_pb2_grpc.BrokerServiceStub(channel)
 
         async def archived() -> list[int]:
             found = await broker.History(broker_pb2.HistoryRequest(queue="echo"))
-            mine = [one for one in found.records if one.message.id.startswith("many-")]
+            mine = [one for one in found.records if one.message.id.startswith(run)]
             return [one.attempts for one in mine if one.outcome == broker_pb2.OUTCOME_ACKED]
 
         await wait_until(lambda: _equal(archived, [1] * 4))
-    await agent.end()
-    await mesh.until(lambda found: not found)
 
 
 async def test_the_answer_goes_where_the_message_says(
-    mesh: Town, agent: Program, sending: Sending
+    mesh: Town, agent: Program, sending: Sending, run: str
 ) -> None:
     async with rpc.Channel(mesh.broker) as channel:
         broker = broker_pb2_grpc.BrokerServiceStub(channel)
         await broker.SetQueue(broker_pb2.SetQueueRequest(queue="answers"))
-        await sending.send(SAY, echo_pb2.SayRequest(text="for you"), id="asked", reply_to="answers")
+        await sending.send(SAY, echo_pb2.SayRequest(text="for you"), id=run, reply_to="answers")
         records: list[broker_pb2.Record] = []
 
         async def answered() -> bool:
             found = await broker.History(broker_pb2.HistoryRequest(queue="answers"))
-            records[:] = found.records
+            records[:] = [one for one in found.records if one.message.correlation_id == run]
             return bool(records)
 
         await wait_until(answered)
     (record,) = records
-    assert record.message.correlation_id == "asked"
     assert echo_pb2.SayResponse.FromString(record.message.payload).text == "for you"
 
 
 async def test_a_drain_finishes_the_messages_in_hand(
-    mesh: Town, language: str, sending: Sending
+    mesh: Town, agent: Program, language: str, sending: Sending, run: str
 ) -> None:
     count = 20
-    agent = await mesh.agent(language)
-    slow = echo_pb2.SayRequest(delay={"nanos": 500_000_000})
+    slow = echo_pb2.SayRequest(delay={"seconds": 2})
     async with rpc.Channel(mesh.broker) as channel, asyncio.TaskGroup() as group:
         broker = broker_pb2_grpc.BrokerServiceStub(channel)
         sent = [
-            group.create_task(sending.request(SAY, slow, id=f"drain-{number}"))
+            group.create_task(sending.request(SAY, slow, id=f"{run}-{number}"))
             for number in range(count)
         ]
 
@@ -302,7 +321,7 @@ async def test_a_drain_finishes_the_messages_in_hand(
 
 
 async def test_no_message_is_lost_when_broker_and_agent_are_killed(
-    mesh: Town, agent: Program, language: str, sending: Sending
+    mesh: Town, agent: Program, language: str, sending: Sending, run: str
 ) -> None:
     """Each is acknowledged after it was handled, never before."""
     count, keys = 60, 3
@@ -314,7 +333,8 @@ async def test_no_message_is_lost_when_broker_and_agent_are_killed(
     async def send(number: int) -> str:
         say = echo_pb2.SayRequest(text=f"{number}", delay={"nanos": 50_000_000})
         within, key = timedelta(seconds=60), f"{number % keys}"
-        return (await sending.request(SAY, say, id=f"{number}", key=key, within=within)).text
+        said = await sending.request(SAY, say, id=f"{run}-{number}", key=key, within=within)
+        return said.text
 
     async with asyncio.TaskGroup() as group:
         sent = [group.create_task(send(number)) for number in range(count)]
@@ -330,9 +350,8 @@ async def test_no_message_is_lost_when_broker_and_agent_are_killed(
         await wait_until(lambda: done() > reached, PATIENCE)
         await agent.end()
         assert done() < count
-        other = await mesh.start_agent(language)
+        await mesh.start_agent(language)
     assert [task.result() for task in sent] == [f"{number}" for number in range(count)]
-    await other.end()
 
 
 async def _equal(told: Callable[[], Awaitable[object]], expected: object) -> bool:

@@ -102,7 +102,7 @@ async def test_an_agent_that_does_not_exist(
 ) -> None:
     built(language)
     client = await _started(mesh, language, "nobody")
-    assert await asyncio.wait_for(client.ended(), 5) != 0
+    assert await asyncio.wait_for(client.ended(), 30) != 0
     assert re.search("not.?found", client.log, re.IGNORECASE), client.log
 
 
