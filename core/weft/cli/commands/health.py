@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from weft.cli import output
@@ -56,7 +58,7 @@ async def _asked(address: str, service: str, seconds: float) -> str:
     from weft import rpc
 
     async with rpc.Channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its types know no asynchronous channel
         try:
             said = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=seconds)
         except grpc.aio.AioRpcError as failed:
