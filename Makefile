@@ -20,6 +20,7 @@ faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 f
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario fail-over --minutes 0.5
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --scenario older-data --minutes 0.2
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/jobs/run.py --jobs 500
+	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/rolling/run.py
 
 check: $(VENV)/.dev  ## lint, types, import contracts, contracts, generated code
 	$(BIN)/ruff check .
@@ -38,7 +39,7 @@ gen: $(VENV)/.dev  ## code from the contracts
 	$(BIN)/python tools/gen.py
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other
-	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token registry; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 wheel: $(VENV)/.dev  ## build the wheel and run the fundamentals against it
 	VENV=$(VENV) PYTHON=$(PYTHON) tools/wheel.sh

@@ -34,8 +34,9 @@ from weft import embedded
 from weft.agents import Host
 from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2
-from weft.gateway import Gateway, process
+from weft.gateway import Gateway
 from weft.registry import Registry
+from weft.rpc import process
 from weft.rpc.testing import wait_until
 from weft.telemetry import Instruments, Telemetry
 

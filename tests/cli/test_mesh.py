@@ -300,3 +300,44 @@ def test_a_new_agent_does_not_touch_what_is_there(nowhere, tmp_path: Path):
     assert "is there already" in told.err
     for name in ("Greeter", "1st", "a--b", "a_b", "x" * 64):
         assert nowhere("new", "agent", name, "--dir", str(tmp_path)).code == 2
+
+
+def test_agents_are_paused_set_and_let_go_on(weft):
+    told = weft("agents", "pause", "support-quality", "--reason", "wrong marks")
+    assert told.code == 0
+    assert "support-quality is PAUSED: wrong marks" in told.out
+    assert re.search(r"^\w{8} +PAUSED +yes", told.out, re.MULTILINE)
+    refused = weft("call", "support-quality.Review", "{}")
+    assert refused.code == 1
+    assert "wrong marks" in refused.err
+    assert re.search(
+        r"^\w{8} +SERVING +yes", weft("agents", "resume", "support-quality").out, re.MULTILINE
+    )
+    told = weft("agents", "set", "support-quality", "concurrency=7", "timeout.Review=2s").out
+    assert "set: concurrency=7, timeout.Review=2s" in told
+    assert (
+        "set:"
+        not in weft("agents", "set", "support-quality", "concurrency=", "timeout.Review=").out
+    )
+    events = weft("agents", "events", "support-quality", "--json").json
+    assert [event["action"] for event in events] == ["set", "set", "resume", "pause"]
+    assert events[-1]["reason"] == "wrong marks"
+    assert events[-1]["identity"]["subject"].startswith("person:")
+    assert "pause" in weft("agents", "events").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("pause", "support-qualit"), 1, "AGENT_UNKNOWN|no agent|was ever registered"),
+        (("drain", "support-quality", "--instance", "zz"), 1, "no instance whose id begins"),
+        (("set", "support-quality", "speed=9"), 2, "There is no 'speed' to set"),
+        (("set", "support-quality", "timeout.Review=soon"), 2, "is no duration"),
+        (("set", "support-quality", "concurrency=many"), 2, "whole number"),
+        (("set", "support-quality", "timeout.Revue=2s"), 1, "is no method of the agent"),
+    ],
+)
+def test_what_operators_get_wrong_is_told(weft, arguments, code, words):
+    told = weft("agents", *arguments)
+    assert told.code == code
+    assert re.search(words, told.err), told.err

@@ -38,7 +38,7 @@ class Mesh:
 
     @property
     def in_flight(self) -> int:
-        return sum(load.in_flight for *_, load in self.echo._agents)
+        return sum(member.load.in_flight for member in self.echo._members)
 
 
 async def routed(http: httpx.AsyncClient, headers: dict[str, str] | None = None) -> None:

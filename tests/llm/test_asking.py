@@ -88,7 +88,7 @@ async def test_nobody_waits_for_a_circuit_that_is_open(house, monkeypatch) -> No
         pauses.append(0.0)
         return 0.0
 
-    monkeypatch.setattr(model._asker, "_spread", spread)
+    monkeypatch.setattr(model._way.asker, "_spread", spread)
     house.server.answer(say.overloaded())
     with pytest.raises(llm.ModelOverloaded):
         await model.generate("hi")

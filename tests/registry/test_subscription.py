@@ -17,7 +17,6 @@ class Client:
         self.type_url = type_url
         self.world: dict[str, bytes] = {}
         self.subscription = Subscription(type_url)
-        self.version = 0
 
     def request(self, *names: str, nonce: str = "", reject: str = ""):
         request = discovery_pb2.DiscoveryRequest(
@@ -28,8 +27,7 @@ class Client:
         return self.subscription.take(request)
 
     def push(self):
-        self.version += 1
-        return self.subscription.respond(lambda _, name: self.world.get(name), str(self.version))
+        return self.subscription.respond(lambda _, name: self.world.get(name))
 
 
 def test_only_what_changed_is_pushed_and_nothing_twice():

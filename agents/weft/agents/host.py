@@ -7,13 +7,14 @@ import contextlib
 import logging
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from weft import rpc
 from weft.agents.contract import Contract, contract_of
+from weft.agents.member import Member
 from weft.agents.mesh import Mesh
 from weft.agents.messaging.consumer import Consumer, Handler
 from weft.agents.messaging.dispatch import Dispatch, by_message, by_message_only
@@ -21,7 +22,7 @@ from weft.agents.messaging.skills import skill_of, stands_for_skill
 from weft.agents.messaging.subscribed import Topic, subscribe, typed
 from weft.agents.registration import Registration
 from weft.telemetry import Telemetry
-from weft.v1 import agent_pb2, options_pb2
+from weft.v1 import agent_pb2, lifecycle_pb2, options_pb2
 
 if TYPE_CHECKING:
     from weft.agents.llm import Models
@@ -47,7 +48,7 @@ class Host:
     Skills that are delivered by message are consumed from the queue of their agent and handled like calls.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas.
         brokers: "host:port" of each broker, joined by commas; empty: no messages.
         listen: "host:port" to serve on; port 0 takes any.
         telemetry: where calls are counted and traced.
@@ -88,9 +89,12 @@ class Host:
         )
         self._brokers = brokers
         self._topics: list[Topic] = []
-        self._consumers: list[Consumer] = []
         self._own: rpc.Channel | None = None
-        self._subscribing: asyncio.Task[None] | None = None
+        self._consuming: asyncio.Task[None] | None = None
+        self._broken: asyncio.Future[None] | None = None
+        self._directives: asyncio.Queue[lifecycle_pb2.Directive] = asyncio.Queue()
+        self._obeying: asyncio.Task[None] | None = None
+        self._watching: set[asyncio.Task[None]] = set()
         self._registry = registry
         self._zone = zone
         self._drain = drain
@@ -99,7 +103,7 @@ class Host:
             if telemetry and telemetry.metrics_address
             else {}
         )
-        self._agents: list[tuple[agent_pb2.Instance, Contract, rpc.LoadMeter]] = []
+        self._members: list[Member] = []
         self._registration: Registration | None = None
         self._holding: asyncio.Task[None] | None = None
 
@@ -132,6 +136,7 @@ class Host:
         described = contract.descriptor if contract is not None else None
         contract = contract or contract_of(servicer)
         load = rpc.LoadMeter(max_concurrency or contract.max_concurrency)
+        live = rpc.LiveSettings()
         name = agent or contract.agent
         only = {
             path: delivery
@@ -139,7 +144,7 @@ class Host:
             if delivery == options_pb2.DELIVERY_MESSAGE
         }
         add = by_message_only(contract.add_to_server, only) if only else contract.add_to_server
-        self.server.add(add, servicer, load=load, agent=name, service=described)
+        self.server.add(add, servicer, load=load, agent=name, service=described, live=live)
         service = agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
         instance = agent_pb2.Instance(
             instance_id=uuid.uuid4().hex,
@@ -151,7 +156,9 @@ class Host:
             capabilities=capabilities,
             max_concurrency=load.limit,
         )
-        self._agents.append((instance, contract, load))
+        self._members.append(
+            Member(instance=instance, contract=contract, load=load, live=live, limit=load.limit)
+        )
         return name
 
     def on(self, topic: str, handler: Callable[..., Any], *, name: str = "") -> None:
@@ -168,12 +175,12 @@ class Host:
             ValueError: there is no agent in whose name it could be, or no broker, or the name is taken.
             TypeError: the handler takes something else.
         """
-        if not self._agents:
+        if not self._members:
             raise ValueError("add an agent first: the subscription is in its name")
         if not self._brokers:
             raise ValueError("this host has no broker, and topics need one")
         own = name or getattr(handler, "__name__", "handler").strip("_").replace("_", "-").lower()
-        agent = self._agents[0][0].agent
+        agent = self._members[0].instance.agent
         given: str | Callable[..., Any] = handler
         if stands_for_skill(handler):
             given = skill_of(handler).path
@@ -186,9 +193,9 @@ class Host:
 
     def _serving(self, path: str) -> str:
         service = path.split("/")[1]
-        for instance, contract, _ in self._agents:
-            if contract.service == service:
-                return instance.agent
+        for member in self._members:
+            if member.contract.service == service:
+                return member.instance.agent
         raise ValueError(f"no agent of this host serves {service}")
 
     async def start(self, *, within: timedelta = timedelta(seconds=30)) -> None:
@@ -200,15 +207,18 @@ class Host:
             InvalidArgument: the registry rejects an instance.
         """
         await self.server.start()
-        address = _reachable(self.server.address, self._registry)
-        for instance, _, _ in self._agents:
-            instance.address = address
+        address = _reachable(self.server.address, rpc.Addresses(self._registry).current)
+        for member in self._members:
+            member.instance.address = address
         self._registration = Registration(
             self._registry,
-            instances=[instance for instance, _, _ in self._agents],
-            descriptors={c.digest: c.descriptors for _, c, _ in self._agents},
-            load=self._loads,
+            instances=[member.instance for member in self._members],
+            descriptors={m.contract.digest: m.contract.descriptors for m in self._members},
+            load=lambda: {m.instance.instance_id: m.told() for m in self._members},
+            directed=self._directives.put_nowait,
         )
+        self._broken = asyncio.get_running_loop().create_future()
+        self._obeying = asyncio.create_task(self._fatal(self._obey()), name="directives")
         self._holding = asyncio.create_task(self._registration.run(), name="registration")
         registered = asyncio.create_task(self._registration.registered.wait())
         try:
@@ -222,28 +232,70 @@ class Host:
 
     async def _consume(self) -> None:
         """Begins to handle messages."""
-        given = [
-            (instance.agent, load, skills)
-            for instance, contract, load in self._agents
-            if (skills := _skills_by_message(contract))
-        ]
+        given = [m.instance.agent for m in self._members if _skills_by_message(m.contract)]
         if given and not self._brokers:
-            names = [agent for agent, _, _ in given]
-            log.warning("there is no broker: skills get calls only", extra={"agents": names})
+            log.warning("there is no broker: skills get calls only", extra={"agents": given})
         if not self._brokers:
             return
         self._own = rpc.Channel(self.server.address, measured=False)
-        for agent, load, skills in given:
-            await self._start(agent, self._dispatch(agent, skills), load.limit)
-        self._subscribing = asyncio.create_task(self._subscribe(), name="subscriptions")
+        self._consuming = asyncio.create_task(self._fatal(self._connect()), name="queues")
         try:
             async with asyncio.timeout(_CONNECTING):
-                await asyncio.shield(self._subscribing)
-                for consumer in self._consumers:
-                    await consumer.connected.wait()
+                await asyncio.shield(self._consuming)
+                if self._broken is not None and self._broken.done():
+                    await self._broken
+                for member in self._members:
+                    for consumer in member.consumers:
+                        await consumer.connected.wait()
         except TimeoutError:
             # Calls are served all the same, and messages as soon as a broker is there.
             log.warning("no broker answers", extra={"brokers": self._brokers})
+
+    async def _connect(self) -> None:
+        for member in self._members:  # of skills first: topics wait for a broker that answers
+            await self._tend(member, [])
+        for topic in self._topics:
+            await subscribe(self._brokers, topic)
+        for member in self._members:
+            await self._tend(member, self._topics)
+
+    async def _obey(self) -> None:
+        """Does as operators say, for ever."""
+        members = {member.instance.instance_id: member for member in self._members}
+        while True:
+            directive = await self._directives.get()
+            member = members.get(directive.instance_id)
+            if member is None:
+                continue
+            limit = member.load.limit
+            problems = member.obey(directive, list(self.mesh.models))
+            if member.consumers and (member.held or member.load.limit != limit):
+                async with member.tending:
+                    await self._leave_queues(member)
+            if self._consuming is not None and self._consuming.done():
+                await self._tend(member, self._topics)
+            done = agent_pb2.Applied(version=directive.version, problems=problems)
+            member.instance.applied.CopyFrom(done)
+            assert self._registration is not None
+            self._registration.applied(directive.instance_id, done)
+
+    async def _tend(self, member: Member, topics: Iterable[Topic]) -> None:
+        """Begins those consumers of an agent that are missing, unless it is held back."""
+        async with member.tending:
+            if member.held or self._own is None:
+                return
+            running = {consumer.queue for consumer in member.consumers}
+            agent = member.instance.agent
+            skills = _skills_by_message(member.contract)
+            if skills and agent not in running:
+                await self._start(member, agent, self._dispatch(agent, skills), member.load.limit)
+            for topic in topics:
+                if topic.agent != agent or topic.name in running:
+                    continue
+                handle = topic.handle
+                if isinstance(handle, str):
+                    handle = self._dispatch(agent, [handle], only=handle, queue=topic.name)
+                await self._start(member, topic.name, handle, _MOST_IN_HAND)
 
     def _dispatch(
         self, agent: str, skills: Iterable[str], *, only: str = "", queue: str = ""
@@ -259,16 +311,7 @@ class Host:
             verifier=self._verifier,
         )
 
-    async def _subscribe(self) -> None:
-        """Begins to handle topics, as soon as a broker is there."""
-        for topic in self._topics:
-            await subscribe(self._brokers, topic)
-            handle = topic.handle
-            if isinstance(handle, str):
-                handle = self._dispatch(topic.agent, [handle], only=handle, queue=topic.name)
-            await self._start(topic.name, handle, _MOST_IN_HAND)
-
-    async def _start(self, queue: str, handler: Handler, limit: int) -> None:
+    async def _start(self, member: Member, queue: str, handler: Handler, limit: int) -> None:
         consumer = Consumer(
             self._brokers,
             queue,
@@ -277,30 +320,32 @@ class Host:
             name=self.server.address,
         )
         await consumer.__aenter__()
-        self._consumers.append(consumer)
+        member.consumers.append(consumer)
+        watching = asyncio.create_task(self._fatal(consumer.wait()), name=f"watch of {queue}")
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    async def _fatal(self, work: Awaitable[None]) -> None:
+        """Awaits what must not fail; if it does, so does `wait`."""
+        try:
+            await work
+        except Exception as failed:
+            assert self._broken is not None
+            if self._broken.done():
+                log.exception("a queue, or what operators want, failed")
+            else:
+                self._broken.set_exception(failed)
+                self._broken.exception()  # asyncio would complain if nobody asked
 
     async def wait(self) -> None:
         """Returns when the host is stopped; raises what ended its registration, or one of its queues."""
-        if self._holding is None:
+        if self._holding is None or self._broken is None:
             return
-        waiting = {
-            asyncio.ensure_future(asyncio.shield(self._holding)),
-            asyncio.create_task(self._consuming()),
-        }
-        try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
-            for ended in done:
-                if not ended.cancelled():
-                    await ended
-        finally:
-            for one in waiting:
-                one.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _consuming(self) -> None:
-        if self._subscribing is not None:
-            await asyncio.shield(self._subscribing)
-        await asyncio.gather(*(consumer.wait() for consumer in self._consumers))
+        ends = {self._holding, self._broken}
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            if not ended.cancelled():
+                await ended
 
     async def stop(self) -> None:
         """Drains: tells callers to go elsewhere, lets running calls finish, leaves the registry."""
@@ -309,37 +354,33 @@ class Host:
                 agent_pb2.INSTANCE_STATE_DRAINING, timedelta(seconds=1)
             ):
                 await asyncio.sleep(_PROPAGATION.total_seconds())
-            await self._leave_queues()
+            await self._leave_all()
             await self.server.stop(self._drain)
             self._registration.leave()
             with contextlib.suppress(rpc.Error):
                 await self._holding
             self._registration = None
         else:
-            await self._leave_queues()
+            await self._leave_all()
             await self.server.stop(self._drain)
         await self.mesh.close()
 
-    async def _leave_queues(self) -> None:
-        if self._subscribing is not None:
-            self._subscribing.cancel()
-            await asyncio.gather(self._subscribing, return_exceptions=True)
-            self._subscribing = None
-        await asyncio.gather(*(consumer.drain(self._drain) for consumer in self._consumers))
-        self._consumers.clear()
+    async def _leave_all(self) -> None:
+        for task in (self._consuming, self._obeying):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self._consuming = self._obeying = None
+        await asyncio.gather(*(self._leave_queues(member) for member in self._members))
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._own is not None:
             await self._own.close()
             self._own = None
 
-    def _loads(self) -> Mapping[str, agent_pb2.Load]:
-        loads = {}
-        for instance, _, meter in self._agents:
-            load = agent_pb2.Load(
-                in_flight=meter.in_flight, calls=meter.calls, failures=meter.failures
-            )
-            load.latency_ewma.FromTimedelta(timedelta(seconds=meter.latency_ewma))
-            loads[instance.instance_id] = load
-        return loads
+    async def _leave_queues(self, member: Member) -> None:
+        """Finishes what it has of its queues and takes nothing more; messages wait for others, or for `_tend`."""
+        await asyncio.gather(*(consumer.drain(self._drain) for consumer in member.consumers))
+        member.consumers.clear()
 
     async def __aenter__(self) -> Self:
         return self

@@ -36,7 +36,7 @@ class Mesh(Sending):
     toolboxes.
 
     Args:
-        registry: address of the registry, "host:port".
+        registry: address of the registry, "host:port", or of several of its replicas, joined by commas.
         brokers: "host:port" of each broker, joined by commas; empty: this mesh sends no messages.
         sender: in whose name messages are sent.
         telemetry: where calls are counted and traced.

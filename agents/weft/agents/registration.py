@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import grpc
 
 from weft import rpc
-from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
+from weft.v1 import agent_pb2, lifecycle_pb2, registry_pb2, registry_pb2_grpc
 
 if TYPE_CHECKING:
     from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
@@ -25,6 +25,7 @@ _GOODBYE = 1.0  # seconds the registry has to take a goodbye
 _ANSWER = 5.0  # seconds the registry has for each answer while registering
 
 _State: TypeAlias = "agent_pb2.InstanceState.ValueType"
+Request = registry_pb2.RegisterRequest
 Stream = grpc.aio.StreamStreamCall[registry_pb2.RegisterRequest, registry_pb2.RegisterResponse]
 
 
@@ -32,10 +33,12 @@ class Registration:
     """The lease of a process.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas. One of them has the lease; when
+            it fails the next one takes it over, before anybody misses the instances.
         instances: what to register.
         descriptors: descriptor sets by digest, sent when the registry asks for them.
         load: tells the load of each instance, by id.
+        directed: is told what operators want of an instance; answer it by `applied`. By default nobody is.
     """
 
     def __init__(
@@ -45,26 +48,28 @@ class Registration:
         instances: Sequence[agent_pb2.Instance],
         descriptors: Mapping[str, bytes],
         load: Callable[[], Mapping[str, agent_pb2.Load]],
+        directed: Callable[[lifecycle_pb2.Directive], object] = lambda _: None,
     ) -> None:
-        self._registry = registry
+        self._registry = rpc.Addresses(registry)
         self._instances = list(instances)
         self._descriptors = descriptors
         self._load = load
-        self._announcements: asyncio.Queue[tuple[_State, asyncio.Future[None]]]
-        self._announcements = asyncio.Queue()
+        self._directed = directed
+        self._sayings: asyncio.Queue[tuple[Request, asyncio.Future[None] | None]]
+        self._sayings = asyncio.Queue()
         self._state: _State = agent_pb2.INSTANCE_STATE_SERVING
         self._leaving = asyncio.Event()
         self.registered = asyncio.Event()
 
     async def run(self) -> None:
         """Registers and stays registered until `leave`; for a task of its own."""
-        pause = _FIRST_PAUSE
-        async with rpc.Channel(self._registry) as channel:
-            stub = registry_pb2_grpc.RegistryServiceStub(channel)
-            # A registry lost while this process drains is not looked for: whoever is not registered gets no calls.
-            while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
+        pause, failures = _FIRST_PAUSE, 0
+        # A registry lost while this process drains is not looked for: whoever is not registered gets no calls.
+        while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
+            # By a channel of its own to one address: where a peer hangs, a channel to many would stay with it.
+            async with rpc.Channel(self._registry.current) as channel:
                 try:
-                    await self._hold(stub)
+                    await self._hold(registry_pb2_grpc.RegistryServiceStub(channel))
                 except (
                     grpc.aio.AioRpcError,
                     asyncio.InvalidStateError,  # a write to a stream that has just ended
@@ -74,21 +79,34 @@ class Registration:
                     if isinstance(failed, grpc.aio.AioRpcError) and _is_final(failed):
                         raise rpc.error_from_call(failed) from failed
                     log.warning("registry lost, registering again", extra={"cause": _cause(failed)})
-                pause = _FIRST_PAUSE if self.registered.is_set() else min(pause * 2, _LAST_PAUSE)
+            if self.registered.is_set():
+                pause, failures = _FIRST_PAUSE, 0
                 self.registered.clear()
-                await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 jitter
+            elif (
+                failures % len(self._registry) == 0
+            ):  # all of them, before the next pause is longer
+                pause = min(pause * 2, _LAST_PAUSE)
+            failures += 1
+            self._registry.advance()
+            await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 jitter
 
     async def announce(self, state: _State, within: timedelta) -> bool:
         """Tells the registry a new state of all instances; whether it was taken in time."""
         self._state = state
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._announcements.put_nowait((state, taken))
+        change = registry_pb2.StateChange(state=state)
+        self._sayings.put_nowait((Request(state_change=change), taken))
         try:
             async with asyncio.timeout(within.total_seconds()):
                 await taken
         except TimeoutError:
             return False
         return True
+
+    def applied(self, instance_id: str, applied: agent_pb2.Applied) -> None:
+        """Tells the registry how far a directive is done. One that is lost with a stream is sent again on the next."""
+        done = registry_pb2.DirectiveApplied(instance_id=instance_id, applied=applied)
+        self._sayings.put_nowait((Request(applied=done), None))
 
     def leave(self) -> None:
         """Ends the lease; `run` then returns."""
@@ -141,22 +159,22 @@ class Registration:
         waiting: list[asyncio.Future[None]] = []
         leaving = asyncio.create_task(self._leaving.wait())
         reading = asyncio.create_task(self._read(stream, ttl, waiting))
-        announcing = asyncio.create_task(self._announcements.get())
+        saying = asyncio.create_task(self._sayings.get())
         try:
             while True:
                 done, _ = await asyncio.wait(
-                    {leaving, reading, announcing},
+                    {leaving, reading, saying},
                     timeout=interval,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if reading in done:
                     await reading
-                if announcing in done:
-                    state, taken = announcing.result()
-                    announcing = asyncio.create_task(self._announcements.get())
-                    waiting.append(taken)
-                    change = registry_pb2.StateChange(state=state)
-                    await stream.write(registry_pb2.RegisterRequest(state_change=change))
+                if saying in done:
+                    said, taken = saying.result()
+                    saying = asyncio.create_task(self._sayings.get())
+                    if taken is not None:
+                        waiting.append(taken)
+                    await stream.write(said)
                 elif leaving in done:
                     goodbye = registry_pb2.Deregistration()
                     await stream.write(registry_pb2.RegisterRequest(deregistration=goodbye))
@@ -169,14 +187,16 @@ class Registration:
                     report = registry_pb2.LoadReport(loads=self._load())
                     await stream.write(registry_pb2.RegisterRequest(report=report))
         finally:
-            for task in (leaving, reading, announcing):
+            for task in (leaving, reading, saying):
                 task.cancel()
-            await asyncio.gather(leaving, reading, announcing, return_exceptions=True)
+            await asyncio.gather(leaving, reading, saying, return_exceptions=True)
 
     async def _read(self, stream: Stream, ttl: float, waiting: list[asyncio.Future[None]]) -> None:
         while True:
             async with asyncio.timeout(ttl):
                 answer = await _read_one(stream)
+            if answer.HasField("directive"):
+                self._directed(answer.directive)
             if answer.HasField("state_changed") and waiting:
                 taken = waiting.pop(0)
                 if not taken.done():

@@ -125,7 +125,7 @@ async def observed(settings: config.Settings, service: str) -> AsyncIterator[tel
     logs.setup(
         service, form="json" if as_json else "text", level=settings.log_level, trace_id=_trace_id
     )
-    endpoints = [settings.registry, *filter(None, [settings.otlp_endpoint])]
+    endpoints = [*rpc.Addresses(settings.registry), *filter(None, [settings.otlp_endpoint])]
     async with telemetry.start(
         service,
         sample_ratio=settings.trace_sample,

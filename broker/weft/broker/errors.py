@@ -41,6 +41,12 @@ class StoreUnavailable(rpc.Unavailable):
     reason = "STORE_UNAVAILABLE"
 
 
+class BrokerStopping(rpc.Unavailable):
+    """The broker is stopping; go on with another one. What was not answered is published again under the same id."""
+
+    reason = "BROKER_STOPPING"
+
+
 class LeaseExpired(rpc.FailedPrecondition):
     """The lease ran out: the message went, or goes, to another consumer."""
 

@@ -135,6 +135,7 @@ class Broker:
                 await self._stop.wait()
                 # The other brokers must go on counting with this one until it has nothing in hand any more.
                 await parts.delivery.drain(self._grace)
+                parts.publishing.end_streams()
                 await server.stop(self._grace)
                 await parts.rounds.settle()
                 await parts.delivery.close()
@@ -181,7 +182,7 @@ class _Parts:
             beat=broker.beat,
         )
         self.rounds = Rounds(functions, clock, post=delivery.post)
-        publishing = Publishing(
+        self.publishing = publishing = Publishing(
             rounds=self.rounds,
             queues=queues,
             clock=clock,

@@ -45,7 +45,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 @contextlib.asynccontextmanager
 async def registry(address: str) -> AsyncIterator[Registry]:
-    """The registry at "host:port".
+    """The registry at "host:port", or at one of several addresses joined by commas.
 
     Raises:
         Failure: it cannot be reached; says what to do.
@@ -119,6 +119,14 @@ class Registry:
                 f"There is no agent {name!r}.{hint} `weft agents` lists them."
             ) from failed
         if not found:
+            agents = await self.agents()
+            instances = [i for agent in agents if agent.name == name for i in agent.instances]
+            for instance in instances:
+                if instance.state == agent_pb2.INSTANCE_STATE_PAUSED:
+                    why = f": {instance.state_reason}" if instance.state_reason else ""
+                    raise failures.Failure(
+                        f"An operator has paused {name!r}{why}. `weft agents resume {name}` lets it go on."
+                    )
             raise failures.Failure(
                 f"No instance of {name!r} is in service now. `weft agents` shows their states."
             )
@@ -153,6 +161,10 @@ class Registry:
         """Why instances meet a query or not."""
         request = discovery_pb2.ExplainRequest(query=query)
         return await self._discovery.Explain(request, timeout=PATIENCE)
+
+    async def replicas(self, *, timeout: float = PATIENCE) -> registry_pb2.ListReplicasResponse:  # noqa: ASYNC109 gRPC's own
+        """The replicas of the registry, as the one that answers knows them."""
+        return await self._stub.ListReplicas(registry_pb2.ListReplicasRequest(), timeout=timeout)
 
     async def descriptors(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Serialized descriptor sets by digest."""

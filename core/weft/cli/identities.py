@@ -73,6 +73,6 @@ def _is_there(settings: Settings) -> bool:
     if settings.identity_key:
         return True
     # The key in the data folder is that of the mesh on this machine; agents elsewhere know another.
-    host = settings.registry.rpartition(":")[0].strip("[]")
-    here = host == "localhost" or host.startswith("127.") or host == "::1"
+    hosts = [at.rpartition(":")[0].strip("[]") for at in settings.registry.split(",")]
+    here = all(host in {"localhost", "::1"} or host.startswith("127.") for host in hosts)
     return here and os.access(key_file(settings), os.R_OK)

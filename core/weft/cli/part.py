@@ -44,11 +44,13 @@ async def observed(
     settings: Settings, service: str, metrics: str, *, traced: bool = True
 ) -> AsyncIterator[Telemetry]:
     """Logs and telemetry as the settings say; `traced`: whether the part has spans to send."""
-    from weft import telemetry
+    from weft import rpc, telemetry
     from weft.telemetry import logs
 
     logs.setup(service, form=log_format(settings), level=settings.log_level, trace_id=_trace_id)
-    endpoints = [settings.registry, *filter(None, [settings.otlp_endpoint])] if traced else []
+    # Each replica of the registry keeps traces of its own, and any of them may be asked.
+    sinks = [*rpc.Addresses(settings.registry), *filter(None, [settings.otlp_endpoint])]
+    endpoints = sinks if traced else []
     async with telemetry.start(
         service,
         sample_ratio=settings.trace_sample,

@@ -51,7 +51,10 @@ class Settings:
         "schema is older than it needs does not start.",
         "on",
     )
-    registry: str = _doc("Address of the registry, for whoever calls it.", "127.0.0.1:7070")
+    registry: str = _doc(
+        "Addresses of the registry's replicas, joined by commas, for whoever calls it.",
+        "127.0.0.1:7070",
+    )
     registry_listen: str = _doc("Where the registry listens.", "127.0.0.1:7070")
     registry_metrics: str = _doc("Where the registry serves /metrics.", "127.0.0.1:7170")
     registry_lease_ttl: timedelta = _doc(

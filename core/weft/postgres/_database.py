@@ -45,8 +45,13 @@ class Database:
         self._queries = Queries()
 
     @classmethod
-    async def connect(cls, url: str, schema: str, *, pool_size: int = _POOL_SIZE) -> Self:
-        """Opens a pool on `url`. The schema need not exist before `migrate`. Raises rpc.Error."""
+    async def connect(
+        cls, url: str, schema: str, *, pool_size: int = _POOL_SIZE, application: str = ""
+    ) -> Self:
+        """Opens a pool on `url`. The schema need not exist before `migrate`. Raises rpc.Error.
+
+        The server knows its connections by the name `application`, "weft-SCHEMA" where none is given.
+        """
         if not _SCHEMA.fullmatch(schema):
             raise ValueError(f"{schema!r} is no plain name for a schema")
         with translated():
@@ -56,7 +61,10 @@ class Database:
                 max_size=pool_size,
                 timeout=CONNECT_LIMIT,
                 reset=_reset,
-                server_settings={"search_path": schema, "application_name": f"weft-{schema}"},
+                server_settings={
+                    "search_path": schema,
+                    "application_name": application or f"weft-{schema}",
+                },
             )
         return cls(pool, schema)
 

@@ -4,6 +4,7 @@ async with rpc.Server("127.0.0.1:0") as server: ...
 async with rpc.Channel("xds:///support-triage") as channel: ...
 """
 
+from weft.rpc.addresses import Addresses
 from weft.rpc.bootstrap import BOOTSTRAP_VARIABLE, use_registry, xds_bootstrap
 from weft.rpc.call import Call, current_call
 from weft.rpc.channel import Channel
@@ -31,6 +32,7 @@ from weft.rpc.errors import (
     error_from_status,
     status_proto,
 )
+from weft.rpc.live import AgentPaused, LiveSettings
 from weft.rpc.load import LoadMeter
 from weft.rpc.server import AddressInUseError, Server
 from weft.rpc.status import CONNECT_CODE, HTTP_STATUS
@@ -42,6 +44,8 @@ __all__ = [
     "HTTP_STATUS",
     "Aborted",
     "AddressInUseError",
+    "Addresses",
+    "AgentPaused",
     "AlreadyExists",
     "Call",
     "Cancelled",
@@ -53,6 +57,7 @@ __all__ = [
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
+    "LiveSettings",
     "LoadMeter",
     "NotFound",
     "OutOfRange",

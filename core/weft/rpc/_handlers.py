@@ -28,6 +28,7 @@ from weft.rpc.errors import (
     abort,
     error_from_exception,
 )
+from weft.rpc.live import AgentPaused, LiveSettings
 from weft.rpc.load import LoadMeter
 from weft.rpc.methods import default_timeout
 from weft.rpc.scopes import check, required_by
@@ -56,8 +57,10 @@ class FusedHandlers:
         agent: str = "",
         verifier: Verifier | None = None,
         service: ServiceDescriptor | None = None,
+        live: LiveSettings | None = None,
     ) -> None:
         self._service = service
+        self._live = live
         self._load = load
         self._verifier = verifier
         self._metrics = telemetry.metrics if telemetry else None
@@ -73,6 +76,7 @@ class FusedHandlers:
         serving = _Serving(method, self._load, self._telemetry, record, implied)
         serving.trace_roots = self._trace_roots
         serving.agent = self._agent
+        serving.live = self._live
         if self._verifier is not None:
             serving.verifier = self._verifier
             serving.required = required_by(method, self._service)
@@ -106,6 +110,7 @@ class _Serving:
         "agent",
         "attributes",
         "implied",
+        "live",
         "load",
         "method",
         "record",
@@ -129,6 +134,7 @@ class _Serving:
         self.attributes = {"rpc.system.name": "grpc", "rpc.method": method.lstrip("/")}
         self.trace_roots = True
         self.agent = ""
+        self.live: LiveSettings | None = None
         self.record = record
         self.implied = implied
         self.verifier: Verifier | None = None
@@ -137,6 +143,7 @@ class _Serving:
     def begin(self, context: Context) -> Call:
         call = Call(self.method, context)
         call.agent = self.agent
+        call.live = self.live
         serve_as(call)
         if self.telemetry is not None:
             begin_span(self.telemetry, call, self.attributes, may_begin_trace=self.trace_roots)
@@ -158,11 +165,24 @@ class _Serving:
             end_span(call.span, code)
 
     def budget(self, call: Call, context: Context) -> float | None:
-        """Seconds this server grants a call whose caller named no deadline; None: the caller named one."""
-        if self.implied is None or context.time_remaining() is not None:
+        """Seconds this server grants a call: where its caller named no deadline, or a later one than operators let.
+
+        None: it may take what its caller grants.
+        """
+        live = self.live
+        most = live.timeouts.get(self.method) if live is not None and live.timeouts else None
+        if most is None and self.implied is None:
             return None
-        call.deadline = Deadline.after_seconds(self.implied)
-        return self.implied
+        granted = context.time_remaining()
+        if granted is None:
+            granted = self.implied
+        elif most is None or granted <= most:
+            return None
+        if most is not None:
+            granted = most if granted is None else min(most, granted)
+        assert granted is not None
+        call.deadline = Deadline.after_seconds(granted)
+        return granted
 
     def error(self, failed: Exception) -> Error:
         """What the caller is told of `failed`."""
@@ -173,7 +193,10 @@ class _Serving:
         return error
 
 
-def _overload(load: LoadMeter) -> ResourceExhausted:
+def _refusal(load: LoadMeter, live: LiveSettings | None) -> Error:
+    if live is not None and live.paused is not None:
+        why = f": {live.paused}" if live.paused else ""
+        return AgentPaused(f"An operator has paused the agent{why}.")
     return ResourceExhausted(
         f"The instance works on {load.limit} calls, its limit; try again.",
         reason="CONCURRENCY_LIMIT",
@@ -234,7 +257,7 @@ def _single(
         code = C.OK
         try:
             if not load.begin():
-                raise _overload(load)  # noqa: TRY301 told as every error is
+                raise _refusal(load, serving.live)  # noqa: TRY301 told as every error is
             serving.admit(call)
             budget = serving.budget(call, context)
             if budget is None:
@@ -272,7 +295,7 @@ def _streaming(
         code = C.OK
         try:
             if not load.begin():
-                raise _overload(load)  # noqa: TRY301 told as every error is
+                raise _refusal(load, serving.live)  # noqa: TRY301 told as every error is
             serving.admit(call)
             budget = serving.budget(call, context)
             if budget is None:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import os
 
+from weft.rpc.addresses import Addresses
+
 BOOTSTRAP_VARIABLE = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
 
 def xds_bootstrap(registry: str, node_id: str = "weft") -> str:
-    """The bootstrap document for a registry at "host:port", for any gRPC client in any language."""
+    """The bootstrap document for any gRPC client in any language.
+
+    Args:
+        registry: "host:port". Of several, joined by commas, C-core goes on to the next when one is gone (Python, C++, Ruby,
+            PHP); Go and Java take no list of addresses: give them one name that has them all.
+        node_id: how the client calls itself.
+    """
     return json.dumps(
         {
             "xds_servers": [
                 {
-                    "server_uri": registry,
+                    "server_uri": Addresses(registry).target,
                     "channel_creds": [{"type": "insecure"}],
                     "server_features": ["xds_v3", "ignore_resource_deletion"],
                 }
@@ -25,7 +33,7 @@ def xds_bootstrap(registry: str, node_id: str = "weft") -> str:
 
 
 def use_registry(registry: str, node_id: str = "weft") -> None:
-    """Makes this process resolve `xds:///` at a registry; call it before the first such channel is made.
+    """Makes this process resolve `xds:///` at a registry, or one of several joined by commas; call it before the first such channel is made.
 
     The gRPC core takes its bootstrap from the environment and from nowhere else.
     """

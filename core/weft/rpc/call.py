@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry import trace
 
 from weft.rpc.deadline import SERVED, Deadline
+from weft.rpc.live import LiveSettings
 from weft.v1.identity_pb2 import Identity
 
 IDENTITY_KEY = "weft-identity-bin"
@@ -79,6 +80,7 @@ class Call:
         "_traceparent",
         "agent",
         "kept",
+        "live",
         "method",
         "span",
         "units",
@@ -87,6 +89,8 @@ class Call:
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any] | None) -> None:
         self.method = method
         self.agent = ""
+        self.live: LiveSettings | None = None
+        """What operators have set of the agent that serves it."""
         self.kept: bytes | None = None
         """Its request, where whoever serves it logs requests."""
         self.span: trace.Span | None = None

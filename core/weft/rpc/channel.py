@@ -8,6 +8,7 @@ of grpc.aio would cost every call a task of its own.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from time import perf_counter
@@ -17,6 +18,7 @@ from typing import Any, Self
 import grpc
 from opentelemetry import trace
 
+from weft.rpc.addresses import Addresses
 from weft.rpc.call import IDENTITY_KEY, Metadata
 from weft.rpc.calling import Calling
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
@@ -41,11 +43,34 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
+# A question that was on its way to a replica of the registry that died is asked of the next one.
+_REPEATED = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": "weft.v1.RegistryService", "method": method}
+                    for method in ("Resolve", "ListAgents", "ListReplicas", "GetDescriptors")
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
 class Channel(grpc.aio.Channel):
     """A channel to `target`.
 
     Args:
-        target: "host:port", or "xds:///AGENT" for an agent by name (see `use_registry`).
+        target: "host:port", several of them joined by commas (see `Addresses`), or "xds:///AGENT" for an agent by name
+            (see `use_registry`).
         telemetry: where calls are counted and traced; None: nowhere.
         default_timeout: of calls whose method declares none.
         identity: who calls, for calls made while no call is being served.
@@ -70,7 +95,11 @@ class Channel(grpc.aio.Channel):
         self._own: Metadata = (
             () if identity is None else ((IDENTITY_KEY, identity.SerializeToString()),)
         )
-        self._inner = grpc.aio.insecure_channel(target, options=(*_OPTIONS, *options))
+        place, all_options = target, (*_OPTIONS, *options)
+        if "," in target:
+            place = Addresses(target).target
+            all_options = (*_OPTIONS, ("grpc.service_config", _REPEATED), *options)
+        self._inner = grpc.aio.insecure_channel(place, options=all_options)
 
     def _calling(self, method: str, *, streaming: bool) -> Calling:
         implied = default_timeout(method, streaming=streaming)

@@ -18,10 +18,10 @@ class LoadMeter:
         failures: of these, calls that failed by the instance's fault.
     """
 
-    __slots__ = ("calls", "failures", "in_flight", "latency_ewma", "limit")
+    __slots__ = ("_places", "calls", "failures", "in_flight", "latency_ewma", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self._places = self.limit = limit
         self.in_flight = 0
         self.latency_ewma = 0.0
         self.calls = 0
@@ -30,7 +30,12 @@ class LoadMeter:
     def begin(self) -> bool:
         """Takes a place; False when there is none (`end` must be called all the same)."""
         self.in_flight += 1
-        return self.in_flight <= self.limit
+        return self.in_flight <= self._places
+
+    def let_in(self, limit: int, *, closed: bool = False) -> None:
+        """Sets how many calls are worked on at a time, and whether any is let in. Those that run go on."""
+        self.limit = limit
+        self._places = 0 if closed else limit
 
     def end(self, seconds: float, *, failed: bool) -> None:
         """Gives the place back."""

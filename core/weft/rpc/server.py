@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from weft.rpc._handlers import FusedHandlers
 from weft.rpc.health import Health
+from weft.rpc.live import LiveSettings
 from weft.rpc.load import LoadMeter
 from weft.telemetry import Telemetry
 
@@ -97,6 +98,7 @@ class Server:
         load: LoadMeter | None = None,
         agent: str = "",
         service: ServiceDescriptor | None = None,
+        live: LiveSettings | None = None,
     ) -> list[str]:
         """Adds a servicer by its generated `add_...Servicer_to_server` and returns its services' full names.
 
@@ -106,6 +108,7 @@ class Server:
             load: counts and limits its calls apart from others.
             agent: agent it serves, named in spans.
             service: its contract, where that is of no generated code.
+            live: what operators set of the agent; whoever has it changes it.
 
         Raises:
             ValueError: the service is served already.
@@ -119,6 +122,7 @@ class Server:
             trace_roots=self._trace_roots,
             verifier=self._verifier,
             service=service,
+            live=live,
         )
         capture = _Capture()
         add_to_server(servicer, capture)

@@ -77,6 +77,25 @@ class Instruments:
             ["agent", "state"],
             registry=self.registry,
         )
+        self.registry_revision = Gauge(
+            "weft_registry_revision", "Revision this replica has.", registry=self.registry
+        )
+        self.registry_lag = Gauge(
+            "weft_registry_lag_seconds",
+            "How long this replica has been behind the database.",
+            registry=self.registry,
+        )
+        self.registry_leases = Gauge(
+            "weft_registry_leases", "Leases this replica holds.", registry=self.registry
+        )
+        self.registry_adopted = Counter(
+            "weft_registry_adopted_leases",
+            "Leases taken over from replicas that are gone.",
+            registry=self.registry,
+        )
+        self.registry_watchers = Gauge(
+            "weft_registry_watchers", "Open Watch streams.", registry=self.registry
+        )
         self.xds_streams = Gauge(
             "weft_registry_xds_streams", "Open ADS streams.", registry=self.registry
         )

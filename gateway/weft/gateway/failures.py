@@ -41,6 +41,13 @@ class AgentUnavailable(rpc.Unavailable):
     unsent = False
 
 
+class AgentPaused(AgentUnavailable):
+    """An operator has paused the agent; try again later."""
+
+    reason = "AGENT_PAUSED"
+    unsent = True
+
+
 class GatewayNotTrusted(rpc.Internal):
     """The agent does not believe whom this gateway says that calls: its identity_trust lacks this gateway's key."""
 

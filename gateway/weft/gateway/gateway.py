@@ -41,7 +41,7 @@ from weft.gateway.http.settings import HttpSettings
 from weft.gateway.jobs import own_agent
 from weft.gateway.jobs.asked import Asking
 from weft.gateway.jobs.office import JobSettings, Office
-from weft.gateway.mesh_view import Addresses, Contracts, MeshView
+from weft.gateway.mesh_view import Addresses, Contracts, MeshView, Paused
 from weft.gateway.records import AuditLog, RequestLog, RequestLogSettings
 from weft.gateway.tls import Tls, TlsSettings
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
@@ -54,6 +54,7 @@ from weft.telemetry import Telemetry
 
 log = logging.getLogger("weft.gateway")
 
+_LEARNING = 1.0  # seconds a start waits for the registry
 _DRAIN = timedelta(seconds=10)
 
 
@@ -61,7 +62,7 @@ class Gateway:
     """Opens the mesh to HTTP and gRPC callers.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas.
         database_url: PostgreSQL, for API keys.
         listen: "host:port" for HTTP; port 0 takes any.
         grpc_listen: "host:port" for gRPC; port 0 takes any.
@@ -254,6 +255,10 @@ class Gateway:
         if self._tls is not None:
             renewing = asyncio.create_task(self._tls.run(), name="certificates")
             self._stack.push_async_callback(_cancel, renewing)
+        # Whoever came now would be told to try again: better another gateway has them until this one knows the mesh.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEARNING):
+                await self._view.ready.wait()
         await self._listen_grpc(A2aGrpc(a2a, calls, telemetry=self._telemetry))
         host, _, port = self._listen.rpartition(":")
         settings = HttpSettings(
@@ -347,8 +352,8 @@ class Gateway:
     ) -> None:
         await self.stop()
 
-    def _place(self, addresses: Addresses) -> None:
-        self._upstream.update(addresses)
+    def _place(self, addresses: Addresses, paused: Paused) -> None:
+        self._upstream.update(addresses, paused)
 
     def _use(self, contracts: Contracts, sets: Mapping[str, bytes]) -> None:
         catalog = Catalog(

@@ -26,6 +26,7 @@ _IN_SERVICE = frozenset({agent_pb2.INSTANCE_STATE_SERVING, agent_pb2.INSTANCE_ST
 
 Contracts = Mapping[str, Mapping[str, str]]  # agent -> service -> descriptor digest
 Addresses = Mapping[str, Sequence[str]]  # agent -> where its instances in service are
+Paused = Mapping[str, str]  # agent that operators hold back as a whole -> why
 
 
 class MeshView:
@@ -34,16 +35,16 @@ class MeshView:
     While the registry is away the view stays as it was, and calls go on.
 
     Args:
-        registry: address of the registry.
+        registry: address of the registry, or of several of its replicas, joined by commas.
         on_contracts: called with (contracts, descriptor sets by digest) when they change.
-        on_addresses: called with the addresses of all agents when agents change.
+        on_addresses: called with the addresses of all agents, and those that are paused, when agents change.
     """
 
     def __init__(
         self,
         registry: str,
         on_contracts: Callable[[Contracts, Mapping[str, bytes]], None],
-        on_addresses: Callable[[Addresses], None],
+        on_addresses: Callable[[Addresses, Paused], None],
         *,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -54,6 +55,7 @@ class MeshView:
         self._revision = 0
         self._contracts: dict[str, dict[str, str]] = {}
         self._addresses: dict[str, tuple[str, ...]] = {}
+        self._paused: dict[str, str] = {}
         self._sets: dict[str, bytes] = {}
         self.agents: dict[str, agent_pb2.Agent] = {}
         self.ready = asyncio.Event()
@@ -79,6 +81,7 @@ class MeshView:
             if change.snapshot:
                 self.agents.clear()
                 self._addresses.clear()
+                self._paused.clear()
             for agent in change.agents:
                 self.agents[agent.name] = agent
                 self._addresses[agent.name] = tuple(
@@ -86,7 +89,11 @@ class MeshView:
                     for instance in agent.instances
                     if instance.state in _IN_SERVICE
                 )
-            self._on_addresses(self._addresses)
+                self._paused.pop(agent.name, None)
+                why = None if self._addresses[agent.name] else next(_paused(agent), None)
+                if why is not None:
+                    self._paused[agent.name] = why
+            self._on_addresses(self._addresses, self._paused)
             await self._learn(stub)
             self._revision = change.revision
             self.ready.set()
@@ -108,6 +115,13 @@ class MeshView:
         self._sets = {digest: self._sets[digest] for digest in wanted}
         self._contracts = contracts
         self._on_contracts(contracts, self._sets)
+
+
+def _paused(agent: agent_pb2.Agent) -> Iterator[str]:
+    """Why instances are paused."""
+    for instance in agent.instances:
+        if instance.state == agent_pb2.INSTANCE_STATE_PAUSED:
+            yield instance.state_reason
 
 
 def _batches(digests: Sequence[str]) -> Iterator[Sequence[str]]:

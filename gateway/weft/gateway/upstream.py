@@ -13,7 +13,7 @@ import grpc
 
 from weft import rpc
 from weft.gateway.dataplane import Call, CallFailed, Mesh
-from weft.gateway.failures import AgentUnavailable, AgentUnknown, from_agent
+from weft.gateway.failures import AgentPaused, AgentUnavailable, AgentUnknown, from_agent
 from weft.gateway.guards import Breakers, Permit
 from weft.gateway.guards.retries import Retries
 from weft.gateway.metadata import Beside
@@ -45,12 +45,19 @@ class Upstream:
         in_service: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.breakers = breakers
+        self._paused: Mapping[str, str] = {}
         self._in_service = in_service
         self._retries = retries or Retries()
         self._mesh = Mesh(telemetry=telemetry, own=own)
 
-    def update(self, addresses: Mapping[str, Sequence[str]]) -> None:
-        """Takes the addresses at which agents take calls now; calls under way at others go on."""
+    def update(self, addresses: Mapping[str, Sequence[str]], paused: Mapping[str, str]) -> None:
+        """Takes the addresses at which agents take calls now; calls under way at others go on.
+
+        Args:
+            addresses: by agent.
+            paused: why agents are paused that operators hold back as a whole.
+        """
+        self._paused = dict(paused)
         self._retries.keep_only(addresses)
         self._mesh.update(addresses)
 
@@ -74,7 +81,7 @@ class Upstream:
         Raises:
             rpc.Error: as the agent answered, or CircuitOpen, or AgentUnavailable.
         """
-        permit = self.breakers.enter(agent, path, deadline)
+        permit = self._enter(agent, path, deadline)
         running = self._once(agent, path, request, deadline, beside)
         return await self._judged(permit, agent, beside, running)
 
@@ -100,7 +107,7 @@ class Upstream:
             beside: metadata to send; takes what the agent sends.
             hedge_after: seconds after which a second attempt runs beside the first; 0: never.
         """
-        permit = self.breakers.enter(agent, path, deadline)
+        permit = self._enter(agent, path, deadline)
         running = self._retries.run(
             agent,
             lambda: self._once(agent, path, request, deadline, beside),
@@ -138,6 +145,13 @@ class Upstream:
         sent = beside.sent if beside else ()
         # The time left is asked for again at each.
         return await _seen(lambda: method.unary(request, deadline.seconds(), sent))
+
+    def _enter(self, agent: str, path: str, deadline: rpc.Deadline | None) -> Permit:
+        """Raises CircuitOpen, or AgentPaused: which says nothing about the circuit."""
+        why = self._paused.get(agent)
+        if why is not None:
+            raise AgentPaused(f"An operator has paused {agent}" + (f": {why}" if why else "."))
+        return self.breakers.enter(agent, path, deadline)
 
     def stream(
         self,
@@ -251,7 +265,7 @@ class Upstream:
         begin: Callable[[], Awaitable[Call]],
         answered: Answered | None,
     ) -> AsyncGenerator[bytes, None]:
-        permit = self.breakers.enter(agent, path, deadline)
+        permit = self._enter(agent, path, deadline)
         call: Call | None = None
         try:
             call = await begin()

@@ -136,6 +136,7 @@ class Instance(_message.Message):
     STATE_REASON_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Id the instance chose for its life, unique in the mesh. 1 to 64 characters of a-z, 0-9 and hyphen."""
     agent: _builtins.str
@@ -172,6 +173,12 @@ class Instance(_message.Message):
     def register_time(self) -> _timestamp_pb2.Timestamp:
         """When the instance registered. Set by the registry."""
 
+    @_builtins.property
+    def applied(self) -> Global___Applied:
+        """How far the instance does as operators say, which a process repeats when it registers again. Absent: they never
+        said anything.
+        """
+
     def __init__(
         self,
         *,
@@ -188,10 +195,11 @@ class Instance(_message.Message):
         state_reason: _builtins.str = ...,
         load: Global___Load | None = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
+        applied: Global___Applied | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "register_time", b"register_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "load", b"load", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "state", b"state", "state_reason", b"state_reason", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "applied", b"applied", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "state", b"state", "state_reason", b"state_reason", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +242,34 @@ class Load(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class Applied(_message.Message):
+    """What of the operators' directives a process has taken (LifecycleService)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Version of the Control."""
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What of it could not be done, for people, such as a model that the process does not have. At most 20."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["problems", b"problems", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Applied: _TypeAlias = Applied  # noqa: Y015
 
 @_typing.final
 class Agent(_message.Message):

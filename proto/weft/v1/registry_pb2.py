@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from weft.v1 import agent_pb2 as weft_dot_v1_dot_agent__pb2
+from weft.v1 import lifecycle_pb2 as weft_dot_v1_dot_lifecycle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16weft/v1/registry.proto\x12\x07weft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weft/v1/agent.proto\"\x83\x02\n\x0fRegisterRequest\x12-\n\x0cregistration\x18\x01 \x01(\x0b\x32\x15.weft.v1.RegistrationH\x00\x12.\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\x17.weft.v1.DescriptorSetsH\x00\x12%\n\x06report\x18\x03 \x01(\x0b\x32\x13.weft.v1.LoadReportH\x00\x12,\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x14.weft.v1.StateChangeH\x00\x12\x31\n\x0e\x64\x65registration\x18\x05 \x01(\x0b\x32\x17.weft.v1.DeregistrationH\x00\x42\t\n\x07message\"4\n\x0cRegistration\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.weft.v1.Instance\"n\n\x0e\x44\x65scriptorSets\x12/\n\x04sets\x18\x01 \x03(\x0b\x32!.weft.v1.DescriptorSets.SetsEntry\x1a+\n\tSetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"x\n\nLoadReport\x12-\n\x05loads\x18\x01 \x03(\x0b\x32\x1e.weft.v1.LoadReport.LoadsEntry\x1a;\n\nLoadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.weft.v1.Load:\x02\x38\x01\"Z\n\x0bStateChange\x12\x14\n\x0cinstance_ids\x18\x01 \x03(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.weft.v1.InstanceState\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x10\n\x0e\x44\x65registration\"\xcc\x01\n\x10RegisterResponse\x12(\n\x07granted\x18\x01 \x01(\x0b\x32\x15.weft.v1.LeaseGrantedH\x00\x12)\n\nregistered\x18\x02 \x01(\x0b\x32\x13.weft.v1.RegisteredH\x00\x12(\n\x07renewed\x18\x03 \x01(\x0b\x32\x15.weft.v1.LeaseRenewedH\x00\x12.\n\rstate_changed\x18\x04 \x01(\x0b\x32\x15.weft.v1.StateChangedH\x00\x42\t\n\x07message\"\x97\x01\n\x0cLeaseGranted\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ewanted_digests\x18\x04 \x03(\t\"\x1e\n\nRegistered\x12\x10\n\x08revision\x18\x01 \x01(\x03\"?\n\x0cLeaseRenewed\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\" \n\x0cStateChanged\x12\x10\n\x08revision\x18\x01 \x01(\x03\"T\n\x0eResolveRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07service\x18\x02 \x01(\tH\x00\x12\x14\n\ncapability\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"I\n\x0fResolveResponse\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.weft.v1.Instance\x12\x10\n\x08revision\x18\x02 \x01(\x03\"6\n\x0cWatchRequest\x12\x0e\n\x06\x61gents\x18\x01 \x03(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"S\n\rWatchResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12\x1e\n\x06\x61gents\x18\x02 \x03(\x0b\x32\x0e.weft.v1.Agent\x12\x10\n\x08revision\x18\x03 \x01(\x03\"a\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.weft.v1.InstanceState\"_\n\x12ListAgentsResponse\x12\x1e\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x0e.weft.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"(\n\x15GetDescriptorsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"F\n\x16GetDescriptorsResponse\x12,\n\x0b\x64\x65scriptors\x18\x01 \x01(\x0b\x32\x17.weft.v1.DescriptorSets2\xfc\x02\n\x0fRegistryService\x12\x43\n\x08Register\x12\x18.weft.v1.RegisterRequest\x1a\x19.weft.v1.RegisterResponse(\x01\x30\x01\x12\x41\n\x07Resolve\x12\x17.weft.v1.ResolveRequest\x1a\x18.weft.v1.ResolveResponse\"\x03\x90\x02\x01\x12=\n\x05Watch\x12\x15.weft.v1.WatchRequest\x1a\x16.weft.v1.WatchResponse\"\x03\x90\x02\x01\x30\x01\x12J\n\nListAgents\x12\x1a.weft.v1.ListAgentsRequest\x1a\x1b.weft.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12V\n\x0eGetDescriptors\x12\x1e.weft.v1.GetDescriptorsRequest\x1a\x1f.weft.v1.GetDescriptorsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16weft/v1/registry.proto\x12\x07weft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weft/v1/agent.proto\x1a\x17weft/v1/lifecycle.proto\"\xb1\x02\n\x0fRegisterRequest\x12-\n\x0cregistration\x18\x01 \x01(\x0b\x32\x15.weft.v1.RegistrationH\x00\x12.\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\x17.weft.v1.DescriptorSetsH\x00\x12%\n\x06report\x18\x03 \x01(\x0b\x32\x13.weft.v1.LoadReportH\x00\x12,\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x14.weft.v1.StateChangeH\x00\x12\x31\n\x0e\x64\x65registration\x18\x05 \x01(\x0b\x32\x17.weft.v1.DeregistrationH\x00\x12,\n\x07\x61pplied\x18\x06 \x01(\x0b\x32\x19.weft.v1.DirectiveAppliedH\x00\x42\t\n\x07message\"4\n\x0cRegistration\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.weft.v1.Instance\"n\n\x0e\x44\x65scriptorSets\x12/\n\x04sets\x18\x01 \x03(\x0b\x32!.weft.v1.DescriptorSets.SetsEntry\x1a+\n\tSetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"x\n\nLoadReport\x12-\n\x05loads\x18\x01 \x03(\x0b\x32\x1e.weft.v1.LoadReport.LoadsEntry\x1a;\n\nLoadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.weft.v1.Load:\x02\x38\x01\"Z\n\x0bStateChange\x12\x14\n\x0cinstance_ids\x18\x01 \x03(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.weft.v1.InstanceState\x12\x0e\n\x06reason\x18\x03 \x01(\t\"J\n\x10\x44irectiveApplied\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12!\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x10.weft.v1.Applied\"\x10\n\x0e\x44\x65registration\"\xf5\x01\n\x10RegisterResponse\x12(\n\x07granted\x18\x01 \x01(\x0b\x32\x15.weft.v1.LeaseGrantedH\x00\x12)\n\nregistered\x18\x02 \x01(\x0b\x32\x13.weft.v1.RegisteredH\x00\x12(\n\x07renewed\x18\x03 \x01(\x0b\x32\x15.weft.v1.LeaseRenewedH\x00\x12.\n\rstate_changed\x18\x04 \x01(\x0b\x32\x15.weft.v1.StateChangedH\x00\x12\'\n\tdirective\x18\x05 \x01(\x0b\x32\x12.weft.v1.DirectiveH\x00\x42\t\n\x07message\"\x97\x01\n\x0cLeaseGranted\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ewanted_digests\x18\x04 \x03(\t\"\x1e\n\nRegistered\x12\x10\n\x08revision\x18\x01 \x01(\x03\"?\n\x0cLeaseRenewed\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\" \n\x0cStateChanged\x12\x10\n\x08revision\x18\x01 \x01(\x03\"T\n\x0eResolveRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07service\x18\x02 \x01(\tH\x00\x12\x14\n\ncapability\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"I\n\x0fResolveResponse\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.weft.v1.Instance\x12\x10\n\x08revision\x18\x02 \x01(\x03\"6\n\x0cWatchRequest\x12\x0e\n\x06\x61gents\x18\x01 \x03(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"S\n\rWatchResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12\x1e\n\x06\x61gents\x18\x02 \x03(\x0b\x32\x0e.weft.v1.Agent\x12\x10\n\x08revision\x18\x03 \x01(\x03\"a\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.weft.v1.InstanceState\"_\n\x12ListAgentsResponse\x12\x1e\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x0e.weft.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"(\n\x15GetDescriptorsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"F\n\x16GetDescriptorsResponse\x12,\n\x0b\x64\x65scriptors\x18\x01 \x01(\x0b\x32\x17.weft.v1.DescriptorSets\"\x15\n\x13ListReplicasRequest\"O\n\x14ListReplicasResponse\x12\"\n\x08replicas\x18\x01 \x03(\x0b\x32\x10.weft.v1.Replica\x12\x13\n\x0b\x61nswered_by\x18\x02 \x01(\t\"\xd1\x01\n\x07Replica\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07silence\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06leases\x18\x05 \x01(\x03\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12&\n\x03lag\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration2\xce\x03\n\x0fRegistryService\x12\x43\n\x08Register\x12\x18.weft.v1.RegisterRequest\x1a\x19.weft.v1.RegisterResponse(\x01\x30\x01\x12\x41\n\x07Resolve\x12\x17.weft.v1.ResolveRequest\x1a\x18.weft.v1.ResolveResponse\"\x03\x90\x02\x01\x12=\n\x05Watch\x12\x15.weft.v1.WatchRequest\x1a\x16.weft.v1.WatchResponse\"\x03\x90\x02\x01\x30\x01\x12J\n\nListAgents\x12\x1a.weft.v1.ListAgentsRequest\x1a\x1b.weft.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12P\n\x0cListReplicas\x12\x1c.weft.v1.ListReplicasRequest\x1a\x1d.weft.v1.ListReplicasResponse\"\x03\x90\x02\x01\x12V\n\x0eGetDescriptors\x12\x1e.weft.v1.GetDescriptorsRequest\x1a\x1f.weft.v1.GetDescriptorsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,50 +45,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYSERVICE'].methods_by_name['Watch']._serialized_options = b'\220\002\001'
   _globals['_REGISTRYSERVICE'].methods_by_name['ListAgents']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\220\002\001'
+  _globals['_REGISTRYSERVICE'].methods_by_name['ListReplicas']._loaded_options = None
+  _globals['_REGISTRYSERVICE'].methods_by_name['ListReplicas']._serialized_options = b'\220\002\001'
   _globals['_REGISTRYSERVICE'].methods_by_name['GetDescriptors']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['GetDescriptors']._serialized_options = b'\220\002\001'
-  _globals['_REGISTERREQUEST']._serialized_start=122
-  _globals['_REGISTERREQUEST']._serialized_end=381
-  _globals['_REGISTRATION']._serialized_start=383
-  _globals['_REGISTRATION']._serialized_end=435
-  _globals['_DESCRIPTORSETS']._serialized_start=437
-  _globals['_DESCRIPTORSETS']._serialized_end=547
-  _globals['_DESCRIPTORSETS_SETSENTRY']._serialized_start=504
-  _globals['_DESCRIPTORSETS_SETSENTRY']._serialized_end=547
-  _globals['_LOADREPORT']._serialized_start=549
-  _globals['_LOADREPORT']._serialized_end=669
-  _globals['_LOADREPORT_LOADSENTRY']._serialized_start=610
-  _globals['_LOADREPORT_LOADSENTRY']._serialized_end=669
-  _globals['_STATECHANGE']._serialized_start=671
-  _globals['_STATECHANGE']._serialized_end=761
-  _globals['_DEREGISTRATION']._serialized_start=763
-  _globals['_DEREGISTRATION']._serialized_end=779
-  _globals['_REGISTERRESPONSE']._serialized_start=782
-  _globals['_REGISTERRESPONSE']._serialized_end=986
-  _globals['_LEASEGRANTED']._serialized_start=989
-  _globals['_LEASEGRANTED']._serialized_end=1140
-  _globals['_REGISTERED']._serialized_start=1142
-  _globals['_REGISTERED']._serialized_end=1172
-  _globals['_LEASERENEWED']._serialized_start=1174
-  _globals['_LEASERENEWED']._serialized_end=1237
-  _globals['_STATECHANGED']._serialized_start=1239
-  _globals['_STATECHANGED']._serialized_end=1271
-  _globals['_RESOLVEREQUEST']._serialized_start=1273
-  _globals['_RESOLVEREQUEST']._serialized_end=1357
-  _globals['_RESOLVERESPONSE']._serialized_start=1359
-  _globals['_RESOLVERESPONSE']._serialized_end=1432
-  _globals['_WATCHREQUEST']._serialized_start=1434
-  _globals['_WATCHREQUEST']._serialized_end=1488
-  _globals['_WATCHRESPONSE']._serialized_start=1490
-  _globals['_WATCHRESPONSE']._serialized_end=1573
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1575
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1672
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1674
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1769
-  _globals['_GETDESCRIPTORSREQUEST']._serialized_start=1771
-  _globals['_GETDESCRIPTORSREQUEST']._serialized_end=1811
-  _globals['_GETDESCRIPTORSRESPONSE']._serialized_start=1813
-  _globals['_GETDESCRIPTORSRESPONSE']._serialized_end=1883
-  _globals['_REGISTRYSERVICE']._serialized_start=1886
-  _globals['_REGISTRYSERVICE']._serialized_end=2266
+  _globals['_REGISTERREQUEST']._serialized_start=147
+  _globals['_REGISTERREQUEST']._serialized_end=452
+  _globals['_REGISTRATION']._serialized_start=454
+  _globals['_REGISTRATION']._serialized_end=506
+  _globals['_DESCRIPTORSETS']._serialized_start=508
+  _globals['_DESCRIPTORSETS']._serialized_end=618
+  _globals['_DESCRIPTORSETS_SETSENTRY']._serialized_start=575
+  _globals['_DESCRIPTORSETS_SETSENTRY']._serialized_end=618
+  _globals['_LOADREPORT']._serialized_start=620
+  _globals['_LOADREPORT']._serialized_end=740
+  _globals['_LOADREPORT_LOADSENTRY']._serialized_start=681
+  _globals['_LOADREPORT_LOADSENTRY']._serialized_end=740
+  _globals['_STATECHANGE']._serialized_start=742
+  _globals['_STATECHANGE']._serialized_end=832
+  _globals['_DIRECTIVEAPPLIED']._serialized_start=834
+  _globals['_DIRECTIVEAPPLIED']._serialized_end=908
+  _globals['_DEREGISTRATION']._serialized_start=910
+  _globals['_DEREGISTRATION']._serialized_end=926
+  _globals['_REGISTERRESPONSE']._serialized_start=929
+  _globals['_REGISTERRESPONSE']._serialized_end=1174
+  _globals['_LEASEGRANTED']._serialized_start=1177
+  _globals['_LEASEGRANTED']._serialized_end=1328
+  _globals['_REGISTERED']._serialized_start=1330
+  _globals['_REGISTERED']._serialized_end=1360
+  _globals['_LEASERENEWED']._serialized_start=1362
+  _globals['_LEASERENEWED']._serialized_end=1425
+  _globals['_STATECHANGED']._serialized_start=1427
+  _globals['_STATECHANGED']._serialized_end=1459
+  _globals['_RESOLVEREQUEST']._serialized_start=1461
+  _globals['_RESOLVEREQUEST']._serialized_end=1545
+  _globals['_RESOLVERESPONSE']._serialized_start=1547
+  _globals['_RESOLVERESPONSE']._serialized_end=1620
+  _globals['_WATCHREQUEST']._serialized_start=1622
+  _globals['_WATCHREQUEST']._serialized_end=1676
+  _globals['_WATCHRESPONSE']._serialized_start=1678
+  _globals['_WATCHRESPONSE']._serialized_end=1761
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1763
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1860
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1862
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1957
+  _globals['_GETDESCRIPTORSREQUEST']._serialized_start=1959
+  _globals['_GETDESCRIPTORSREQUEST']._serialized_end=1999
+  _globals['_GETDESCRIPTORSRESPONSE']._serialized_start=2001
+  _globals['_GETDESCRIPTORSRESPONSE']._serialized_end=2071
+  _globals['_LISTREPLICASREQUEST']._serialized_start=2073
+  _globals['_LISTREPLICASREQUEST']._serialized_end=2094
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=2096
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=2175
+  _globals['_REPLICA']._serialized_start=2178
+  _globals['_REPLICA']._serialized_end=2387
+  _globals['_REGISTRYSERVICE']._serialized_start=2390
+  _globals['_REGISTRYSERVICE']._serialized_end=2852
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from weft.v1 import agent_pb2 as _agent_pb2
+from weft.v1 import lifecycle_pb2 as _lifecycle_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,6 +33,7 @@ class RegisterRequest(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     STATE_CHANGE_FIELD_NUMBER: _builtins.int
     DEREGISTRATION_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registration(self) -> Global___Registration:
         """First message of the stream."""
@@ -52,6 +54,10 @@ class RegisterRequest(_message.Message):
     def deregistration(self) -> Global___Deregistration:
         """The process is done: the lease ends at once. No message may follow."""
 
+    @_builtins.property
+    def applied(self) -> Global___DirectiveApplied:
+        """The process does as a directive says."""
+
     def __init__(
         self,
         *,
@@ -60,12 +66,13 @@ class RegisterRequest(_message.Message):
         report: Global___LoadReport | None = ...,
         state_change: Global___StateChange | None = ...,
         deregistration: Global___Deregistration | None = ...,
+        applied: Global___DirectiveApplied | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deregistration", b"deregistration", "descriptors", b"descriptors", "message", b"message", "registration", b"registration", "report", b"report", "state_change", b"state_change"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "deregistration", b"deregistration", "descriptors", b"descriptors", "message", b"message", "registration", b"registration", "report", b"report", "state_change", b"state_change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deregistration", b"deregistration", "descriptors", b"descriptors", "message", b"message", "registration", b"registration", "report", b"report", "state_change", b"state_change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "deregistration", b"deregistration", "descriptors", b"descriptors", "message", b"message", "registration", b"registration", "report", b"report", "state_change", b"state_change"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registration", "descriptors", "report", "state_change", "deregistration"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registration", "descriptors", "report", "state_change", "deregistration", "applied"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -221,6 +228,34 @@ class StateChange(_message.Message):
 Global___StateChange: _TypeAlias = StateChange  # noqa: Y015
 
 @_typing.final
+class DirectiveApplied(_message.Message):
+    """Answer to a directive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """Instance it was for."""
+    @_builtins.property
+    def applied(self) -> _agent_pb2.Applied:
+        """How far it is done."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        applied: _agent_pb2.Applied | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DirectiveApplied: _TypeAlias = DirectiveApplied  # noqa: Y015
+
+@_typing.final
 class Deregistration(_message.Message):
     """End of a lease by its holder."""
 
@@ -247,6 +282,7 @@ class RegisterResponse(_message.Message):
     REGISTERED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     STATE_CHANGED_FIELD_NUMBER: _builtins.int
+    DIRECTIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def granted(self) -> Global___LeaseGranted:
         """The lease is granted."""
@@ -263,6 +299,10 @@ class RegisterResponse(_message.Message):
     def state_changed(self) -> Global___StateChanged:
         """A state change has been stored and passed on."""
 
+    @_builtins.property
+    def directive(self) -> _lifecycle_pb2.Directive:
+        """What operators want of an instance: comes after `registered`, and whenever it changes. Answered by `applied`."""
+
     def __init__(
         self,
         *,
@@ -270,12 +310,13 @@ class RegisterResponse(_message.Message):
         registered: Global___Registered | None = ...,
         renewed: Global___LeaseRenewed | None = ...,
         state_changed: Global___StateChanged | None = ...,
+        directive: _lifecycle_pb2.Directive | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted", "message", b"message", "registered", b"registered", "renewed", b"renewed", "state_changed", b"state_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "granted", b"granted", "message", b"message", "registered", b"registered", "renewed", b"renewed", "state_changed", b"state_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted", "message", b"message", "registered", b"registered", "renewed", b"renewed", "state_changed", b"state_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "granted", b"granted", "message", b"message", "registered", b"registered", "renewed", b"renewed", "state_changed", b"state_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["granted", "registered", "renewed", "state_changed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["granted", "registered", "renewed", "state_changed", "directive"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -458,8 +499,8 @@ class WatchRequest(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
     after_revision: _builtins.int
-    """Revision up to which the watcher knows everything, from its last WatchResponse. The stream resumes
-    behind it; where the registry no longer holds that much history it sends a snapshot instead.
+    """Revision up to which the watcher knows everything, from its last WatchResponse of any replica. The
+    stream resumes behind it; where the registry cannot tell what changed since it sends a snapshot instead.
     0: begin with a snapshot.
     """
     @_builtins.property
@@ -623,3 +664,100 @@ class GetDescriptorsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDescriptorsResponse: _TypeAlias = GetDescriptorsResponse  # noqa: Y015
+
+@_typing.final
+class ListReplicasRequest(_message.Message):
+    """Request of RegistryService.ListReplicas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReplicasRequest: _TypeAlias = ListReplicasRequest  # noqa: Y015
+
+@_typing.final
+class ListReplicasResponse(_message.Message):
+    """Answer of RegistryService.ListReplicas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    answered_by: _builtins.str
+    """Id of the replica that answers."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """Those that run, and those that were not heard of lately."""
+
+    def __init__(
+        self,
+        *,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
+        answered_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReplicasResponse: _TypeAlias = ListReplicasResponse  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """A process of the registry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    SILENCE_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    """Its id, new with every start."""
+    address: _builtins.str
+    """Where it serves."""
+    leases: _builtins.int
+    """Leases it holds."""
+    revision: _builtins.int
+    """Revision up to which it knows everything."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it started."""
+
+    @_builtins.property
+    def silence(self) -> _duration_pb2.Duration:
+        """Time since it last told the others that it lives, as the one that answers knows."""
+
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """How long it has been behind the database; only of the one that answers."""
+
+    def __init__(
+        self,
+        *,
+        replica: _builtins.str = ...,
+        address: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        silence: _duration_pb2.Duration | None = ...,
+        leases: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        lag: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag", "silence", b"silence", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "lag", b"lag", "leases", b"leases", "replica", b"replica", "revision", b"revision", "silence", b"silence", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015

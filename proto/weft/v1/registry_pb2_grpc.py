@@ -55,6 +55,11 @@ class RegistryServiceStub(object):
                 request_serializer=weft_dot_v1_dot_registry__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=weft_dot_v1_dot_registry__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.ListReplicas = channel.unary_unary(
+                '/weft.v1.RegistryService/ListReplicas',
+                request_serializer=weft_dot_v1_dot_registry__pb2.ListReplicasRequest.SerializeToString,
+                response_deserializer=weft_dot_v1_dot_registry__pb2.ListReplicasResponse.FromString,
+                _registered_method=True)
         self.GetDescriptors = channel.unary_unary(
                 '/weft.v1.RegistryService/GetDescriptors',
                 request_serializer=weft_dot_v1_dot_registry__pb2.GetDescriptorsRequest.SerializeToString,
@@ -106,6 +111,13 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReplicas(self, request, context):
+        """Lists the replicas of the registry, by age.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDescriptors(self, request, context):
         """Returns descriptor sets by digest.
 
@@ -137,6 +149,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListAgents,
                     request_deserializer=weft_dot_v1_dot_registry__pb2.ListAgentsRequest.FromString,
                     response_serializer=weft_dot_v1_dot_registry__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'ListReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReplicas,
+                    request_deserializer=weft_dot_v1_dot_registry__pb2.ListReplicasRequest.FromString,
+                    response_serializer=weft_dot_v1_dot_registry__pb2.ListReplicasResponse.SerializeToString,
             ),
             'GetDescriptors': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDescriptors,
@@ -253,6 +270,33 @@ class RegistryService(object):
             '/weft.v1.RegistryService/ListAgents',
             weft_dot_v1_dot_registry__pb2.ListAgentsRequest.SerializeToString,
             weft_dot_v1_dot_registry__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/weft.v1.RegistryService/ListReplicas',
+            weft_dot_v1_dot_registry__pb2.ListReplicasRequest.SerializeToString,
+            weft_dot_v1_dot_registry__pb2.ListReplicasResponse.FromString,
             options,
             channel_credentials,
             insecure,

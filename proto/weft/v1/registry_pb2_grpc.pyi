@@ -55,6 +55,8 @@ class RegistryServiceStub:
     """Streams every change of the registry, beginning with what the watcher missed."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAgentsRequest, _registry_pb2.ListAgentsResponse]
     """Lists agents with their instances, ordered by name."""
+    ListReplicas: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListReplicasRequest, _registry_pb2.ListReplicasResponse]
+    """Lists the replicas of the registry, by age."""
     GetDescriptors: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetDescriptorsRequest, _registry_pb2.GetDescriptorsResponse]
     """Returns descriptor sets by digest.
 
@@ -88,6 +90,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Streams every change of the registry, beginning with what the watcher missed."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAgentsRequest, _registry_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Lists agents with their instances, ordered by name."""
+    ListReplicas: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListReplicasRequest, _registry_pb2.ListReplicasResponse]  # type: ignore[assignment]
+    """Lists the replicas of the registry, by age."""
     GetDescriptors: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetDescriptorsRequest, _registry_pb2.GetDescriptorsResponse]  # type: ignore[assignment]
     """Returns descriptor sets by digest.
 
@@ -142,6 +146,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListAgentsResponse, _abc.Awaitable[_registry_pb2.ListAgentsResponse]]:
         """Lists agents with their instances, ordered by name."""
+
+    @_abc_1.abstractmethod
+    def ListReplicas(
+        self,
+        request: _registry_pb2.ListReplicasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListReplicasResponse, _abc.Awaitable[_registry_pb2.ListReplicasResponse]]:
+        """Lists the replicas of the registry, by age."""
 
     @_abc_1.abstractmethod
     def GetDescriptors(

@@ -1,11 +1,40 @@
-"""The registry's own metrics: how many instances each agent has, by state."""
+"""The registry's own metrics: how many instances each agent has, by state, and how this replica is."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
 
 from weft.registry.index import Index, State
 from weft.telemetry import Telemetry
+
+_EVERY = 1.0  # seconds
+
+
+class Seen(NamedTuple):
+    """A replica at a time; `lag` in seconds, `adopted` since its start."""
+
+    revision: int
+    lag: float
+    leases: int
+    adopted: int
+    watchers: int
+
+
+async def replica(see: Callable[[], Seen], telemetry: Telemetry) -> None:
+    """Keeps the metrics of this replica fresh, for ever."""
+    metrics, adopted = telemetry.metrics, 0
+    while True:
+        seen = see()
+        metrics.registry_revision.set(seen.revision)
+        metrics.registry_lag.set(seen.lag)
+        metrics.registry_leases.set(seen.leases)
+        metrics.registry_adopted.inc(seen.adopted - adopted)
+        metrics.registry_watchers.set(seen.watchers)
+        adopted = seen.adopted
+        await asyncio.sleep(_EVERY)
 
 
 async def follow(index: Index, telemetry: Telemetry) -> None:

@@ -1,15 +1,16 @@
-"""Active health: keeps a prober at every address the index names, and spreads their work over time."""
+"""Active health: keeps a prober at every address that this replica's leases name, and spreads their work over time."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
-from weft.registry.index import Index
 from weft.registry.prober import Prober
+from weft.v1 import agent_pb2
 
 _SLOTS = 20  # of an interval: enough to spread the load, few enough to share wake-ups
 
@@ -26,73 +27,102 @@ class Pace:
     interval: timedelta = timedelta(seconds=1)
 
 
-class Health:
-    """Follows the index, and tells it which instances cannot be reached."""
+class _Held(NamedTuple):
+    address: str
+    service: str
 
-    def __init__(self, index: Index, pace: Pace) -> None:
-        self._index = index
+
+class Health:
+    """Probes the instances that are given to it, and tells which of them cannot be reached.
+
+    Args:
+        pace: how often.
+        verdict: told what is wrong with instances, "" for nothing, whenever that differs from what is stored.
+    """
+
+    def __init__(self, pace: Pace, verdict: Callable[[Mapping[str, str]], object]) -> None:
+        self._verdict = verdict
         self._interval = pace.interval.total_seconds()
         self._probers: dict[str, tuple[Prober, set[Prober]]] = {}  # by address, with its slot
         self._slots: list[set[Prober]] = [set() for _ in range(_SLOTS)]
-        self._seen: dict[str, Mapping[str, tuple[str, str]]] = {}  # agent -> id -> address, service
+        self._held: dict[str, _Held] = {}  # by instance id
+        self._found: dict[str, str] = {}  # what was found out last, by instance id
+        self._stored: dict[str, str] = {}  # what the database says, by instance id
+        self._spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]] | None = None
+
+    def hold(self, instance: agent_pb2.Instance, fault: str) -> None:
+        """An instance is this replica's to probe; what the database says of it."""
+        instance_id = instance.instance_id
+        now = _Held(instance.address, instance.services[0].name)
+        before = self._held.get(instance_id)
+        self._stored[instance_id] = fault
+        if before == now:
+            return
+        if before is not None:
+            self._remove(instance_id, before)
+        self._held[instance_id] = now
+        self._found[instance_id] = fault  # true until something else is found out
+        if now.address not in self._probers:
+            self._probers[now.address] = self._begin(now.address)
+        self._probers[now.address][0].add(instance_id, now.service)
+
+    def release(self, instance_id: str) -> None:
+        """An instance is not this replica's to probe."""
+        held = self._held.pop(instance_id, None)
+        if held is not None:
+            del self._found[instance_id], self._stored[instance_id]
+            self._remove(instance_id, held)
 
     async def run(self) -> None:
         """Probes for ever."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._tick())
-                await self._follow(tasks)
+                self._spawn = tasks.create_task
+                while True:
+                    for slot in self._slots:
+                        for prober in tuple(slot):
+                            prober.tick()
+                        # Ticks that were missed are not made up for: answers must have time to come in between.
+                        due = max(due + self._interval / _SLOTS, loop.time())
+                        await asyncio.sleep(due - loop.time())
+                    self._repeat()
         finally:
             for prober, _ in self._probers.values():
                 prober.stop()
 
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            for slot in self._slots:
-                for prober in tuple(slot):
-                    prober.tick()
-                # Ticks that were missed are not made up for: answers must have time to come in between.
-                due = max(due + self._interval / _SLOTS, loop.time())
-                await asyncio.sleep(due - loop.time())
+    def _repeat(self) -> None:
+        """Says again what the database does not have, as after two changes that met."""
+        stored, found = self._stored, self._found
+        differ = {i: fault for i, fault in found.items() if stored[i] != fault}
+        if differ:
+            self._verdict(differ)
 
-    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
-        revision = -1
-        while True:
-            names = self._index.changes(revision)
-            revision = self._index.revision
-            for name in self._index.names() if names is None else names:
-                self._compare(name, tasks)
-            if revision == self._index.revision:
-                await self._index.changed.wait()
+    def _told(self, instance_ids: Collection[str], fault: str) -> None:
+        differ = {i: fault for i in instance_ids if self._found[i] != fault}
+        if differ:
+            self._found.update(differ)
+            self._verdict(differ)
 
-    def _compare(self, name: str, tasks: asyncio.TaskGroup) -> None:
-        agent = self._index.agent(name)
-        assert agent is not None
-        now = {i.instance_id: (i.address, i.services[0].name) for i in agent.instances}
-        before = self._seen.get(name, {})
-        self._seen[name] = now
-        for instance_id, (address, service) in before.items():
-            if now.get(instance_id) != (address, service):
-                prober, slot = self._probers[address]
-                if prober.remove(instance_id, service):
-                    prober.stop()
-                    slot.discard(prober)
-                    del self._probers[address]
-        for instance_id, (address, service) in now.items():
-            if before.get(instance_id) != (address, service):
-                if address not in self._probers:
-                    self._probers[address] = self._begin(address, tasks)
-                self._probers[address][0].add(instance_id, service)
+    def _remove(self, instance_id: str, held: _Held) -> None:
+        prober, slot = self._probers[held.address]
+        if prober.remove(instance_id, held.service):
+            prober.stop()
+            slot.discard(prober)
+            del self._probers[held.address]
 
-    def _begin(self, address: str, tasks: asyncio.TaskGroup) -> tuple[Prober, set[Prober]]:
+    def _begin(self, address: str) -> tuple[Prober, set[Prober]]:
         prober = Prober(
             address,
             patience=self._interval,
-            verdict=self._index.probed,
-            spawn=tasks.create_task,
+            verdict=self._told,
+            spawn=self._task,
         )
         slot = random.choice(self._slots)  # noqa: S311 spreads the load
         slot.add(prober)
         return prober, slot
+
+    def _task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        assert self._spawn is not None, "probers tick while `run` runs"
+        return self._spawn(work)

@@ -37,7 +37,7 @@ class _Service:
     def __init__(self, name: str) -> None:
         self.request = health_pb2.HealthCheckRequest(service=name).SerializeToString()
         self.instances: set[str] = set()
-        self.fault = ""
+        self.fault: str | None = None  # None: it has not said yet
         self.watch = 0  # stream of the connection; 0: none
         self.watched = False  # whether that stream tells, so that checks need not ask
         self.unclear = False  # the last check was answered with an error
@@ -71,7 +71,9 @@ class Prober:
         """An instance depends on a service of the address."""
         service = self._services.setdefault(name, _Service(name))
         service.instances.add(instance_id)
-        self._verdict([instance_id], self._fault or service.fault)
+        fault = self._fault or service.fault
+        if fault is not None:
+            self._verdict([instance_id], fault)
         if self._connection is not None and not service.watch:
             self._watch(name, service)
 
@@ -182,9 +184,13 @@ class Prober:
         service = self._services.get(name)
         if service is not None:
             service.unclear = False
-        said = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
-        serving = status == health_pb2.HealthCheckResponse.SERVING
-        self._settle(name, "" if serving else f"its health service says {said}")
+        if status == health_pb2.HealthCheckResponse.SERVING:
+            self._settle(name, "")
+        elif status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            self._settle(name, f"its health service does not know {name}")
+        else:
+            said = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+            self._settle(name, f"its health service says {said}")
 
     async def _clear_up(self, name: str, service: _Service) -> None:
         """Asks once by grpc.aio what kind of error it is that a check is answered with."""
@@ -221,7 +227,8 @@ class Prober:
             log.info("address is reachable again", extra={"address": self._address})
             self._fault = ""
             for service in self._services.values():
-                self._verdict(service.instances, service.fault)
+                if service.fault is not None:
+                    self._verdict(service.instances, service.fault)
 
     def _settle(self, name: str, fault: str) -> None:
         service = self._services.get(name)

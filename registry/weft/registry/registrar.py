@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn
 
 from weft import rpc
 from weft.registry import catalog, leases, validate
 from weft.registry.index import Index
-from weft.registry.store import DescriptorSet, Store
+from weft.registry.lifecycle import Directives
+from weft.registry.loads import Loads
+from weft.registry.store import DescriptorSet, Registration
 from weft.registry.streams import Streams
+from weft.registry.writer import Writer
 from weft.v1 import agent_pb2, registry_pb2
 
 State = agent_pb2.InstanceState
@@ -36,14 +40,16 @@ class Registrar:
         *,
         index: Index,
         sets: catalog.Catalog,
-        store: Store,
+        writer: Writer,
         table: leases.Leases,
+        loads: Loads,
         streams: Streams,
     ) -> None:
         self._index = index
         self._sets = sets
-        self._store = store
+        self._writer = writer
         self._leases = table
+        self._loads = loads
         self._streams = streams
 
     async def serve(self, requests: Requests, send: Send) -> None:
@@ -53,9 +59,11 @@ class Registrar:
             if registration is None:
                 return
             lease = self._leases.grant(stream)
+            send = _in_turn(send)
             try:
                 if await self._admit(lease, registration, requests, send):
-                    await self._keep(lease, requests, send)
+                    async with _beside(Directives(self._index, registration.instances, send).run()):
+                        await self._keep(lease, requests, send)
             finally:
                 lease.holder = None  # from here on the ttl runs
 
@@ -110,22 +118,26 @@ class Registrar:
             else:
                 instance.register_time.CopyFrom(former.register_time)
             instance.state = instance.state or State.INSTANCE_STATE_SERVING
-        contracts = self._contracts(instances)
         digests = {ref.descriptor_digest for instance in instances for ref in instance.services}
         self._leases.claim(lease, ids)
         try:
-            await self._store.register(
-                lease.lease_id,
-                instances,
-                list(contracts.values()),
-                [DescriptorSet(digest, self._sets.get(digest) or b"") for digest in digests],
+            await self._writer.register(
+                Registration(
+                    lease_id=lease.lease_id,
+                    instances=instances,
+                    agents=list(self._contracts(instances).values()),
+                    descriptors=[DescriptorSet(d, self._sets.get(d) or b"") for d in digests],
+                    moved=[i.instance_id for i in instances if self._moves(i)],
+                )
             )
         except BaseException:
             self._leases.abandon(lease, ids)
             raise
-        revision = self._index.register(instances, contracts)
-        self._leases.own(lease, ids)
-        return revision
+        return self._index.revision
+
+    def _moves(self, instance: agent_pb2.Instance) -> bool:
+        former = self._index.instance(instance.instance_id)
+        return former is not None and former.address != instance.address
 
     def _contracts(self, instances: Sequence[agent_pb2.Instance]) -> Mapping[str, agent_pb2.Agent]:
         services: dict[str, dict[str, agent_pb2.ServiceRef]] = {}
@@ -144,8 +156,10 @@ class Registrar:
                     await send(self._report(lease, request.report))
                 case "state_change":
                     await send(await self._change(lease, request.state_change))
+                case "applied":
+                    await self._applied(lease, request.applied)
                 case "deregistration":
-                    self._leave(lease)
+                    await self._leave(lease)
                     return
                 case _:
                     _out_of_order(request, "the lease is granted and the instances are registered")
@@ -154,10 +168,15 @@ class Registrar:
         validate.check(validate.report(report, lease.instance_ids))
         expires = self._leases.renew(lease)
         for instance_id, load in report.loads.items():
-            self._index.report(instance_id, load)
+            self._loads.report(instance_id, load)
         response = Response()
         response.renewed.expire_time.FromDatetime(expires)
         return response
+
+    async def _applied(self, lease: leases.Lease, done: registry_pb2.DirectiveApplied) -> None:
+        validate.check(validate.applied(done, lease.instance_ids))
+        with contextlib.suppress(rpc.Unavailable, rpc.DeadlineExceeded):
+            await self._writer.applied(lease.lease_id, done.instance_id, done.applied)
 
     async def _change(self, lease: leases.Lease, change: registry_pb2.StateChange) -> Response:
         validate.check(validate.state_change(change, lease.instance_ids))
@@ -170,16 +189,34 @@ class Registrar:
                     raise rpc.FailedPrecondition(
                         f"{instance_id} is draining, and can only leave.", reason="DRAINING"
                     )
-        # Seen before it is stored: a drain must take effect even when the database is away.
-        revision = self._index.announce(ids, change.state, change.reason)
-        kept = [found for i in ids if (found := self._index.storable(i)) is not None]
-        await self._store.update(lease.lease_id, kept)
-        return Response(state_changed=registry_pb2.StateChanged(revision=revision))
+        await self._writer.announce(lease.lease_id, ids, change.state, change.reason)
+        return Response(state_changed=registry_pb2.StateChanged(revision=self._index.revision))
 
-    def _leave(self, lease: leases.Lease) -> None:
+    async def _leave(self, lease: leases.Lease) -> None:
         ids = self._leases.close(lease)
-        self._index.remove(ids)
-        self._store.forget(lease.lease_id, ids)
+        await self._writer.remove(lease.lease_id, ids)
+
+
+def _in_turn(send: Send) -> Send:
+    """Sends one message after the other, whoever has it to say: gRPC takes one at a time."""
+    turn = asyncio.Lock()
+
+    async def sent(response: Response) -> None:
+        async with turn:
+            await send(response)
+
+    return sent
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs something beside a block. It fails with the stream, which the block hears of by itself."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _collect(requests: Requests, wanted: set[str]) -> Mapping[str, _Received] | None:

@@ -1,27 +1,33 @@
-"""A registry in one process: database, index, leases, probes, service and xDS, put together."""
+"""A replica of the registry: database, index, leases, probes, service and xDS, put together."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from weft import rpc
 from weft.postgres import Database
-from weft.registry import catalog, discovery, gauges, leases
+from weft.registry import catalog, discovery, gauges, leases, lifecycle
+from weft.registry.follower import Follower
 from weft.registry.health import Health, Pace
 from weft.registry.index import Index
+from weft.registry.loads import Loads
+from weft.registry.membership import Membership
+from weft.registry.reachable import reachable
 from weft.registry.registrar import Registrar
 from weft.registry.service import RegistryService
-from weft.registry.store import Restored, Store
+from weft.registry.store import APPLICATION, SCHEMA, Store
 from weft.registry.streams import Streams
+from weft.registry.writer import Writer
 from weft.registry.xds import ControlPlane, Sink
 from weft.telemetry import Telemetry
-from weft.v1 import discovery_pb2_grpc, registry_pb2_grpc
+from weft.v1 import discovery_pb2_grpc, lifecycle_pb2_grpc, registry_pb2_grpc
 
 log = logging.getLogger("weft.registry")
 
@@ -35,12 +41,15 @@ _MAX_CALLS = 1_000_000
 class Registry:
     """A running registry: `async with Registry(database_url=...) as registry: registry.address`.
 
+    Several on one database are one registry: each answers for all of it, and takes over the leases of one that dies.
+
     Args:
         database_url: PostgreSQL; the registry keeps to its schema "registry".
-        address: "host:port" to serve on; port 0 takes any.
+        address: "host:port" to serve on, which other replicas must reach; port 0 takes any.
         terms: what leases are granted.
         pace: how often instances are probed.
-        cold_start: how long after a start clients keep what endpoints they have of agents that are unknown yet.
+        cold_start: how long after the start of a first replica clients keep what endpoints they have of agents that
+            are unknown yet.
         telemetry: where calls and instances are counted; None: nowhere.
         beside: further servicers for the same port, each with its generated `add_...Servicer_to_server`.
     """
@@ -93,19 +102,23 @@ class Registry:
             await asyncio.shield(self._running)
 
     async def _run(self, started: asyncio.Future[None]) -> None:
-        database = await Database.connect(self._database_url, schema="registry")
+        database = await Database.connect(self._database_url, SCHEMA, application=APPLICATION)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
-            store = Store(database, patience=self._terms.ttl / 2)
-            parts = _Parts(store, await store.restore(), self._terms)
+            patience = self._terms.ttl / 2  # a stream waits with its next heartbeats unread
+            store = Store(database, uuid.uuid4().hex, patience)
+            parts = _Parts(store, self._terms, self._pace, self._cold_start)
+            await parts.store.open()
             await database.migrate(discovery.SQL)
             words = discovery.Words(database, parts.index, parts.sets, patience=self._terms.ttl / 2)
-            stack.push_async_callback(store.flush)
+            await parts.membership.join()
+            stack.push_async_callback(parts.membership.leave)
+            await parts.follower.load()
+            stack.push_async_callback(parts.writer.flush)
             plane = ControlPlane(
                 index=parts.index,
                 sets=parts.sets,
                 streams=parts.streams,
-                cold_start=self._cold_start,
                 telemetry=self._telemetry,
             )
             found = discovery.DiscoveryService(index=parts.index, sets=parts.sets, words=words)
@@ -114,26 +127,29 @@ class Registry:
             stack.push_async_callback(server.stop, _STOP_GRACE)
             stack.callback(parts.streams.close)
             self.address = plane.address = server.address
+            cold = await parts.membership.serve_at(reachable(server.address, self._database_url))
             log.info("registry is serving", extra={"address": self.address})
-            await self._work(parts, plane, words, started)
+            await self._work(parts, [plane.run(cold), words.run()], started)
 
     async def _work(
         self,
         parts: _Parts,
-        plane: ControlPlane,
-        words: discovery.Words,
+        further: Sequence[Coroutine[None, None, None]],
         started: asyncio.Future[None],
     ) -> None:
         """Runs what goes on in the background until `stop`, or until a part of it fails."""
         background = [
             parts.leases.run(),
-            parts.store.run(),
-            plane.run(),
-            words.run(),
-            Health(parts.index, self._pace).run(),
+            parts.follower.run(self._database_url),
+            parts.writer.run(),
+            parts.membership.run(),
+            parts.loads.run(),
+            parts.health.run(),
+            *further,
         ]
         if self._telemetry is not None:
             background.append(gauges.follow(parts.index, self._telemetry))
+            background.append(gauges.replica(parts.seen, self._telemetry))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part) for part in background]
             started.set_result(None)
@@ -152,6 +168,7 @@ class Registry:
         )
         servicers: list[tuple[Callable[[Any, Any], None], object]] = [
             (registry_pb2_grpc.add_RegistryServiceServicer_to_server, parts.service),
+            (lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server, parts.lifecycle),
             (discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server, found),
             (plane.add_to, plane),
             *self._beside,
@@ -162,39 +179,59 @@ class Registry:
 
 
 class _Parts:
-    """Index, leases and service of a run, with what the former run left."""
+    """What a replica is made of."""
 
-    def __init__(self, store: Store, restored: Restored, terms: leases.Terms) -> None:
+    def __init__(
+        self, store: Store, terms: leases.Terms, pace: Pace, cold_start: timedelta
+    ) -> None:
         self.store = store
-        self.index = Index(restored.floor)
+        self.index = Index()
         self.sets = catalog.Catalog()
         self.streams = Streams()
         self.leases = leases.Leases(terms, self._expired)
-        registrar = Registrar(
+        self.health = Health(pace, self._probed)
+        self.follower = Follower(store, self.index, self.sets, self.leases, self.health)
+        self.writer = Writer(store, self.index, self.follower, terms.ttl / 2)
+        self.membership = Membership(store, self.index, self.leases, cold_start)
+        self.loads = Loads(store, self.index, self.membership)
+        self.lifecycle = lifecycle.LifecycleService(
+            store=store,
             index=self.index,
             sets=self.sets,
-            store=store,
-            table=self.leases,
-            streams=self.streams,
+            follower=self.follower,
+            patience=terms.ttl / 2,
         )
         self.service = RegistryService(
-            index=self.index, sets=self.sets, registrar=registrar, streams=self.streams
+            replica=store.replica,
+            index=self.index,
+            sets=self.sets,
+            registrar=Registrar(
+                index=self.index,
+                sets=self.sets,
+                writer=self.writer,
+                table=self.leases,
+                loads=self.loads,
+                streams=self.streams,
+            ),
+            streams=self.streams,
+            follower=self.follower,
+            membership=self.membership,
         )
-        for found in restored.descriptors:
-            try:
-                self.sets.add(found.digest, found.content, catalog.read(found.content))
-            except (
-                catalog.InvalidSetError
-            ):  # as after an upgrade; whoever needs it is asked to send it
-                log.exception("a stored descriptor set is left out", extra={"digest": found.digest})
-        self.index.restore(restored.agents, restored.services, restored.capabilities)
-        for lease_id, instances in restored.leases.items():
-            # One fresh ttl: the process that holds them comes back and takes them over.
-            self.index.register(instances, {})
-            self.leases.own(leases.Lease(lease_id=lease_id), [i.instance_id for i in instances])
 
-    def _expired(self, lease: leases.Lease) -> None:
+    def _expired(self, lease: leases.Lease) -> asyncio.Future[None]:
         ids = sorted(lease.instance_ids)
         log.warning("a lease ran out", extra={"lease_id": lease.lease_id, "instances": ids})
-        self.index.remove(ids)
-        self.store.forget(lease.lease_id, ids)
+        return self.writer.forget(lease.lease_id, ids)
+
+    def _probed(self, faults: Mapping[str, str]) -> None:
+        self.writer.probed(faults)
+
+    def seen(self) -> gauges.Seen:
+        """This replica, as metrics show it."""
+        return gauges.Seen(
+            revision=self.index.revision,
+            lag=self.follower.lag,
+            leases=len(self.leases),
+            adopted=self.leases.adopted,
+            watchers=self.service.watchers,
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -11,8 +13,11 @@ import grpc
 from weft import rpc
 from weft.registry import validate
 from weft.registry.catalog import Catalog
+from weft.registry.follower import Behind, Follower
 from weft.registry.index import Index, Instance, State
+from weft.registry.membership import Membership
 from weft.registry.registrar import Registrar
+from weft.registry.store import LOCAL
 from weft.registry.streams import Streams
 from weft.rpc import paging
 from weft.v1 import registry_pb2 as pb
@@ -20,6 +25,7 @@ from weft.v1 import registry_pb2 as pb
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _PAGE, _MAX_PAGE = 100, 1_000
+_PATIENCE = 2.0  # seconds for this replica to learn what a watcher knows from another one
 
 
 class NotRegistered(rpc.NotFound):
@@ -36,10 +42,22 @@ class RegistryService:
     """
 
     def __init__(
-        self, *, index: Index, sets: Catalog, registrar: Registrar, streams: Streams
+        self,
+        *,
+        replica: str,
+        index: Index,
+        sets: Catalog,
+        registrar: Registrar,
+        streams: Streams,
+        follower: Follower,
+        membership: Membership,
     ) -> None:
+        self.watchers = 0
+        self._replica = replica
         self._index = index
         self._sets = sets
+        self._follower = follower
+        self._membership = membership
         self._registrar = registrar
         self._streams = streams
         self._shared: tuple[tuple[int, int, tuple[str, ...]], pb.WatchResponse] | None = None
@@ -78,16 +96,29 @@ class RegistryService:
         wanted = tuple(sorted(set(request.agents)))
         if request.after_revision < 0:
             raise rpc.InvalidArgument("must not be negative", field="after_revision")
-        async with self._streams.open():
-            revision = request.after_revision
-            while True:
-                response = self._news(revision, wanted)
-                # Taken now: the response may be shared, and while it is written the index moves on.
-                revision = self._index.revision
-                if response.agents or response.snapshot:
-                    await context.write(response)
-                if revision == self._index.revision:
-                    await self._index.changed.wait()
+        self.watchers += 1
+        try:
+            async with self._streams.open():
+                revision = await self._resumable(request.after_revision)
+                while True:
+                    response = self._news(revision, wanted)
+                    # Taken now: the response may be shared, and while it is written the index moves on.
+                    revision = self._index.revision
+                    if response.agents or response.snapshot:
+                        await context.write(response)
+                    if revision == self._index.revision:
+                        await self._index.changed.wait()
+        finally:
+            self.watchers -= 1
+
+    async def _resumable(self, after: int) -> int:
+        """The revision behind which a watcher resumes here; 0: with a snapshot."""
+        if after % LOCAL:  # numbered by one replica alone, perhaps another one
+            return 0
+        if after > self._index.position:
+            with contextlib.suppress(Behind):
+                await self._follower.reached(after, _PATIENCE)
+        return after
 
     def _news(self, after: int, wanted: tuple[str, ...]) -> pb.WatchResponse:
         """What a watcher does not know yet, the same object for all who know the same."""
@@ -126,6 +157,25 @@ class RegistryService:
                 response.next_page_token = paging.page_token((last,), made_for=listed)
                 break
             response.agents.append(agent)
+        return response
+
+    async def ListReplicas(
+        self, _request: pb.ListReplicasRequest, _: Context
+    ) -> pb.ListReplicasResponse:
+        """See registry.proto."""
+        response = pb.ListReplicasResponse(answered_by=self._replica)
+        for peer in self._membership.peers:
+            shown = response.replicas.add(
+                replica=peer.replica,
+                address=peer.address,
+                leases=peer.leases,
+                revision=peer.position,
+            )
+            shown.start_time.FromDatetime(peer.start_time)
+            shown.silence.FromTimedelta(peer.silence)
+            if peer.replica == self._replica:
+                shown.revision = self._index.position
+                shown.lag.FromTimedelta(timedelta(seconds=self._follower.lag))
         return response
 
     async def GetDescriptors(

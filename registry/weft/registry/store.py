@@ -1,25 +1,25 @@
-"""What outlives the registry, in PostgreSQL: agents, instances with their lease, descriptor sets, the run."""
+"""What outlives a registry and is shared by all: agents, instances with their lease, descriptor sets, in PostgreSQL."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from google.protobuf.message import Message
 
 from weft import rpc
 from weft.postgres import Database
-from weft.v1 import agent_pb2
-
-log = logging.getLogger("weft.registry")
+from weft.v1 import agent_pb2, lifecycle_pb2, registry_pb2
 
 SQL = "weft.registry.sql"
-# Revisions of a run begin here times the number of the run: greater than all of former runs, with no write
-# for each, so that what is not stored (probes, expiry) is numbered while the database is away. Decimal, so
-# that a person sees "run 3, change 57" in 3000000000057.
-_RUN = 10**12
+SCHEMA = "registry"
+# By another name than versions that knew of no other replicas: the schema tells them apart by it (0002_replicas.sql).
+APPLICATION = "weft-registry-replica"
+# Room between two revisions of the database for what a replica numbers alone while the database is away. Decimal, so
+# that a person sees the two apart.
+LOCAL = 1_000_000
 
 
 class DescriptorSet(NamedTuple):
@@ -29,144 +29,312 @@ class DescriptorSet(NamedTuple):
     content: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """What a former run left.
+class Row(NamedTuple):
+    """An instance as it is stored: as it announced itself, who holds it, and what the probes say of it.
 
-    Attributes:
-        floor: revision this run begins at.
-        agents: contracts, with the services last known.
-        leases: instances by the id of the lease that held them.
-        descriptors: all descriptor sets.
-        services: names of all services ever registered.
-        capabilities: all capabilities ever registered.
+    `registered`: revision of its registration.
     """
 
-    floor: int
+    instance: agent_pb2.Instance
+    lease_id: str
+    replica: str
+    fault: str
+    registered: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What changed in the database after a revision.
+
+    Attributes:
+        position: revision up to which this is everything.
+        floor: revision at which the present epoch began.
+        whole: whether it is all there is, so that what is not named is gone.
+        descriptors: new descriptor sets.
+        services: names of services that were never registered before.
+        capabilities: the same of capabilities.
+        agents: contracts of agents that look different to others, each with its revision, in the order of those.
+        departed: instances that are gone.
+        instances: instances that are new or stored anew.
+        controls: what operators want of agents, where that changed.
+    """
+
+    position: int
+    floor: int = 0
+    whole: bool = False
+    descriptors: Sequence[DescriptorSet] = ()
+    services: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
+    agents: Sequence[tuple[agent_pb2.Agent, int]] = ()
+    departed: Sequence[str] = ()
+    instances: Sequence[Row] = ()
+    controls: Sequence[lifecycle_pb2.Control] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """Instances for one lease. `moved`: ids of those known at another address, of which probes said nothing yet."""
+
+    lease_id: str
+    instances: Sequence[agent_pb2.Instance]
     agents: Sequence[agent_pb2.Agent]
-    leases: dict[str, list[agent_pb2.Instance]]
     descriptors: Sequence[DescriptorSet]
-    services: Sequence[str]
-    capabilities: Sequence[str]
+    moved: Sequence[str]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes that are stored together. An instance is registered once in it.
+
+    Attributes:
+        registrations: what is registered.
+        states: instances as they announce themselves now, by id, with the lease they must still be of.
+        faults: what probes say, by id.
+        removals: leases that instances must still be of to be removed, by id.
+    """
+
+    registrations: list[Registration] = field(default_factory=list)
+    states: dict[str, tuple[str, agent_pb2.Instance]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    removals: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.registrations or self.states or self.faults or self.removals)
+
+
+class Peer(NamedTuple):
+    """A replica. `silence`: since it was last heard of."""
+
+    replica: str
+    address: str
+    start_time: datetime
+    warm_time: datetime
+    position: int
+    leases: int
+    silence: timedelta
 
 
 class Store:
-    """Writes through, one transaction for each change. Heartbeats and probes are not written.
+    """The database as a replica uses it. Its methods raise rpc.Unavailable and rpc.DeadlineExceeded while it is away.
 
     Args:
         database: the registry's own schema.
-        patience: how long a write may take. A stream waits for it with its next heartbeats unread.
+        replica: id of this replica.
+        patience: how long a statement may take.
     """
 
-    def __init__(self, database: Database, patience: timedelta) -> None:
+    def __init__(self, database: Database, replica: str, patience: timedelta) -> None:
+        self.replica = replica
         self._database = database
         self._patience = patience
         self._stored: set[str] = set()  # digests that need not be sent to the database again
-        self._stale: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
 
-    async def restore(self) -> Restored:
-        """Begins a run: brings the schema up to date and reads everything."""
+    async def open(self) -> None:
+        """Brings the schema up to date."""
         await self._database.migrate(package=SQL)
-        run: int = await self._database.fetchval("begin_run")
-        held: dict[str, list[agent_pb2.Instance]] = {}
-        for row in await self._database.fetch("all_instances"):
-            instance = agent_pb2.Instance.FromString(row["document"])
-            held.setdefault(row["lease_id"], []).append(instance)
-        names = await self._database.fetch("all_names")
-        sets = await self._database.fetch("all_descriptors")
-        self._stored = {row["digest"] for row in sets}
-        return Restored(
-            floor=run * _RUN,
+
+    async def changes(self, after: int) -> Changes:
+        """What changed after a revision; everything if that is not known of it."""
+        with rpc.Deadline.after(self._patience).applied():
+            rows = await self._database.fetch("changes", after // LOCAL)
+            whole = after // LOCAL < rows[0]["number"]
+            if whole and after >= 0:
+                rows = await self._database.fetch("changes", -1)
+        found: dict[int, list[Any]] = {kind: [] for kind in range(8)}
+        for row in rows:
+            found[row["kind"]].append(row)
+        self._stored.update(row["name"] for row in found[1])
+        return Changes(
+            position=rows[0]["revision"] * LOCAL,
+            floor=rows[0]["registered"] * LOCAL,
+            whole=whole,
+            descriptors=[DescriptorSet(row["name"], row["document"]) for row in found[1]],
+            services=[row["name"] for row in found[2]],
+            capabilities=[row["name"] for row in found[3]],
             agents=[
-                agent_pb2.Agent.FromString(row["document"])
-                for row in await self._database.fetch("all_agents")
+                (agent_pb2.Agent.FromString(row["document"]), row["revision"] * LOCAL)
+                for row in found[4]
             ],
-            leases=held,
-            descriptors=[DescriptorSet(row["digest"], row["content"]) for row in sets],
-            services=[row["name"] for row in names if row["kind"] == "service"],
-            capabilities=[row["name"] for row in names if row["kind"] == "capability"],
+            departed=[row["name"] for row in found[5]],
+            instances=[
+                Row(
+                    agent_pb2.Instance.FromString(row["document"]),
+                    row["lease_id"],
+                    row["replica"] or "",
+                    row["fault"],
+                    row["registered"],
+                )
+                for row in found[6]
+            ],
+            controls=[lifecycle_pb2.Control.FromString(row["document"]) for row in found[7]],
         )
 
-    async def register(
-        self,
-        lease_id: str,
-        instances: Sequence[agent_pb2.Instance],
-        agents: Sequence[agent_pb2.Agent],
-        descriptors: Sequence[DescriptorSet],
-    ) -> None:
-        """Stores instances under a lease, with their agents' contracts and descriptor sets.
+    async def write(self, batch: Batch, *, at_least: int = 0) -> int:
+        """Stores a batch in one transaction; its revision. What this replica does not hold any more stays as it is.
 
-        Raises:
-            rpc.Unavailable, rpc.DeadlineExceeded: the database is away; perhaps nothing is stored.
+        Args:
+            batch: changes.
+            at_least: revision that the new one must reach.
         """
-        names = {("service", ref.name) for instance in instances for ref in instance.services}
-        names |= {("capability", word) for instance in instances for word in instance.capabilities}
-        # Rows in one order in every transaction: two that meet wait for each other and never deadlock.
-        ordered = sorted(instances, key=lambda instance: instance.instance_id)
-        roles = sorted(agents, key=lambda agent: agent.name)
-        sets = sorted(s for s in descriptors if s.digest not in self._stored)
-        named = sorted(names)
         with rpc.Deadline.after(self._patience).applied():
             async with self._database.transaction() as work:
-                if sets:
-                    digests, contents = [s.digest for s in sets], [s.content for s in sets]
-                    await work.execute("put_descriptors", digests, contents)
-                await work.execute(
-                    "put_agents", [a.name for a in roles], [_bytes(a) for a in roles]
-                )
-                await work.execute("put_names", [kind for kind, _ in named], [n for _, n in named])
-                await work.execute(
-                    "put_instances",
-                    lease_id,
-                    [i.instance_id for i in ordered],
-                    [i.agent for i in ordered],
-                    [_bytes(i) for i in ordered],
-                )
-        self._stored.update(s.digest for s in sets)
+                # First, so that no other replica has changed what is compared below.
+                revision: int = await work.fetchval("take_revision", -(-at_least // LOCAL))
+                if batch.registrations:
+                    sets = {s for each in batch.registrations for s in each.descriptors}
+                    fresh = sorted(s for s in sets if s.digest not in self._stored)
+                    if fresh:
+                        await work.execute(
+                            "put_descriptors", [s.digest for s in fresh], [s.content for s in fresh]
+                        )
+                    agents = {a.name: a for each in batch.registrations for a in each.agents}
+                    await work.execute(
+                        "put_agents", list(agents), [_bytes(a) for a in agents.values()]
+                    )
+                    names = sorted(_names(batch.registrations))
+                    await work.execute(
+                        "put_names", [kind for kind, _ in names], [n for _, n in names]
+                    )
+                    rows = [
+                        (i, each.lease_id) for each in batch.registrations for i in each.instances
+                    ]
+                    await work.execute(
+                        "put_instances",
+                        self.replica,
+                        [i.instance_id for i, _ in rows],
+                        [i.agent for i, _ in rows],
+                        [lease_id for _, lease_id in rows],
+                        [_bytes(i) for i, _ in rows],
+                        [moved for each in batch.registrations for moved in each.moved],
+                    )
+                if batch.states:
+                    leases = [lease_id for lease_id, _ in batch.states.values()]
+                    documents = [_bytes(instance) for _, instance in batch.states.values()]
+                    await work.execute(
+                        "update_instances", self.replica, list(batch.states), leases, documents
+                    )
+                if batch.faults:
+                    await work.execute(
+                        "update_faults",
+                        self.replica,
+                        list(batch.faults),
+                        list(batch.faults.values()),
+                    )
+                if batch.removals:
+                    await work.execute(
+                        "delete_instances",
+                        self.replica,
+                        list(batch.removals),
+                        list(batch.removals.values()),
+                    )
+        return revision * LOCAL
 
-    async def update(self, lease_id: str, instances: Sequence[agent_pb2.Instance]) -> None:
-        """Stores instances anew, those that are still of this lease.
+    async def change_control(
+        self,
+        agent: str,
+        change: Callable[[lifecycle_pb2.Control], lifecycle_pb2.ControlEvent | None],
+    ) -> int:
+        """Changes what operators want of an agent, and records it; the revision it is visible at.
 
-        Raises:
-            rpc.Unavailable, rpc.DeadlineExceeded: the database is away; perhaps nothing is stored.
+        Args:
+            agent: that is registered.
+            change: changes what is in force now and says what was done; None: nothing.
         """
         with rpc.Deadline.after(self._patience).applied():
-            await self._database.execute(
-                "update_instances",
-                lease_id,
-                [i.instance_id for i in instances],
-                [_bytes(i) for i in instances],
+            async with self._database.transaction() as work:
+                # First, so that nobody changes it in between.
+                revision: int = await work.fetchval("take_revision", 0)
+                document = await work.fetchval("get_control", agent)
+                control = lifecycle_pb2.Control.FromString(document or b"")
+                control.agent = agent
+                event = change(control)
+                if event is not None:
+                    event.version = control.version = control.version + 1
+                    await work.execute("put_control", agent, _bytes(control))
+                    await work.execute("put_control_event", agent, event.SerializeToString())
+        return revision * LOCAL
+
+    async def control_events(
+        self, agent: str, before: int, limit: int
+    ) -> list[tuple[int, lifecycle_pb2.ControlEvent]]:
+        """What operators did to an agent, or to all (""), before an event; the latest first, with their numbers."""
+        rows = await self._database.fetch("control_events", agent, before, limit)
+        return [
+            (row["event"], lifecycle_pb2.ControlEvent.FromString(row["document"])) for row in rows
+        ]
+
+    async def begin_epoch(self) -> None:
+        """Makes all revisions so far such that nobody can resume behind them."""
+        with rpc.Deadline.after(self._patience).applied():
+            await self._database.execute("begin_epoch")
+
+    async def beat(
+        self, address: str, start: datetime, warm: datetime, position: int, leases: int
+    ) -> bool:
+        """Says that this replica lives; whether it was not there, or not any more."""
+        with rpc.Deadline.after(self._patience).applied():
+            return bool(
+                await self._database.fetchval(
+                    "beat", self.replica, address, start, warm, position // LOCAL, leases
+                )
             )
 
-    def forget(self, lease_id: str, instance_ids: Sequence[str]) -> None:
-        """Deletes instances, those that are still of this lease.
+    async def peers(self) -> list[Peer]:
+        """All replicas, this one too, by their age."""
+        with rpc.Deadline.after(self._patience).applied():
+            rows = await self._database.fetch("all_replicas")
+        return [Peer(*row.values())._replace(position=row["position"] * LOCAL) for row in rows]
 
-        Done by `run`, so that no caller waits and none that is cancelled leaves it undone. With the database
-        away it is only logged: the next run restores the instances and lets them run out.
-        """
-        self._stale.put_nowait((lease_id, list(instance_ids)))
+    async def drop_former(self, address: str) -> None:
+        """Strikes out who served at this replica's address before."""
+        with rpc.Deadline.after(self._patience).applied():
+            await self._database.execute("drop_former", self.replica, address)
 
-    async def run(self) -> None:
-        """Does what `forget` was asked for, for ever."""
-        while True:
-            await self._forget(*await self._stale.get())
+    async def drop(self, replica: str, silence: timedelta = timedelta(0)) -> bool:
+        """Strikes out a replica that has been silent for so long; False: it was heard of again."""
+        with rpc.Deadline.after(self._patience).applied():
+            return await self._database.execute("drop_replica", replica, silence) > 0
 
-    async def flush(self) -> None:
-        """Does what is left of it."""
-        while not self._stale.empty():
-            await self._forget(*self._stale.get_nowait())
+    async def adopt(self) -> int:
+        """Takes over what is held by no replica there is; how many instances."""
+        with rpc.Deadline.after(self._patience).applied():
+            if not await self._database.fetchval("orphans"):
+                return 0
+            async with self._database.transaction() as work:
+                # Whoever comes second finds none, and not those that the first is just taking.
+                await work.fetchval("take_revision", 0)
+                return await work.execute("adopt", self.replica)
 
-    async def _forget(self, lease_id: str, instance_ids: list[str]) -> None:
-        try:
-            with rpc.Deadline.after(self._patience).applied():
-                await self._database.execute("delete_instances", lease_id, instance_ids)
-        except rpc.Error as failed:
-            log.warning(
-                "instances that left could not be deleted; they run out after the next start",
-                extra={"lease_id": lease_id, "error": failed.message},
-            )
+    async def forget_departures(self, older: timedelta) -> None:
+        """Forgets which instances are gone for so long."""
+        with rpc.Deadline.after(self._patience).applied():
+            await self._database.execute("forget_departures", older)
+            await self._database.execute("drop_loads")
+
+    async def put_loads(self, report: registry_pb2.LoadReport) -> None:
+        """Says what this replica's instances report, in place of what it said before."""
+        with rpc.Deadline.after(self._patience).applied():
+            await self._database.execute("put_loads", self.replica, report.SerializeToString())
+
+    async def other_loads(
+        self, known: Mapping[str, int]
+    ) -> list[tuple[str, int, registry_pb2.LoadReport]]:
+        """What other replicas' instances report, with its number, where that is not known."""
+        seen = [f"{replica} {number}" for replica, number in known.items()]
+        with rpc.Deadline.after(self._patience).applied():
+            rows = await self._database.fetch("other_loads", self.replica, seen)
+        return [
+            (row["replica"], row["number"], registry_pb2.LoadReport.FromString(row["document"]))
+            for row in rows
+        ]
 
 
-def _bytes(message: agent_pb2.Instance | agent_pb2.Agent) -> bytes:
+def _names(registrations: Collection[Registration]) -> set[tuple[str, str]]:
+    instances = [i for each in registrations for i in each.instances]
+    services = {("service", ref.name) for i in instances for ref in i.services}
+    return services | {("capability", word) for i in instances for word in i.capabilities}
+
+
+def _bytes(message: Message) -> bytes:
     # Equal contents give equal bytes, so that an upsert sees when nothing changed.
     return message.SerializeToString(deterministic=True)

@@ -30,6 +30,7 @@ _MAX_CONCURRENCY = 1_000_000
 _MAX_TEXT = 100
 _MAX_REASON = 500
 _MAX_DIGESTS = 100
+_MAX_PROBLEMS = 20
 _SET_BY_REGISTRY = frozenset(("state_reason", "load", "register_time"))
 _AT_REGISTRATION = frozenset(
     (
@@ -86,6 +87,7 @@ def _instance(instance: agent_pb2.Instance) -> Violations:
     yield from _words(instance)
     if not 1 <= instance.max_concurrency <= _MAX_CONCURRENCY:
         yield "max_concurrency", f"must be 1 to {_MAX_CONCURRENCY:,}"
+    yield from _applied(instance.applied)
     if instance.state not in _AT_REGISTRATION:
         yield "state", "must be STARTING or SERVING, or not set"
     for descriptor, _ in instance.ListFields():
@@ -147,6 +149,23 @@ def state_change(message: registry_pb2.StateChange, held: Collection[str]) -> Vi
     for position, instance_id in enumerate(message.instance_ids):
         if instance_id not in held:
             yield f"state_change.instance_ids[{position}]", "is not an instance of this lease"
+
+
+def applied(message: registry_pb2.DirectiveApplied, held: Collection[str]) -> Violations:
+    """Rules of a DirectiveApplied of a lease that holds the instances `held`."""
+    if message.instance_id not in held:
+        yield "applied.instance_id", "is not an instance of this lease"
+    yield from ((f"applied.{field}", text) for field, text in _applied(message.applied))
+
+
+def _applied(message: agent_pb2.Applied) -> Violations:
+    if message.version < 0:
+        yield "applied.version", "must not be negative"
+    if len(message.problems) > _MAX_PROBLEMS:
+        yield "applied.problems", f"takes at most {_MAX_PROBLEMS} problems"
+    for position, problem in enumerate(message.problems):
+        if len(problem) > _MAX_REASON:
+            yield f"applied.problems[{position}]", f"must be at most {_MAX_REASON} characters"
 
 
 def report(message: registry_pb2.LoadReport, held: Collection[str]) -> Violations:

@@ -59,7 +59,7 @@ async def test_an_agent_at_its_limit_spends_no_attempts(host: Host, admin: Admin
     stub = host.mesh.stub(echo_pb2_grpc.EchoServiceStub)
     slow = echo_pb2.SayRequest(text="slow", delay=duration_pb2.Duration(nanos=600_000_000))
     busy = [asyncio.ensure_future(stub.Say(slow)) for _ in range(5)]
-    await wait_until(lambda: host._agents[0][2].in_flight == 5)
+    await wait_until(lambda: host._members[0].load.in_flight == 5)
     response = await host.mesh.request(
         echo_pb2_grpc.EchoServiceServicer.Say, echo_pb2.SayRequest(text="by message")
     )
@@ -169,7 +169,9 @@ async def test_a_host_starts_without_its_broker_and_handles_messages_when_it_is_
     stub = host.mesh.stub(echo_pb2_grpc.EchoServiceStub)
     assert (await stub.Say(echo_pb2.SayRequest(text="a call"))).text == "a call"
     async with Broker(redis_url=redis_url, address=broker.address):
-        await wait_until(lambda: len(host._consumers) == 2, timeout=timedelta(seconds=10))
+        await wait_until(
+            lambda: len(host._members[0].consumers) == 2, timeout=timedelta(seconds=10)
+        )
         await host.mesh.publish("orders.eu", echo_pb2.SayRequest(text="an event"))
         await wait_until(lambda: got == ["an event"])
         await host.stop()

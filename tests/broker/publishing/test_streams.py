@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from typing import Any, cast
 
 from tests.broker.clients import Client, message
-from tests.broker.publishing.conftest import Start
+from tests.broker.publishing.conftest import Start, connected
 from tests.broker.publishing.publishers import publishing
 
 from weft import embedded, rpc
+from weft.broker import Broker
 from weft.broker.errors import StoreUnavailable
 from weft.broker.layout import Entry, queue_key
 from weft.broker.publishing.answers import Answers
@@ -237,3 +239,22 @@ async def test_streams_share_batches(client: Client) -> None:
 
     await asyncio.gather(*(one(name) for name in range(20)))
     assert (await client.status()).depth == 400
+
+
+async def test_a_broker_that_stops_answers_what_came_and_ends_its_streams(redis_url: str) -> None:
+    stopping = Broker(redis_url=redis_url, address="127.0.0.1:0")
+    await stopping.__aenter__()
+    async with contextlib.AsyncExitStack() as stack:
+        client = await connected(stack, stopping.address)
+        await client.queue()
+        publisher = await stack.enter_async_context(publishing(client))
+        idle = await stack.enter_async_context(publishing(client))
+        await publisher.send([message() for _ in range(200)])
+        async with asyncio.timeout(3):  # it grants five seconds, which nobody needs
+            await stopping.stop()
+            await asyncio.wait([publisher._reading, idle._reading])
+        for each in (publisher, idle):
+            assert isinstance(each.error, rpc.Unavailable)
+            assert each.error.reason == "BROKER_STOPPING"
+        # What was read is answered; a frame that was not is published again by its client.
+        assert publisher.accepted in (Counter(range(200)), Counter())

@@ -119,7 +119,7 @@ async def test_a_page_that_is_not_listed_is_kept_out(
         async with running(database_url) as mesh, chromium(tmp_path) as browser:
             await routed(mesh.http)
             await browser.post("url", url=f"{origin}/nothing.html")
-            [asked] = [load.calls for *_, load in mesh.echo._agents]
+            [asked] = [load.calls for load in (m.load for m in mesh.echo._members)]
             for request in (
                 "{method: 'POST', body: '{}', headers: {'content-type': 'application/json'}}",
                 "{method: 'POST'}",
@@ -136,7 +136,7 @@ async def test_a_page_that_is_not_listed_is_kept_out(
                 assert await browser.run("return window.said") in {"kept out", ""}
             # Three of them a browser sends without a preflight; none of those that may change something
             # reached the agent.
-            assert [load.calls - asked for *_, load in mesh.echo._agents] == [0]
+            assert [load.calls - asked for load in (m.load for m in mesh.echo._members)] == [0]
 
 
 @contextlib.contextmanager

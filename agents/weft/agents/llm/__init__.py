@@ -30,7 +30,7 @@ from weft.agents.llm.errors import (
     StreamBroken,
     TooManySteps,
 )
-from weft.agents.llm.model import Model, ModelSettings, Stream, Worked
+from weft.agents.llm.model import Model, Stream, Worked
 from weft.agents.llm.models import ModelEntry, Models
 from weft.agents.llm.money import Books, Limit, MemoryLedger, Meter, metered
 from weft.agents.llm.prices import Prices
@@ -39,6 +39,7 @@ from weft.agents.llm.replies import Delta, Filled, Question, Reply, ToolUse
 from weft.agents.llm.setup import models_of
 from weft.agents.llm.tools import Tool, ToolCall, ToolResult
 from weft.agents.llm.usage import Usage
+from weft.agents.llm.way import ModelSettings
 
 __all__ = [
     "PRESETS",

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Self, TypeVar
 
 from google.protobuf.message import Message
 
-from weft import rpc
 from weft.agents.llm import errors
 from weft.agents.llm.answers import together, whole
-from weft.agents.llm.asking import Asker, Candidate
 from weft.agents.llm.fill import Filling
 from weft.agents.llm.replies import (
     Delta,
     Filled,
     Question,
     Reply,
-    Request,
     Turns,
     question_of,
 )
 from weft.agents.llm.tools import Bench, Tool, ToolCall
+from weft.agents.llm.way import Way, always
 
 MessageT = TypeVar("MessageT", bound=Message)
 Asked = str | Turns | Question
 
 STEPS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSettings:
-    """How a model is asked.
-
-    Attributes:
-        max_tokens: of an answer.
-        timeout: for a whole question, all attempts, repairs and tools; the caller's deadline where that is sooner.
-        temperature: where the endpoint has it; None: its own.
-        effort: low to max, where the model has it; empty: its own.
-        cache: how long the system prompt is kept: 5m, 1h or off.
-    """
-
-    max_tokens: int = 4_096
-    timeout: timedelta = timedelta(minutes=2)
-    temperature: float | None = None
-    effort: str = ""
-    cache: str = "5m"
 
 
 class Stream:
@@ -115,22 +92,31 @@ class Model:
     """A model, with those that stand in for it.
 
     Args:
-        asker: asks them.
-        settings: how.
+        way: how it is asked, and where.
         name: of its entry in the settings.
+        instead: tells, now, in which other way it is to be asked; None: in this one.
     """
 
-    def __init__(self, asker: Asker, settings: ModelSettings, name: str = "") -> None:
-        self._asker = asker
-        self._settings = settings
+    def __init__(
+        self, way: Way, name: str = "", instead: Callable[[], Way | None] = lambda: None
+    ) -> None:
+        self._way = way
+        self._instead = instead
+        self._own: dict[str, object] = {}
         self.name = name
 
+    def _now(self) -> Way:
+        return (self._instead() or self._way).having(self._own)
+
     def __repr__(self) -> str:
-        return f"Model({self.name}: {', '.join(each.model for each in self._asker.candidates)})"
+        return f"Model({self.name}: {', '.join(each.model for each in self._way.asker.candidates)})"
 
     def having(self, **settings: object) -> Model:
         """The same model asked in another way, by fields of `ModelSettings`."""
-        return Model(self._asker, replace(self._settings, **settings), self.name)  # type: ignore[arg-type]
+        self._way.having(settings)  # complains of what is no setting
+        model = Model(self._way, self.name, self._instead)
+        model._own = self._own | settings
+        return model
 
     async def generate(
         self,
@@ -152,8 +138,9 @@ class Model:
             rpc.Error: one of `weft.agents.llm.errors`.
         """
         question = question_of(prompt, system)
-        with self._limited() as deadline:
-            reply = await self._whole(self._requests(question, max_tokens), deadline)
+        now = self._now()
+        with now.limited() as deadline:
+            reply = await now.whole(now.requests(question, max_tokens), deadline)
         return whole(reply, cut_off=cut_off)
 
     def stream(
@@ -176,9 +163,8 @@ class Model:
                 came before is void. Without it what was shown stands, and the error is raised.
         """
         question = question_of(prompt, system)
-        coming = self._asker.ask(
-            self._requests(question, max_tokens), self._deadline(), restart=restart
-        )
+        now = self._now()
+        coming = now.asker.ask(now.requests(question, max_tokens), now.deadline(), restart=restart)
         return Stream(coming, lambda reply: whole(reply, cut_off=cut_off))
 
     async def fill(
@@ -199,10 +185,11 @@ class Model:
             rpc.Error: see `generate`.
         """
         question = question_of(prompt, system)
-        request = self._request(question, max_tokens)
-        with self._limited() as deadline:
+        now = self._now()
+        request = now.request(question, max_tokens)
+        with now.limited() as deadline:
             return await Filling(kind, question).run(
-                lambda plan: self._whole(lambda candidate: plan(candidate, request), deadline)
+                lambda plan: now.whole(lambda candidate: plan(candidate, request), deadline)
             )
 
     async def run(
@@ -233,12 +220,13 @@ class Model:
         question = question_of(prompt, system)
         calls: list[ToolCall] = []
         total: Reply | None = None
-        with self._limited() as deadline:
+        now = self._now()
+        with now.limited() as deadline:
             for step in range(1, steps + 2):
                 request = replace(
-                    self._request(question, max_tokens), tools=bench.described, caches_turns=True
+                    now.request(question, max_tokens), tools=bench.described, caches_turns=True
                 )
-                reply = await self._whole(_always(request), deadline)
+                reply = await now.whole(always(request), deadline)
                 total = reply if total is None else together(total, reply)
                 if not reply.uses:
                     return Worked(reply=whole(total, cut_off=False), calls=tuple(calls), steps=step)
@@ -252,44 +240,3 @@ class Model:
                     {"role": "user", "content": [each.block for each in done]},
                 )
         raise errors.TooManySteps(metadata={"model": self.name, "steps": str(steps)})
-
-    # -- how it is asked
-
-    async def _whole(
-        self, request: Callable[[Candidate], Request], deadline: rpc.Deadline
-    ) -> Reply:
-        # Nobody has seen a piece of it: it may begin anew as often as there is time.
-        async with contextlib.aclosing(self._asker.ask(request, deadline, restart=True)) as coming:
-            async for piece in coming:
-                if isinstance(piece, Reply):
-                    return piece
-        raise errors.StreamBroken
-
-    def _requests(
-        self, question: Question, max_tokens: int | None
-    ) -> Callable[[Candidate], Request]:
-        return _always(self._request(question, max_tokens))
-
-    def _request(self, question: Question, max_tokens: int | None) -> Request:
-        settings = self._settings
-        return Request(
-            question=question,
-            max_tokens=max_tokens or question.max_tokens or settings.max_tokens,
-            temperature=_first(question.temperature, settings.temperature),
-            effort=question.effort or settings.effort,
-            cache=settings.cache,
-        )
-
-    def _deadline(self) -> rpc.Deadline:
-        return rpc.Deadline.after(self._settings.timeout).min(rpc.Deadline.current())
-
-    def _limited(self) -> contextlib.AbstractContextManager[rpc.Deadline]:
-        return self._deadline().applied()
-
-
-def _first(own: float | None, other: float | None) -> float | None:
-    return other if own is None else own
-
-
-def _always(request: Request) -> Callable[[Candidate], Request]:
-    return lambda _: request

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from weft import rpc
 from weft.agents.breaker import Breaker, BreakerSettings
 from weft.agents.llm.asking import Asker, Candidate
 from weft.agents.llm.endpoints import Endpoint
 from weft.agents.llm.errors import ModelUnknown
-from weft.agents.llm.model import Model, ModelSettings
+from weft.agents.llm.model import Model
 from weft.agents.llm.money import Books
 from weft.agents.llm.prices import Prices
+from weft.agents.llm.way import ModelSettings, Way
 from weft.agents.llm.wire import Client
 from weft.telemetry import Telemetry
 
@@ -72,6 +74,7 @@ class Models:
         self._clients: dict[Endpoint, Client] = {}
         self._breakers: dict[tuple[Endpoint, str], Breaker] = {}
         self._models: dict[str, Model] = {}
+        self._live: dict[tuple[str, str], Way] = {}
         for name, entry in self._entries.items():
             for other in entry.fallback:
                 if other not in self._entries or other == name:
@@ -100,7 +103,7 @@ class Models:
             entry = self._entries.get(name) or self._entries.get(DEFAULT)
             if entry is None:
                 return None
-            self._models[name] = self._made(name, entry)
+            self._models[name] = Model(self._way(name, entry), name, lambda: self._set_live(name))
         return self._models[name]
 
     async def warm(self) -> None:
@@ -118,8 +121,9 @@ class Models:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
         self._clients.clear()
         self._models.clear()
+        self._live.clear()
 
-    def _made(self, name: str, entry: ModelEntry) -> Model:
+    def _way(self, name: str, entry: ModelEntry) -> Way:
         chain = [entry, *(self._entries[other] for other in entry.fallback)]
         asker = Asker(
             [self._candidate(each) for each in chain],
@@ -128,7 +132,20 @@ class Models:
             metrics=self._telemetry.metrics if self._telemetry else None,
             retries=entry.retries,
         )
-        return Model(asker, entry.settings, name)
+        return Way(asker, entry.settings)
+
+    def _set_live(self, name: str) -> Way | None:
+        """The way that operators have set of the agent that asks; None: they have set none."""
+        call = rpc.current_call()
+        if call is None or call.live is None or not call.live.model:
+            return None
+        entry = self._entries.get(call.live.model)
+        if entry is None:
+            return None
+        key = (name, call.live.model)
+        if key not in self._live:
+            self._live[key] = self._way(name, entry)
+        return self._live[key]
 
     def _candidate(self, entry: ModelEntry) -> Candidate:
         endpoint = entry.endpoint

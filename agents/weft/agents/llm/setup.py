@@ -12,12 +12,12 @@ from pathlib import Path
 
 from weft import config
 from weft.agents.llm.endpoints import PRESETS, Endpoint
-from weft.agents.llm.model import ModelSettings
 from weft.agents.llm.models import ModelEntry, Models
 from weft.agents.llm.money import Books, Limit
 from weft.agents.llm.money.ledger import MemoryLedger
 from weft.agents.llm.money.postgres import SCHEMA, SQL, PostgresLedger
 from weft.agents.llm.prices import Prices
+from weft.agents.llm.way import ModelSettings
 from weft.postgres import Database
 from weft.telemetry import Telemetry
 

@@ -11,7 +11,7 @@ import grpc
 
 from weft import rpc
 from weft.broker.clock import Clock
-from weft.broker.errors import RateLimited, RecipientUnknown, StoreUnavailable
+from weft.broker.errors import BrokerStopping, RateLimited, RecipientUnknown, StoreUnavailable
 from weft.broker.layout import ASKED, Entry
 from weft.broker.publishing.answers import Answers
 from weft.broker.publishing.payloads import Payloads
@@ -65,6 +65,14 @@ class Publishing:
         self._senders = senders
         self._create = unknown_recipients == "create"
         self._max_message = max_message
+        self._waiting: set[asyncio.Timeout] = set()  # streams that have nothing to publish now
+        self._stopping = False
+
+    def end_streams(self) -> None:
+        """Ends each stream when what came by it is answered, and takes no more."""
+        self._stopping = True
+        for waiting in self._waiting:
+            waiting.reschedule(asyncio.get_running_loop().time())
 
     async def Publish(self, request: wire.Publication, _: Context) -> pb.PublishResponse:
         """See broker.proto."""
@@ -79,7 +87,7 @@ class Publishing:
         writing = asyncio.create_task(answers.write())
         try:
             first = 0
-            async for frame in frames:
+            while (frame := await self._next(frames)) is not None:
                 messages = list(frame.messages)
                 if len(messages) > MOST_IN_FRAME:
                     raise rpc.InvalidArgument(
@@ -91,9 +99,24 @@ class Publishing:
                 first += len(messages)
                 await answers.room()
             await answers.all_said()
+            if self._stopping:
+                raise BrokerStopping
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
+
+    async def _next(self, frames: AsyncIterator[wire.Publications]) -> wire.Publications | None:
+        """The next frame of a stream; None: no more come, or are taken."""
+        if self._stopping:
+            return None
+        try:
+            async with asyncio.timeout(None) as waiting:
+                self._waiting.add(waiting)
+                return await anext(frames, None)
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting.discard(waiting)
 
     async def publish(self, raw: bytes, *, asked: bool = False) -> tuple[str, bool]:
         """Publishes a serialized weft.v1.Message: its id, and whether it was accepted before.

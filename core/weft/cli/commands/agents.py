@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli import complete, failures, output, part
+from weft.cli import complete, control, failures, output, part
 from weft.cli.fleet import AGENTS
 from weft.cli.options import configured, examples, json_option
 
@@ -46,9 +46,13 @@ _FLEETS = ("support", "orchestrator", "knowledge")
 @json_option
 @click.pass_context
 def agents(ctx: click.Context, *, settings: Settings, as_json: bool) -> None:
-    """List the agents of the mesh; with `serve`, run some."""
+    """List the agents of the mesh; serve some; hold them back, or set how they work."""
     if ctx.invoked_subcommand is None:
         _list(settings, as_json=as_json)
+
+
+for _command in control.COMMANDS:
+    agents.add_command(_command)
 
 
 @agents.command(name="list", epilog=examples("weft agents list"))

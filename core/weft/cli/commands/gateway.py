@@ -117,9 +117,9 @@ def _jobs(settings: Settings) -> JobSettings:
 
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
-    from weft.gateway import process
     from weft.gateway.guards import BreakerSettings
     from weft.gateway.http.cors import Cors
+    from weft.rpc import process
 
     process.raise_files()
     tokens, signer = _tokens(settings), _signer(settings)

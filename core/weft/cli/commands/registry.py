@@ -18,7 +18,10 @@ _HEARTBEAT = timedelta(seconds=1)
 
 
 @click.command(
-    epilog=examples("weft registry --database-url postgresql://weft@db/weft --listen 0.0.0.0:7070")
+    epilog=examples(
+        "weft registry --database-url postgresql://weft@db/weft --listen 0.0.0.0:7070",
+        "weft agents serve support --registry 10.0.0.5:7070,10.0.0.6:7070",
+    )
 )
 @configured(
     "database_url",
@@ -32,6 +35,10 @@ def registry(*, settings: Settings, supervised: str | None) -> None:
 
     It leases names to agents, answers who is there, is the xDS server of gRPC clients, and keeps
     recent traces.
+
+    Started several times on one database it has replicas: each answers for all of it, and when one dies
+    another takes over its leases. Give callers all addresses, joined by commas; `weft status` shows how
+    the replicas are. They must reach each other at the addresses they listen on.
     """
     if not settings.database_url:
         raise failures.WrongSetting(
@@ -44,6 +51,9 @@ def registry(*, settings: Settings, supervised: str | None) -> None:
 async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft import traces
     from weft.registry import Registry, Terms
+    from weft.rpc import process
+
+    process.raise_files()
 
     ttl = settings.registry_lease_ttl
     with failures.settings_checked("WEFT_REGISTRY_LEASE_TTL"):
@@ -58,6 +68,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             telemetry=telemetry,
             beside=traces.services(traces.TraceStore()),
         ) as found,
+        process.collecting(),
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ from weft.cli.options import configured, examples, json_option
 
 if TYPE_CHECKING:
     from weft.config import Settings
-    from weft.v1 import agent_pb2
+    from weft.v1 import agent_pb2, registry_pb2
 
 _PATIENCE = 3.0  # seconds for each part
 
@@ -134,7 +135,14 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
     async def registry() -> str:
         async with connect.registry(settings.registry) as found:
             agents.extend(await found.agents(timeout=_PATIENCE))
+            replicas.extend((await found.replicas(timeout=_PATIENCE)).replicas)
         return f"{len(agents)} agents, {sum(len(a.instances) for a in agents)} instances"
+
+    async def replica(address: str) -> str:
+        async with connect.registry(address) as found:
+            answer = await found.replicas(timeout=_PATIENCE)
+        known = next(each for each in answer.replicas if each.replica == answer.answered_by)
+        return _replica(known)
 
     async def broker() -> str:
         async with rpc.Channel(settings.broker.split(",")[0]) as channel:
@@ -150,14 +158,31 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
         found = rest.Gateway(url=settings.gateway, timeout=_PATIENCE)
         return str((await asyncio.to_thread(found.get, "/readyz"))["status"])
 
-    parts = await asyncio.gather(
+    replicas: list[registry_pb2.Replica] = []
+    gathered = await asyncio.gather(
         _asked("gateway", settings.gateway, gateway, settings.gateway_metrics),
         _asked("registry", settings.registry, registry, settings.registry_metrics),
         _asked("broker", settings.broker, broker, settings.broker_metrics),
         _asked("postgres", _public(database), lambda: _postgres(database)),
         _asked("redis", _public(redis), lambda: _redis(redis)),
     )
-    return list(parts), agents
+    parts = list(gathered)
+    if len(replicas) > 1:
+        each = await asyncio.gather(
+            *(_asked("replica", r.address, partial(replica, r.address)) for r in replicas)
+        )
+        parts[2:2] = each  # below the registry as a whole
+    return parts, agents
+
+
+def _replica(replica: registry_pb2.Replica) -> str:
+    since = timedelta(seconds=time.time() - replica.start_time.ToSeconds())
+    lag = replica.lag.ToTimedelta()
+    behind = f", behind for {output.age(lag)}" if lag else ""
+    return (
+        f"{replica.leases} leases, for {output.age(since)}, revision {replica.revision}{behind}, "
+        f"id {replica.replica}"
+    )
 
 
 async def _asked(

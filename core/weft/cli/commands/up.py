@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weft.config import Settings
 
 _MOST_REPLICAS = 32
+_MOST_REGISTRIES = 9
 
 
 def _replicas(
@@ -38,6 +39,7 @@ def _replicas(
     epilog=examples(
         "weft up",
         "weft up --replicas support-triage=2 --data ./data",
+        "weft up --registries 3",
     )
 )
 @click.option(
@@ -48,12 +50,20 @@ def _replicas(
     shell_complete=complete.agents,
     help="Run N instances of an agent; may be repeated.",
 )
+@click.option(
+    "--registries",
+    type=click.IntRange(1, _MOST_REGISTRIES),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Run N replicas of the registry: any of them may die and nobody notices.",
+)
 @configured(
     *("data", "registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen"),
     "gateway_auth",
     *("database_url", "redis_url"),
 )
-def up(settings: Settings, replicas: dict[str, int]) -> None:
+def up(settings: Settings, replicas: dict[str, int], registries: int) -> None:
     """Run everything on this machine: servers, registry, broker, gateway, orchestrator, knowledge, support fleet.
 
     The servers are a Redis and a PostgreSQL of its own, where no others are set.
@@ -66,7 +76,7 @@ def up(settings: Settings, replicas: dict[str, int]) -> None:
     _known(replicas)
     with HouseLock(settings.data) as lock:
         check_free(settings)
-        settings = with_free_ports(settings)
+        settings = with_free_ports(settings, registries)
         lock.describe(settings.gateway)
         with Table() if sys.stdout.isatty() else Lines() as view:
             asyncio.run(_run(settings, replicas, view))

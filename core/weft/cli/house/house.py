@@ -33,7 +33,8 @@ class House:
     Leaving it stops the gateway first, which drains, then orchestrator, agents, broker, registry and servers.
 
     Args:
-        settings: of the whole mesh; addresses must be fixed (see `with_free_ports`).
+        settings: of the whole mesh; addresses must be fixed (see `with_free_ports`). There are as many replicas of the
+            registry as `registry` has addresses.
         environ: what parts inherit beyond their settings.
         replicas: instances of an agent, by its name, where it shall be more than one.
         report: told in words what happens.
@@ -146,6 +147,11 @@ class House:
         orchestrator = [self._child(ORCHESTRATOR, *alone, grace=grace)]
         broker = [self._child("broker", "broker", grace=grace)]
         registry = [self._child("registry", "registry", grace=_STOP)]
+        host = self.settings.registry_listen.rpartition(":")[0]
+        for number, address in enumerate(self.settings.registry.split(",")[1:], 2):
+            listen = f"{host}:{address.rpartition(':')[2]}"
+            further = ("registry", "--listen", listen, *anywhere)
+            registry.append(self._child(f"registry-{number}", *further, grace=_STOP))
         self.children = [*registry, *broker, *agents, *orchestrator, *gateway]
         self._keeping = [asyncio.create_task(child.keep()) for child in self.children]
         try:

@@ -39,8 +39,13 @@ def check_free(settings: Settings) -> None:
                 ) from failed
 
 
-def with_free_ports(settings: Settings) -> Settings:
-    """The settings with every port 0 that others must know replaced by a free port, and callers told."""
+def with_free_ports(settings: Settings, registries: int = 1) -> Settings:
+    """The settings with every port 0 that others must know replaced by a free port, and callers told.
+
+    Args:
+        settings: of the mesh.
+        registries: replicas of the registry; those after the first get any ports.
+    """
     with ExitStack() as held:
         chosen: dict[str, Any] = {}
         for field in _LISTENS:
@@ -49,10 +54,13 @@ def with_free_ports(settings: Settings) -> Settings:
                 # All held until all are chosen, so that no two get the same.
                 host, port = held.enter_context(_bound(address)).getsockname()[:2]
                 chosen[field] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    found = dataclasses.replace(settings, **chosen)
+        found = dataclasses.replace(settings, **chosen)
+        host = found.registry_listen.rpartition(":")[0]
+        further = [held.enter_context(_bound(f"{host}:0")) for _ in range(registries - 1)]
+        listens = [found.registry_listen, *(f"{host}:{s.getsockname()[1]}" for s in further)]
     return dataclasses.replace(
         found,
-        registry=dialled(found.registry_listen),
+        registry=",".join(map(dialled, listens)),
         broker=dialled(found.broker_listen),
         gateway=f"http://{dialled(found.gateway_listen)}",
     )

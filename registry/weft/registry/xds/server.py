@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -32,7 +32,6 @@ class ControlPlane:
         index: who is there.
         sets: which methods may be retried.
         streams: where open calls are kept.
-        cold_start: how long after `run` begins the endpoints of unknown names are not answered.
         telemetry: where streams and rejections are counted; None: nowhere.
     """
 
@@ -42,13 +41,11 @@ class ControlPlane:
         index: Index,
         sets: Catalog,
         streams: Streams,
-        cold_start: timedelta,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.address = ""
         self._index = index
         self._streams = streams
-        self._cold_start = cold_start.total_seconds()
         self._metrics = None if telemetry is None else telemetry.metrics
         self._snapshot = Snapshot(index, sets)
         self._clients: dict[str, set[_Client]] = {}  # by subscribed name
@@ -62,26 +59,30 @@ class ControlPlane:
         )
         server.add_registered_method_handlers(SERVICE, {"StreamAggregatedResources": handler})
 
-    async def run(self) -> None:
-        """Follows the index for ever."""
+    async def run(self, cold_start: timedelta) -> None:
+        """Follows the index for ever.
+
+        Args:
+            cold_start: how long the endpoints of unknown names are not answered.
+        """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._warm_up())
+            tasks.create_task(self._warm_up(cold_start.total_seconds()))
             revision = self._index.revision
             while True:
                 await self._index.changed.wait()
                 names = self._index.changes(revision)
                 revision = self._index.revision
-                for name in names or ():
+                for name in self._index.names() if names is None else names:
                     self._snapshot.invalidate(name)
                     for client in self._clients.get(name, ()):
-                        client.wake()
+                        client.wake((name,))
 
-    async def _warm_up(self) -> None:
-        await asyncio.sleep(self._cold_start)
+    async def _warm_up(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
         self._snapshot.warm_up()
-        for clients in self._clients.values():
+        for name, clients in self._clients.items():
             for client in clients:
-                client.wake()
+                client.wake((name,))
 
     async def _stream(self, requests: AsyncIterator[pb.DiscoveryRequest], context: Context) -> None:
         sink = sink_address(self.address, context.peer())
@@ -90,7 +91,7 @@ class ControlPlane:
             self._metrics.xds_streams.inc()
         try:
             async with self._streams.open(), asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(client.write(context, lambda: self._index.revision))
+                writer = tasks.create_task(client.write(context))
                 async for request in requests:
                     self._take(client, request)
                 writer.cancel()
@@ -124,10 +125,12 @@ class _Client:
         self._get = get
         self._node = ""
         self._subscriptions = {type_url: Subscription(type_url) for type_url in TYPES}
+        self._changed: set[str] = set()
         self._awake = asyncio.Event()
 
-    def wake(self) -> None:
-        """Makes the writer look what the client does not have yet."""
+    def wake(self, changed: Iterable[str]) -> None:
+        """Makes the writer look what the client does not have yet, among names that may have changed."""
+        self._changed.update(changed)
         self._awake.set()
 
     def take(self, request: pb.DiscoveryRequest) -> bool:
@@ -137,9 +140,11 @@ class _Client:
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
             return True  # a type that is never published: the client's own time-out tells it so
+        before = subscription.names
         rejected = subscription.take(request)
-        self.names = frozenset().union(*(s.names for s in self._subscriptions.values()))
-        self.wake()
+        if subscription.names != before:
+            self.names = frozenset().union(*(s.names for s in self._subscriptions.values()))
+            self.wake(subscription.names - before)
         if rejected is None:
             return True
         log.error(
@@ -153,12 +158,13 @@ class _Client:
         )
         return False
 
-    async def write(self, context: Context, version: Callable[[], int]) -> None:
+    async def write(self, context: Context) -> None:
         """Sends what is new, for ever."""
         while True:
             await self._awake.wait()
             self._awake.clear()
+            changed, self._changed = self._changed, set()
             for subscription in self._subscriptions.values():
-                response = subscription.respond(self._get, str(version()))
+                response = subscription.respond(self._get, changed)
                 if response is not None:
                     await context.write(response)

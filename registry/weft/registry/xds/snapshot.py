@@ -67,7 +67,7 @@ class Snapshot:
             return resources.routes(
                 name, () if agent is None else self._sets.retryable(agent.services)
             )
-        return resources.endpoints(name, [i.address for i in self._index.in_service(name)])
+        return resources.endpoints(name, [i.address for i in self._index.answering(name)])
 
     def forget(self, name: str) -> None:
         """Drops what was built for a name that no client asks for any more."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from weft.registry.xds import resources
@@ -49,11 +50,20 @@ class Subscription:
         return None
 
     def respond(
-        self, get: Callable[[str, str], bytes | None], version: str
+        self,
+        get: Callable[[str, str], bytes | None],
+        among: Collection[str] | None = None,
     ) -> pb.DiscoveryResponse | None:
-        """The response that brings the client up to date; None: it is."""
+        """The response that brings the client up to date; None: it is.
+
+        Its version is made of what it holds, so that all replicas of the registry give the same contents the same version.
+
+        Args:
+            get: finds a resource by type and name.
+            among: names that may have changed; None: any may.
+        """
         fresh: dict[str, bytes] = {}
-        for name in sorted(self.names):
+        for name in sorted(self.names if among is None else self.names.intersection(among)):
             found = get(self._type_url, name)
             if found is not None and self._sent.get(name) != found:
                 fresh[name] = found
@@ -61,12 +71,13 @@ class Subscription:
             return None
         self._sent |= fresh
         self._nonce += 1
+        sent = self._whole() if self._type_url in _COMPLETE else list(fresh.values())
         return pb.DiscoveryResponse(
-            version_info=version,
+            version_info=hashlib.blake2b(b"".join(sent), digest_size=8).hexdigest(),
             type_url=self._type_url,
             nonce=str(self._nonce),
-            resources=self._whole() if self._type_url in _COMPLETE else fresh.values(),
+            resources=sent,
         )
 
-    def _whole(self) -> Iterable[bytes]:
-        return (self._sent[name] for name in sorted(self.names))
+    def _whole(self) -> list[bytes]:
+        return [self._sent[name] for name in sorted(self.names)]

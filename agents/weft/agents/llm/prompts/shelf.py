@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from weft import rpc
 from weft.agents.llm.prompts.files import Prompt, PromptError, read
 from weft.agents.llm.replies import Question
+
+log = logging.getLogger("weft.agents")
 
 _RANGE = float(1 << 64)
 
@@ -28,6 +31,7 @@ class Choice:
         # In one order, whatever the files are called: a conversation gets the same version in every process.
         self._versions = sorted(versions, key=lambda each: each.version)
         first = self._versions[0]
+        self._missed = ""
         self._weight = sum(each.weight for each in self._versions)
         labels = [each.label for each in self._versions]
         if len(set(labels)) < len(labels):
@@ -56,6 +60,8 @@ class Choice:
             key: what keeps to one version; by default the conversation, else the run, of the call that is served. Where
                 there is none it is drawn.
         """
+        if (pinned := self._pinned()) is not None:
+            return pinned
         key = key or _key()
         place = random.random()  # noqa: S311 not a secret
         if key:
@@ -67,6 +73,25 @@ class Choice:
             if place < 0:
                 return each
         return next(each for each in reversed(self._versions) if each.weight > 0)
+
+    def _pinned(self) -> Prompt | None:
+        """The version that operators have set of the agent that asks; None: none, or one that is not here."""
+        call = rpc.current_call()
+        if call is None or call.live is None or not call.live.prompts:
+            return None
+        wanted = call.live.prompts.get(self._versions[0].name)
+        if wanted is None:
+            return None
+        try:
+            return self.version(wanted)
+        except KeyError:
+            if wanted != self._missed:  # once, and not with every question
+                self._missed = wanted
+                log.warning(
+                    "there is no such version of a prompt; it is chosen by weights",
+                    extra={"prompt": self._versions[0].name, "version": wanted},
+                )
+            return None
 
     def ask(self, **values: object) -> Question:
         """The question that the version of this conversation makes; see `Prompt.ask`."""

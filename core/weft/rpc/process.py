@@ -1,4 +1,4 @@
-"""What a process that is a gateway asks of the kernel and of Python, for the sake of thousands of callers that stay."""
+"""What a process with thousands of callers that stay asks of the kernel and of Python: a gateway, a registry."""
 
 from __future__ import annotations
 

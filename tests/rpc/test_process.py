@@ -1,4 +1,4 @@
-"""What the gateway does to the process it runs in."""
+"""What a part with thousands of callers does to the process it runs in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from weft.gateway import process
+from weft.rpc import process
 from weft.rpc.testing import wait_until
 
 
