@@ -42,6 +42,7 @@ ARROWS = {
     ("gateway", "agents", 7090),
     ("gateway", "registry", 7070),
     ("registry", "agents", 7090),
+    ("registry", "registry", 7070),
 }
 EDGE_ARROWS = {("edge", "gateway", 7080), ("edge", "gateway", 7081)}
 
@@ -72,7 +73,7 @@ def of_kind(values: str, *kinds: str) -> list[dict[str, Any]]:
 def pods(values: str) -> dict[str, dict[str, Any]]:
     """Templates of pods by component."""
     found = {}
-    for each in of_kind(values, "Deployment", "Job", "CronJob"):
+    for each in of_kind(values, "Deployment", "StatefulSet", "Job", "CronJob"):
         spec = each["spec"]["jobTemplate"]["spec"] if each["kind"] == "CronJob" else each["spec"]
         template = spec["template"]
         found[template["metadata"]["labels"]["app.kubernetes.io/component"]] = template
@@ -316,6 +317,26 @@ def test_values_that_are_wrong_are_refused(wrong: str, says: str) -> None:
     told = helm("template", "mesh", CHART, "--set", wrong)
     assert told.returncode != 0
     assert says in told.stderr
+
+
+@every
+def test_everybody_knows_every_replica_of_the_registry(values: str) -> None:
+    (registry,) = of_kind(values, "StatefulSet")
+    name = registry["spec"]["serviceName"]
+    services = {each["metadata"]["name"]: each["spec"] for each in of_kind(values, "Service")}
+    assert services[name]["clusterIP"] == "None"
+    replicas = {
+        f"{registry['metadata']['name']}-{number}.{name}:7070"
+        for number in range(registry["spec"]["replicas"])
+    }
+    for part, template in pods(values).items():
+        if part not in {"migrate", "backup", "edge"}:
+            (env,) = (
+                each["value"]
+                for each in template["spec"]["containers"][0]["env"]
+                if each["name"] == "WEFT_REGISTRY"
+            )
+            assert set(env.split(",")) == replicas
 
 
 def test_tls_ends_at_one_place() -> None:
