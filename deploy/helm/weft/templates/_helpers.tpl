@@ -102,20 +102,10 @@ annotations:
     secretKeyRef: {name: {{ .root.Values.redis.existingSecret }}, key: {{ .key }}}
 {{- end }}
 
-{{/* Addresses of the registry's replicas. */}}
-{{- define "weft.registries" -}}
-{{- $name := printf "%s-registry" (include "weft.name" .) -}}
-{{- $all := list -}}
-{{- range $number := until (int .Values.registry.replicas) -}}
-{{- $all = append $all (printf "%s-%d.%s:7070" $name $number $name) -}}
-{{- end -}}
-{{- join "," $all -}}
-{{- end }}
-
 {{/* What every part is told: dict "root" $ "env" {...} */}}
 {{- define "weft.env" -}}
 - {name: WEFT_MIGRATE, value: {{ .root.Values.migrations.enabled | ternary "off" "on" | quote }}}
-- {name: WEFT_REGISTRY, value: {{ include "weft.registries" .root | quote }}}
+- {name: WEFT_REGISTRY, value: "{{ include "weft.name" .root }}-registry:7070"}
 - {name: WEFT_BROKER, value: "{{ include "weft.name" .root }}-broker:7072"}
 - {name: WEFT_LOG_FORMAT, value: json}
 - {name: WEFT_LOG_LEVEL, value: {{ .root.Values.logLevel }}}
