@@ -42,6 +42,7 @@ ARROWS = {
     ("gateway", "agents", 7090),
     ("gateway", "registry", 7070),
     ("registry", "agents", 7090),
+    ("registry", "registry", 7070),
 }
 EDGE_ARROWS = {("edge", "gateway", 7080), ("edge", "gateway", 7081)}
 
@@ -316,6 +317,19 @@ def test_values_that_are_wrong_are_refused(wrong: str, says: str) -> None:
     told = helm("template", "mesh", CHART, "--set", wrong)
     assert told.returncode != 0
     assert says in told.stderr
+
+
+@every
+def test_the_registry_s_name_has_the_addresses_of_its_replicas(values: str) -> None:
+    services = {each["metadata"]["name"]: each["spec"] for each in of_kind(values, "Service")}
+    for part, template in pods(values).items():
+        if part not in {"migrate", "backup", "edge"}:
+            container = template["spec"]["containers"][0]
+            env = {each["name"]: each.get("value") for each in container["env"]}
+            name, _, port = env["WEFT_REGISTRY"].partition(":")
+            # A list of names would be looked up once, and pods come and go.
+            assert services[name]["clusterIP"] == "None"
+            assert services[name]["ports"][0]["port"] == int(port)
 
 
 def test_tls_ends_at_one_place() -> None:

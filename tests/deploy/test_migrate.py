@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from tests.deploy.processes import finished
+from tests.deploy.processes import finished, parts_of
+from tests.ports import free_port
 
 from weft.cli.schemas import SCHEMAS
+
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -70,3 +74,52 @@ async def test_a_migration_that_fails_is_told_in_a_line(
     told = await finished("migrate", "--also", "bad=bad_sql", **own)
     assert (told.code, "0001_bad.sql failed, nothing was changed" in told.err) == (1, True)
     assert "Traceback" not in told.err
+
+
+async def test_parts_need_no_right_to_make_anything(
+    environment: dict[str, str], database_url: str, redis_url: str, tmp_path: Path
+):
+    assert (await finished("migrate", **environment)).code == 0
+    role = f"parts_{urlsplit(database_url).path[1:]}"
+    admin = await asyncpg.connect(database_url)
+    await admin.execute(f"CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET weft.migrate = 'off'")
+    for schema in SCHEMAS:
+        for what in ("TABLES", "SEQUENCES"):
+            rights = "SELECT, INSERT, UPDATE, DELETE" if what == "TABLES" else "USAGE"
+            await admin.execute(f"GRANT {rights} ON ALL {what} IN SCHEMA {schema.name} TO {role}")
+        await admin.execute(f"GRANT USAGE ON SCHEMA {schema.name} TO {role}")
+    anywhere = "127.0.0.1:0"
+    settings = {
+        "WEFT_DATA": str(tmp_path / "data"),
+        "WEFT_DATABASE_URL": database_url.replace("postgres@", f"{role}@", 1),
+        "WEFT_REDIS_URL": redis_url,
+        "WEFT_REGISTRY_LISTEN": f"127.0.0.1:{free_port()}",
+        "WEFT_BROKER_LISTEN": f"127.0.0.1:{free_port()}",
+        "WEFT_GATEWAY_LISTEN": anywhere,
+        "WEFT_GATEWAY_GRPC_LISTEN": anywhere,
+        **dict.fromkeys(
+            (f"WEFT_{part}_METRICS" for part in ("REGISTRY", "BROKER", "GATEWAY", "AGENTS")),
+            anywhere,
+        ),
+    }
+    settings["WEFT_REGISTRY"] = settings["WEFT_REGISTRY_LISTEN"]
+    settings["WEFT_BROKER"] = settings["WEFT_BROKER_LISTEN"]
+    try:
+        async with parts_of(tmp_path) as parts:
+            started = []
+            for command in (
+                ("registry",),
+                ("broker",),
+                ("gateway",),
+                ("agents", "serve", "support", "orchestrator", "weft.agents.echo:Echo"),
+            ):
+                started.append(parts.start(*command, **settings))
+                await started[-1].ready()
+            call = ("send", "echo.Say", '{"text": "hello"}', "--wait", "20s", "--json")
+            assert (await finished(*call, **settings)).json["text"] == "hello"
+            for part in reversed(started):
+                assert await part.stop() == 0
+            assert not any("permission denied" in part.said() for part in started)
+    finally:
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await admin.close()

@@ -58,7 +58,7 @@ async def _asked(address: str, service: str, seconds: float) -> str:
     from weft import rpc
 
     async with rpc.Channel(address) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its types know no asynchronous channel
         try:
             said = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=seconds)
         except grpc.aio.AioRpcError as failed:
