@@ -193,6 +193,10 @@ class Writer:
             group.end(error)
             return None
         self._owed, self._away = Batch(), False
+        if (
+            group.timer is not None
+        ):  # what is stored comes by the follower, and perhaps something newer with it
+            group.timer.cancel()
         return revision
 
     async def _confirm(self, group: _Group, revision: int) -> None:
