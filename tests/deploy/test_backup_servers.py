@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -15,7 +16,10 @@ from tests.ports import free_port
 from weft import embedded
 
 SCHEMA = """
-CREATE SCHEMA desk; CREATE TABLE desk.weft_migrations (); CREATE TABLE desk.notes (id int);
+CREATE SCHEMA IF NOT EXISTS public; CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
+CREATE SCHEMA desk; CREATE TABLE desk.weft_migrations ();
+CREATE TABLE desk.notes (id int, meaning public.vector(3) DEFAULT '[1,2,3]');
+CREATE INDEX ON desk.notes USING hnsw (meaning public.vector_cosine_ops);
 INSERT INTO desk.notes VALUES (7);
 """
 
@@ -100,6 +104,21 @@ async def test_what_is_there_is_replaced_only_if_that_is_asked_for(
         assert told.json["postgres"]["schemas"] == ["desk"]
         assert await notes(settings["WEFT_DATABASE_URL"]) == [7]
         await check(redis)
+    # A database that has nothing, not the extension either.
+    fresh = urlsplit(settings["WEFT_DATABASE_URL"])
+    name = f"{fresh.path[1:]}_fresh"
+    admin = await asyncpg.connect(settings["WEFT_DATABASE_URL"])
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    try:
+        url = fresh._replace(path=f"/{name}").geturl()
+        told = await finished(
+            *("restore", "--from", str(to), "--only", "postgres"), WEFT_DATABASE_URL=url
+        )
+        assert told.code == 0, told.err
+        assert await notes(url) == [7]
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
 
 
 async def test_nothing_is_restored_from_a_backup_that_is_damaged(

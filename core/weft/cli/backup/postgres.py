@@ -92,7 +92,8 @@ async def restore(url: str, part: PostgresPart, folder: Path, report: Report) ->
     report(f"postgres {server.version}: restoring {', '.join(part.schemas)}")
     await _run(
         *("pg_restore", url, "--single-transaction", "--exit-on-error", "--no-owner"),
-        *("--no-privileges", str(folder / part.file)),
+        # Comments: those on extensions are their owner's to make, which a service keeps for itself.
+        *("--no-privileges", "--no-comments", str(folder / part.file)),
         major=int(part.version.split(".")[0]),
     )
 
