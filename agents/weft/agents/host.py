@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +29,7 @@ from weft.v1 import agent_pb2, options_pb2
 if TYPE_CHECKING:
     from weft.agents.llm import Models
     from weft.agents.toolboxes import Toolboxes
+    from weft.mtls import Credentials
     from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.agents")
@@ -58,6 +62,7 @@ class Host:
             towards whoever calls. Empty: whatever identity a call brings is believed.
         models: what `mesh.models` is; None: there are none.
         toolboxes: what `mesh.toolbox` makes toolboxes by; None: it makes none.
+        mtls: what it shows to callers, registry and brokers, and whom it believes; None: nothing is encrypted.
 
     Raises:
         ValueError: `identity_trust` is no list of public keys.
@@ -75,9 +80,12 @@ class Host:
         identity_trust: str = "",
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
+        mtls: Credentials | None = None,
     ) -> None:
         self._verifier = _verifier(identity_trust)
-        self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier)
+        self._mtls = mtls
+        self._door = Path()  # folder of the socket by which messages reach the skills
+        self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier, mtls=mtls)
         self.mesh = Mesh(
             registry,
             brokers=brokers,
@@ -85,6 +93,7 @@ class Host:
             telemetry=telemetry,
             models=models,
             toolboxes=toolboxes,
+            mtls=mtls,
         )
         self._brokers = brokers
         self._topics: list[Topic] = []
@@ -198,7 +207,13 @@ class Host:
             AddressInUseError: the port is taken.
             TimeoutError: the registry was not reached within `within`; the host goes on trying.
             InvalidArgument: the registry rejects an instance.
+            PermissionDenied: by its certificate, this process is not the agents it serves.
         """
+        if self._mtls is not None:
+            agents = {instance.agent for instance, _, _ in self._agents}
+            await asyncio.to_thread(self._mtls.serve, agents)
+            self._door = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="weft-agents-"))
+            self.server.add_own_door(f"unix:{self._door}/skills")
         await self.server.start()
         address = _reachable(self.server.address, self._registry)
         for instance, _, _ in self._agents:
@@ -208,6 +223,7 @@ class Host:
             instances=[instance for instance, _, _ in self._agents],
             descriptors={c.digest: c.descriptors for _, c, _ in self._agents},
             load=self._loads,
+            mtls=self._mtls,
         )
         self._holding = asyncio.create_task(self._registration.run(), name="registration")
         registered = asyncio.create_task(self._registration.registered.wait())
@@ -232,7 +248,8 @@ class Host:
             log.warning("there is no broker: skills get calls only", extra={"agents": names})
         if not self._brokers:
             return
-        self._own = rpc.Channel(self.server.address, measured=False)
+        own = self.server.address if self._mtls is None else f"unix:{self._door}/skills"
+        self._own = rpc.Channel(own, measured=False)
         for agent, load, skills in given:
             await self._start(agent, self._dispatch(agent, skills), load.limit)
         self._subscribing = asyncio.create_task(self._subscribe(), name="subscriptions")
@@ -262,7 +279,7 @@ class Host:
     async def _subscribe(self) -> None:
         """Begins to handle topics, as soon as a broker is there."""
         for topic in self._topics:
-            await subscribe(self._brokers, topic)
+            await subscribe(self._brokers, topic, mtls=self._mtls)
             handle = topic.handle
             if isinstance(handle, str):
                 handle = self._dispatch(topic.agent, [handle], only=handle, queue=topic.name)
@@ -275,6 +292,7 @@ class Host:
             handler,
             concurrency=min(limit, _MOST_IN_HAND),
             name=self.server.address,
+            mtls=self._mtls,
         )
         await consumer.__aenter__()
         self._consumers.append(consumer)
@@ -319,6 +337,9 @@ class Host:
             await self._leave_queues()
             await self.server.stop(self._drain)
         await self.mesh.close()
+        if self._door.name:
+            await asyncio.to_thread(shutil.rmtree, self._door, ignore_errors=True)
+            self._door = Path()
 
     async def _leave_queues(self) -> None:
         if self._subscribing is not None:

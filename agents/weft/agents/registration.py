@@ -15,6 +15,7 @@ from weft import rpc
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
 if TYPE_CHECKING:
+    from weft.mtls import Credentials
     from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 log = logging.getLogger("weft.agents")
@@ -23,6 +24,9 @@ _FIRST_PAUSE = 0.1  # seconds, doubled up to the last
 _LAST_PAUSE = 2.0
 _GOODBYE = 1.0  # seconds the registry has to take a goodbye
 _ANSWER = 5.0  # seconds the registry has for each answer while registering
+
+# PERMISSION_DENIED: a certificate of somebody else.
+_FINAL = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}
 
 _State: TypeAlias = "agent_pb2.InstanceState.ValueType"
 Stream = grpc.aio.StreamStreamCall[registry_pb2.RegisterRequest, registry_pb2.RegisterResponse]
@@ -36,6 +40,7 @@ class Registration:
         instances: what to register.
         descriptors: descriptor sets by digest, sent when the registry asks for them.
         load: tells the load of each instance, by id.
+        mtls: what it shows to the registry; None: the connection is not encrypted.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class Registration:
         instances: Sequence[agent_pb2.Instance],
         descriptors: Mapping[str, bytes],
         load: Callable[[], Mapping[str, agent_pb2.Load]],
+        mtls: Credentials | None = None,
     ) -> None:
+        self._mtls = mtls
         self._registry = registry
         self._instances = list(instances)
         self._descriptors = descriptors
@@ -59,7 +66,7 @@ class Registration:
     async def run(self) -> None:
         """Registers and stays registered until `leave`; for a task of its own."""
         pause = _FIRST_PAUSE
-        async with rpc.Channel(self._registry) as channel:
+        async with rpc.Channel(self._registry, mtls=self._mtls) as channel:
             stub = registry_pb2_grpc.RegistryServiceStub(channel)
             # A registry lost while this process drains is not looked for: whoever is not registered gets no calls.
             while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
@@ -200,7 +207,7 @@ async def _answer(stream: Stream, kind: str) -> registry_pb2.RegisterResponse:
 
 def _is_final(failed: grpc.aio.AioRpcError) -> bool:
     # What the registry rejects now it will reject again.
-    return failed.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return failed.code() in _FINAL
 
 
 def _cause(failed: Exception) -> str:

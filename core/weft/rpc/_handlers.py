@@ -36,6 +36,7 @@ from weft.rpc.tracing import begin_span, end_span
 from weft.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from weft.rpc.membership import Membership
     from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.rpc")
@@ -55,9 +56,11 @@ class FusedHandlers:
         trace_roots: bool,
         agent: str = "",
         verifier: Verifier | None = None,
+        membership: Membership | None = None,
         service: ServiceDescriptor | None = None,
     ) -> None:
         self._service = service
+        self._membership = membership
         self._load = load
         self._verifier = verifier
         self._metrics = telemetry.metrics if telemetry else None
@@ -73,6 +76,7 @@ class FusedHandlers:
         serving = _Serving(method, self._load, self._telemetry, record, implied)
         serving.trace_roots = self._trace_roots
         serving.agent = self._agent
+        serving.membership = self._membership
         if self._verifier is not None:
             serving.verifier = self._verifier
             serving.required = required_by(method, self._service)
@@ -107,6 +111,7 @@ class _Serving:
         "attributes",
         "implied",
         "load",
+        "membership",
         "method",
         "record",
         "required",
@@ -131,6 +136,7 @@ class _Serving:
         self.agent = ""
         self.record = record
         self.implied = implied
+        self.membership: Membership | None = None
         self.verifier: Verifier | None = None
         self.required: tuple[str, ...] = ()
 
@@ -142,8 +148,10 @@ class _Serving:
             begin_span(self.telemetry, call, self.attributes, may_begin_trace=self.trace_roots)
         return call
 
-    def admit(self, call: Call) -> None:
-        """Refuses a call in a name that nobody vouches for, or of a caller without the scopes of the method."""
+    def admit(self, call: Call, context: Context) -> None:
+        """Refuses a call from outside of the mesh, in a name that nobody vouches for, or without the method's scopes."""
+        if self.membership is not None:
+            self.membership.admit(context)
         if self.verifier is not None:
             granted = self.verifier.admit(call)
             if self.required:
@@ -235,7 +243,7 @@ def _single(
         try:
             if not load.begin():
                 raise _overload(load)  # noqa: TRY301 told as every error is
-            serving.admit(call)
+            serving.admit(call, context)
             budget = serving.budget(call, context)
             if budget is None:
                 response = await behaviour(read(request), context)
@@ -273,7 +281,7 @@ def _streaming(
         try:
             if not load.begin():
                 raise _overload(load)  # noqa: TRY301 told as every error is
-            serving.admit(call)
+            serving.admit(call, context)
             budget = serving.budget(call, context)
             if budget is None:
                 async for response in behaviour(read(request), context):

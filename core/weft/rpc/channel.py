@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 import grpc
 from opentelemetry import trace
@@ -25,6 +26,9 @@ from weft.rpc.status import BY_NUMBER
 from weft.rpc.tracing import end_span
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -51,6 +55,9 @@ class Channel(grpc.aio.Channel):
         identity: who calls, for calls made while no call is being served.
         options: further gRPC channel arguments.
         measured: whether its calls are counted; not where whoever makes them counts them as well.
+        mtls: what it shows to whom it connects to, and whom it believes; None: connections are not encrypted. Those
+            to "unix:PATH" never are.
+        part: what is at the address, where it is no agent: its certificate must be of "registry" or "broker".
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class Channel(grpc.aio.Channel):
         identity: Identity | None = None,
         options: Iterable[tuple[str, Any]] = (),
         measured: bool = True,
+        mtls: Credentials | None = None,
+        part: str = "registry",
     ) -> None:
         self.target = target
         self._measured = measured
@@ -70,13 +79,42 @@ class Channel(grpc.aio.Channel):
         self._own: Metadata = (
             () if identity is None else ((IDENTITY_KEY, identity.SerializeToString()),)
         )
-        self._inner = grpc.aio.insecure_channel(target, options=(*_OPTIONS, *options))
+        self._options = (*_OPTIONS, *options)
+        self._mtls = None if target.startswith("unix:") else mtls
+        self._part = part
+        # gRPC itself follows the certificates of channels that are made by xDS.
+        self._renews = self._mtls is not None and not target.startswith("xds:")
+        self._generation = self._mtls.generation if self._mtls is not None else 0
+        self._former: WeakSet[grpc.aio.Channel] = WeakSet()
+        self._inner = self._open()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._mtls is None:
+            return grpc.aio.insecure_channel(self.target, options=self._options)
+        if not self._renews:
+            credentials = self._mtls.xds_channel()
+            return grpc.aio.secure_channel(self.target, credentials, options=self._options)
+        credentials, options = self._mtls.channel(self.target, self._part)
+        return grpc.aio.secure_channel(self.target, credentials, options=(*self._options, *options))
+
+    def current(self) -> grpc.aio.Channel:
+        """The channel beneath, a new one after its certificate was renewed; calls on the former go on."""
+        if self._renews and self._mtls is not None and self._mtls.generation != self._generation:
+            self._generation = self._mtls.generation
+            self._former.add(self._inner)
+            self._inner = self._open()
+        return self._inner
 
     def _calling(self, method: str, *, streaming: bool) -> Calling:
         implied = default_timeout(method, streaming=streaming)
         if implied == DEFAULT_TIMEOUT:
             implied = self._default_timeout
         return Calling(method, self._telemetry, implied, self._own, measured=self._measured)
+
+    def _made(self, kind: str, *arguments: Any) -> Any:
+        if self._renews:
+            return _Renewed(self, kind, arguments)
+        return getattr(self._inner, kind)(*arguments)
 
     def unary_unary(
         self,
@@ -86,7 +124,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a unary method."""
-        inner = self._inner.unary_unary(method, request_serializer, response_deserializer)
+        inner = self._made("unary_unary", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=False))
 
     def unary_stream(
@@ -97,7 +135,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a server-streaming method."""
-        inner = self._inner.unary_stream(method, request_serializer, response_deserializer)
+        inner = self._made("unary_stream", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=True))
 
     def stream_unary(
@@ -108,7 +146,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a client-streaming method."""
-        inner = self._inner.stream_unary(method, request_serializer, response_deserializer)
+        inner = self._made("stream_unary", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=True))
 
     def stream_stream(
@@ -119,16 +157,18 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a bidirectional method."""
-        inner = self._inner.stream_stream(method, request_serializer, response_deserializer)
+        inner = self._made("stream_stream", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=True))
 
     async def close(self, grace: float | None = None) -> None:
         """Closes the channel; running calls get `grace` seconds."""
+        for former in tuple(self._former):
+            await former.close(grace)
         await self._inner.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 gRPC's signature
         """Connectivity of the channel."""
-        return self._inner.get_state(try_to_connect)
+        return self.current().get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Returns when the connectivity is no longer `last_observed_state`."""
@@ -136,7 +176,7 @@ class Channel(grpc.aio.Channel):
 
     async def channel_ready(self) -> None:
         """Returns when the channel is connected."""
-        await self._inner.channel_ready()
+        await self.current().channel_ready()
 
     async def __aenter__(self) -> Self:
         return self
@@ -212,3 +252,37 @@ class _Callable:
         if calling.record is not None or span is not None:
             call.add_done_callback(_observe(calling, started, span))
         return call
+
+
+class _Renewed:
+    """A multi-callable on whatever channel is the current one."""
+
+    __slots__ = ("_arguments", "_channel", "_inner", "_kind", "_of")
+
+    def __init__(self, channel: Channel, kind: str, arguments: tuple[Any, ...]) -> None:
+        self._channel = channel
+        self._kind = kind
+        self._arguments = arguments
+        self._of: grpc.aio.Channel | None = None
+        self._inner: Any = None
+
+    def __call__(self, *arguments: Any, **further: Any) -> Any:
+        current = self._channel.current()
+        if current is not self._of:
+            self._of, self._inner = current, getattr(current, self._kind)(*self._arguments)
+        call = self._inner(*arguments, **further)
+        # A channel that nobody refers to closes, with its calls.
+        call.add_done_callback(_Kept(current))
+        return call
+
+
+class _Kept:
+    """Keeps a channel as long as a call has this for its end."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel: grpc.aio.Channel | None = channel
+
+    def __call__(self, _: Any) -> None:
+        self._channel = None

@@ -136,6 +136,7 @@ class Instance(_message.Message):
     STATE_REASON_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
+    SPIFFE_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Id the instance chose for its life, unique in the mesh. 1 to 64 characters of a-z, 0-9 and hyphen."""
     agent: _builtins.str
@@ -152,6 +153,10 @@ class Instance(_message.Message):
     """Where the instance stands. Set by the registry."""
     state_reason: _builtins.str
     """Why the instance is in this state, for people. Set by the registry."""
+    spiffe_id: _builtins.str
+    """Who the instance is by the certificate it registered with, such as "spiffe://weft.local/agent/greeter": its server
+    must show the same. Set by the registry; empty in a mesh without mTLS.
+    """
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceRef]:
         """Services the instance serves under this agent's name. 1 to 32."""
@@ -188,10 +193,11 @@ class Instance(_message.Message):
         state_reason: _builtins.str = ...,
         load: Global___Load | None = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
+        spiffe_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "state", b"state", "state_reason", b"state_reason", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "spiffe_id", b"spiffe_id", "state", b"state", "state_reason", b"state_reason", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from weft.mtls import Credentials
 from weft.registry.index import Index
 from weft.registry.prober import Prober
 
@@ -29,12 +30,14 @@ class Pace:
 class Health:
     """Follows the index, and tells it which instances cannot be reached."""
 
-    def __init__(self, index: Index, pace: Pace) -> None:
+    def __init__(self, index: Index, pace: Pace, mtls: Credentials | None = None) -> None:
+        self._mtls = mtls
         self._index = index
         self._interval = pace.interval.total_seconds()
         self._probers: dict[str, tuple[Prober, set[Prober]]] = {}  # by address, with its slot
         self._slots: list[set[Prober]] = [set() for _ in range(_SLOTS)]
-        self._seen: dict[str, Mapping[str, tuple[str, str]]] = {}  # agent -> id -> address, service
+        # agent -> id -> address, service, SPIFFE id
+        self._seen: dict[str, Mapping[str, tuple[str, str, str]]] = {}
 
     async def run(self) -> None:
         """Probes for ever."""
@@ -70,21 +73,23 @@ class Health:
     def _compare(self, name: str, tasks: asyncio.TaskGroup) -> None:
         agent = self._index.agent(name)
         assert agent is not None
-        now = {i.instance_id: (i.address, i.services[0].name) for i in agent.instances}
+        now = {i.instance_id: (i.address, i.services[0].name, i.spiffe_id) for i in agent.instances}
         before = self._seen.get(name, {})
         self._seen[name] = now
-        for instance_id, (address, service) in before.items():
-            if now.get(instance_id) != (address, service):
+        for instance_id, seen in before.items():
+            if now.get(instance_id) != seen:
+                address, service, _ = seen
                 prober, slot = self._probers[address]
                 if prober.remove(instance_id, service):
                     prober.stop()
                     slot.discard(prober)
                     del self._probers[address]
-        for instance_id, (address, service) in now.items():
-            if before.get(instance_id) != (address, service):
+        for instance_id, found in now.items():
+            if before.get(instance_id) != found:
+                address, service, who = found
                 if address not in self._probers:
                     self._probers[address] = self._begin(address, tasks)
-                self._probers[address][0].add(instance_id, service)
+                self._probers[address][0].add(instance_id, service, who)
 
     def _begin(self, address: str, tasks: asyncio.TaskGroup) -> tuple[Prober, set[Prober]]:
         prober = Prober(
@@ -92,6 +97,7 @@ class Health:
             patience=self._interval,
             verdict=self._index.probed,
             spawn=tasks.create_task,
+            mtls=self._mtls,
         )
         slot = random.choice(self._slots)  # noqa: S311 spreads the load
         slot.add(prober)

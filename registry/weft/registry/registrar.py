@@ -12,6 +12,7 @@ from weft.registry import catalog, leases, validate
 from weft.registry.index import Index
 from weft.registry.store import DescriptorSet, Store
 from weft.registry.streams import Streams
+from weft.rpc.membership import Context, Membership
 from weft.v1 import agent_pb2, registry_pb2
 
 State = agent_pb2.InstanceState
@@ -39,19 +40,29 @@ class Registrar:
         store: Store,
         table: leases.Leases,
         streams: Streams,
+        membership: Membership | None = None,
     ) -> None:
+        self._membership = membership
         self._index = index
         self._sets = sets
         self._store = store
         self._leases = table
         self._streams = streams
 
-    async def serve(self, requests: Requests, send: Send) -> None:
-        """Serves one stream until the process leaves, breaks off or is superseded."""
+    async def serve(self, requests: Requests, send: Send, context: Context | None = None) -> None:
+        """Serves one stream until the process leaves, breaks off or is superseded.
+
+        Args:
+            requests: of the stream.
+            send: to it.
+            context: of the call; whose certificate it came with is asked where there is mTLS.
+        """
         async with self._streams.open() as stream:
             registration = await self._first(requests)
             if registration is None:
                 return
+            if self._membership is not None and context is not None:
+                self._identify(registration, self._membership, context)
             lease = self._leases.grant(stream)
             try:
                 if await self._admit(lease, registration, requests, send):
@@ -67,6 +78,18 @@ class Registrar:
             _out_of_order(request, "the first message must be `registration`")
         validate.check(validate.registration(request.registration))
         return request.registration
+
+    def _identify(
+        self, registration: registry_pb2.Registration, members: Membership, context: Context
+    ) -> None:
+        """Sees that a process registers the agents that it is, and says in the instances who it is."""
+        who = members.who(context)
+        for instance in registration.instances:
+            members.check_agent(who, instance.agent)
+            former = self._index.instance(instance.instance_id)
+            if former is not None:  # or it would take the place of another's
+                members.check_agent(who, former.agent)
+            instance.spiffe_id = str(who)
 
     async def _admit(
         self,

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from weft import rpc
+from weft.mtls import Credentials, Roles
 from weft.postgres import Database
 from weft.registry import catalog, gauges, leases
 from weft.registry.health import Health, Pace
@@ -20,6 +21,7 @@ from weft.registry.service import RegistryService
 from weft.registry.store import Restored, Store
 from weft.registry.streams import Streams
 from weft.registry.xds import ControlPlane, Sink
+from weft.rpc.membership import Membership
 from weft.telemetry import Telemetry
 from weft.v1 import registry_pb2_grpc
 
@@ -43,6 +45,8 @@ class Registry:
         cold_start: how long after a start clients keep what endpoints they have of agents that are unknown yet.
         telemetry: where calls and instances are counted; None: nowhere.
         beside: further servicers for the same port, each with its generated `add_...Servicer_to_server`.
+        mtls: what it shows to clients and agents, and whom it believes; None: nothing is encrypted.
+        roles: which agents ids may be that do not name them.
     """
 
     def __init__(
@@ -55,7 +59,11 @@ class Registry:
         cold_start: timedelta = _COLD_START,
         telemetry: Telemetry | None = None,
         beside: Sequence[tuple[Callable[[Any, Any], None], object]] = (),
+        mtls: Credentials | None = None,
+        roles: Roles | None = None,
     ) -> None:
+        self._mtls = mtls
+        self._roles = roles
         self.address = address
         self._database_url = database_url
         self._terms = terms or leases.Terms()
@@ -97,7 +105,8 @@ class Registry:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
             store = Store(database, patience=self._terms.ttl / 2)
-            parts = _Parts(store, await store.restore(), self._terms)
+            members = Membership(self._mtls, self._roles) if self._mtls is not None else None
+            parts = _Parts(store, await store.restore(), self._terms, members)
             stack.push_async_callback(store.flush)
             plane = ControlPlane(
                 index=parts.index,
@@ -105,6 +114,7 @@ class Registry:
                 streams=parts.streams,
                 cold_start=self._cold_start,
                 telemetry=self._telemetry,
+                own_id=str(self._mtls.who) if self._mtls is not None else "",
             )
             server = self._server(parts, plane)
             await server.start()
@@ -122,7 +132,7 @@ class Registry:
             parts.leases.run(),
             parts.store.run(),
             plane.run(),
-            Health(parts.index, self._pace).run(),
+            Health(parts.index, self._pace, self._mtls).run(),
         ]
         if self._telemetry is not None:
             background.append(gauges.follow(parts.index, self._telemetry))
@@ -139,6 +149,7 @@ class Registry:
             telemetry=self._telemetry,
             max_concurrency=_MAX_CALLS,
             trace_roots=False,
+            mtls=self._mtls,
         )
         served: list[str] = []
         for add, servicer in (
@@ -154,7 +165,9 @@ class Registry:
 class _Parts:
     """Index, leases and service of a run, with what the former run left."""
 
-    def __init__(self, store: Store, restored: Restored, terms: leases.Terms) -> None:
+    def __init__(
+        self, store: Store, restored: Restored, terms: leases.Terms, members: Membership | None
+    ) -> None:
         self.store = store
         self.index = Index(restored.floor)
         self.sets = catalog.Catalog()
@@ -166,6 +179,7 @@ class _Parts:
             store=store,
             table=self.leases,
             streams=self.streams,
+            membership=members,
         )
         self.service = RegistryService(
             index=self.index, sets=self.sets, registrar=registrar, streams=self.streams

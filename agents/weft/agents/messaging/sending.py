@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from google.protobuf.message import Message as AnyMessage
 
@@ -16,6 +16,9 @@ from weft.agents.messaging.skills import Method, RequestT, ResponseT, skill_of
 from weft.rpc import error_from_status
 from weft.rpc.call import RUN_KEY
 from weft.v1 import broker_pb2, message_pb2
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 _WAIT = timedelta(seconds=30)
 
@@ -32,9 +35,11 @@ class Sending:
     Args:
         brokers: "host:port" of each broker, joined by commas; empty: there is none, and sending is an error.
         sender: who sends.
+        mtls: what it shows to brokers; None: connections are not encrypted.
     """
 
-    def __init__(self, brokers: str, *, sender: str) -> None:
+    def __init__(self, brokers: str, *, sender: str, mtls: Credentials | None = None) -> None:
+        self._mtls = mtls
         self._brokers = brokers
         self._sender = sender
         self._publisher: Publisher | None = None
@@ -118,7 +123,7 @@ class Sending:
         if not self._brokers:
             raise NoBroker
         if self._publisher is None:
-            self._publisher = Publisher(self._brokers, sender=self._sender)
+            self._publisher = Publisher(self._brokers, sender=self._sender, mtls=self._mtls)
             await self._publisher.__aenter__()
         return await self._publisher.publish(message)
 
@@ -175,7 +180,7 @@ class Sending:
         if self._calls is None:
             if not self._brokers:
                 raise NoBroker
-            self._calls = Calls(self._brokers)
+            self._calls = Calls(self._brokers, mtls=self._mtls)
         return await self._calls(name, request)
 
 

@@ -34,6 +34,7 @@ class ControlPlane:
         streams: where open calls are kept.
         cold_start: how long after `run` begins the endpoints of unknown names are not answered.
         telemetry: where streams and rejections are counted; None: nowhere.
+        own_id: SPIFFE id of the registry, where connections are encrypted.
     """
 
     def __init__(
@@ -44,13 +45,14 @@ class ControlPlane:
         streams: Streams,
         cold_start: timedelta,
         telemetry: Telemetry | None = None,
+        own_id: str = "",
     ) -> None:
         self.address = ""
         self._index = index
         self._streams = streams
         self._cold_start = cold_start.total_seconds()
         self._metrics = None if telemetry is None else telemetry.metrics
-        self._snapshot = Snapshot(index, sets)
+        self._snapshot = Snapshot(index, sets, own_id)
         self._clients: dict[str, set[_Client]] = {}  # by subscribed name
 
     def add_to(self, _servicer: object, server: Any) -> None:
