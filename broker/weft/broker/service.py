@@ -60,9 +60,9 @@ class BrokerService:
             for handler in self._handlers
             if (found := getattr(handler, method.name, None)) is not None
         )
-        if self._speakers is not None and method.name not in _OPEN:
-            if "queue" in method.input_type.fields_by_name:
-                behaviour = self._speakers.guarded(behaviour)
+        guarded = "queue" in method.input_type.fields_by_name and method.name not in _OPEN
+        if self._speakers is not None and guarded:
+            behaviour = self._speakers.guarded(behaviour)
         request = _MIRRORS.get(method.name) or message_factory.GetMessageClass(method.input_type)
         serialize: Callable[[Any], bytes] = (
             _as_is

@@ -46,7 +46,7 @@ class Membership:
         Raises:
             NotOfTheMesh: it is not.
         """
-        found = context.auth_context().get("peer_spiffe_id", ())
+        found = tuple(context.auth_context().get("peer_spiffe_id", ()))
         if len(found) != 1 or not found[0].startswith(self._prefix):
             if context.peer().startswith("unix:"):
                 return  # by the server's own door
