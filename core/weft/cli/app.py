@@ -33,6 +33,7 @@ _COMMANDS = {
     "tools": "Show what agents did by their tools.",
     "tickets": "List, claim and answer tickets.",
     "keys": "Create, list and revoke API keys.",
+    "certificates": "Issue certificates for mTLS on one machine.",
     "jobs": "Show jobs, and look after them.",
     "breakers": "Show circuit breakers, and hold them.",
     "bench": "Measure the mesh that runs.",

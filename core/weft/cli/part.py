@@ -18,6 +18,7 @@ import click
 
 if TYPE_CHECKING:
     from weft.config import Settings
+    from weft.mtls import Credentials
     from weft.telemetry import Telemetry
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -41,20 +42,30 @@ def run(main: Coroutine[Any, Any, None], supervised: str | None) -> None:
 
 @contextlib.asynccontextmanager
 async def observed(
-    settings: Settings, service: str, metrics: str, *, traced: bool = True
+    settings: Settings,
+    service: str,
+    metrics: str,
+    *,
+    traced: bool = True,
+    mtls: Credentials | None = None,
 ) -> AsyncIterator[Telemetry]:
-    """Logs and telemetry as the settings say; `traced`: whether the part has spans to send."""
-    from weft import telemetry
+    """Logs and telemetry as the settings say; `traced`: whether the part has spans to send, `mtls`: by what."""
+    from weft import rpc, telemetry
     from weft.telemetry import logs
 
     logs.setup(service, form=log_format(settings), level=settings.log_level, trace_id=_trace_id)
-    endpoints = [settings.registry, *filter(None, [settings.otlp_endpoint])] if traced else []
+    endpoints: list[Any] = []
+    if traced:
+        endpoints = [rpc.span_receiver(settings.registry, mtls)]
+        endpoints += filter(None, [settings.otlp_endpoint])
     async with telemetry.start(
         service,
         sample_ratio=settings.trace_sample,
         otlp_endpoints=endpoints,
         metrics_address=metrics,
     ) as found:
+        if mtls is not None:
+            found.metrics.certificate_expiry.set_function(mtls.seconds_left)
         yield found
 
 

@@ -9,7 +9,7 @@ from weft.mtls.credentials import PROVIDER, WATCH, Credentials, WrongServer, che
 from weft.mtls.files import Files, load
 from weft.mtls.folder import files_of, replace
 from weft.mtls.ids import SpiffeId, agents_id, client_id, part_id, part_name
-from weft.mtls.opening import followed, issued
+from weft.mtls.opening import Means, followed, issued, member
 from weft.mtls.roles import Roles
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Credentials",
     "Files",
     "Leaf",
+    "Means",
     "Roles",
     "SpiffeId",
     "WrongServer",
@@ -30,6 +31,7 @@ __all__ = [
     "followed",
     "issued",
     "load",
+    "member",
     "part_id",
     "part_name",
     "replace",

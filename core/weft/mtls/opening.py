@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from weft.mtls import folder
 from weft.mtls.authority import LIFE, Authority
@@ -30,6 +31,50 @@ async def followed(files: Files, trust_domain: str = "") -> AsyncIterator[Creden
     credentials = await asyncio.to_thread(Credentials, files, trust_domain=trust_domain)
     async with _kept(credentials):
         yield credentials
+
+
+class Means(Protocol):
+    """Where certificates are; what is used of weft.config.Membership."""
+
+    @property
+    def files(self) -> tuple[Path, Path, Path] | None:
+        """Certificate, key and roots; None: the authority of this machine issues."""
+
+    @property
+    def home(self) -> Path:
+        """Folder of that authority."""
+
+    @property
+    def trust_domain(self) -> str:
+        """Which it must be; empty: that of the certificate."""
+
+
+@contextlib.asynccontextmanager
+async def member(
+    means: Means | None,
+    who: Callable[[str], SpiffeId],
+    *,
+    names: Callable[[str], Sequence[str]] = lambda _: (),
+) -> AsyncIterator[Credentials | None]:
+    """Credentials as the settings say; None where there is no mTLS.
+
+    Args:
+        means: where certificates are.
+        who: who this process is, in a trust domain, where it is issued a certificate here.
+        names: DNS names and IP addresses of that certificate.
+
+    Raises:
+        ValueError: the certificates cannot be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        found = None
+        if means is not None and means.files is not None:
+            certificate, key, ca = means.files
+            files = Files(certificate=certificate, key=key, ca=ca)
+            found = await stack.enter_async_context(followed(files, means.trust_domain))
+        elif means is not None:
+            found = await stack.enter_async_context(issued(means.home, who, names=names))
+        yield found
 
 
 @contextlib.asynccontextmanager

@@ -34,6 +34,7 @@ from weft.rpc.errors import (
 from weft.rpc.load import LoadMeter
 from weft.rpc.server import AddressInUseError, Server
 from weft.rpc.status import CONNECT_CODE, HTTP_STATUS
+from weft.rpc.tracing import span_receiver
 
 __all__ = [
     "BOOTSTRAP_VARIABLE",
@@ -66,6 +67,7 @@ __all__ = [
     "current_call",
     "error_from_call",
     "error_from_status",
+    "span_receiver",
     "status_proto",
     "use_registry",
     "xds_bootstrap",

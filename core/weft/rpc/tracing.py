@@ -8,6 +8,7 @@ of a call that is cancelled; here an unsampled call costs one look at its metada
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import grpc
 from opentelemetry import context as otel_context
@@ -15,7 +16,10 @@ from opentelemetry import trace
 
 from weft.rpc.call import TRACEPARENT_KEY, Call, parse_traceparent
 from weft.rpc.status import SERVER_FAULTS
-from weft.telemetry import Telemetry
+from weft.telemetry import SecureReceiver, Telemetry
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 # One process serves many agents, so service.name of the resource does not tell which one it was.
 AGENT = "weft.agent"
@@ -56,3 +60,14 @@ def end_span(span: trace.Span, code: grpc.StatusCode) -> None:
     if code is not grpc.StatusCode.OK and code in SERVER_FAULTS:
         span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
     span.end()
+
+
+def span_receiver(registry: str, mtls: Credentials | None) -> str | SecureReceiver:
+    """The registry as a receiver of spans."""
+    if mtls is None:
+        return registry
+    return SecureReceiver(
+        address=registry,
+        generation=lambda: mtls.generation,
+        dial=lambda: mtls.channel(registry, "registry"),
+    )

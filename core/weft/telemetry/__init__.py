@@ -2,5 +2,6 @@
 
 from weft.telemetry.instruments import Instruments
 from weft.telemetry.setup import Telemetry, start
+from weft.telemetry.spans import SecureReceiver
 
-__all__ = ["Instruments", "Telemetry", "start"]
+__all__ = ["Instruments", "SecureReceiver", "Telemetry", "start"]

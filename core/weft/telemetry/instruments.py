@@ -71,6 +71,11 @@ class Instruments:
         self.in_flight = Gauge(
             "rpc_server_active_requests", "Calls being served.", registry=self.registry
         )
+        self.certificate_expiry = Gauge(
+            "weft_mtls_certificate_expiry_seconds",
+            "Seconds until the certificate of this process in the mesh expires; 0: there is no mTLS.",
+            registry=self.registry,
+        )
         self.instances = Gauge(
             "weft_registry_instances",
             "Instances that hold a lease, by agent and state.",

@@ -12,7 +12,7 @@ from opentelemetry import trace
 from prometheus_client import start_http_server
 
 from weft.telemetry.instruments import Instruments
-from weft.telemetry.spans import tracer_provider
+from weft.telemetry.spans import SecureReceiver, tracer_provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ async def start(
     service: str,
     *,
     sample_ratio: float = 0.0,
-    otlp_endpoints: Sequence[str] = (),
+    otlp_endpoints: Sequence[str | SecureReceiver] = (),
     metrics_address: str | None = None,
 ) -> AsyncIterator[Telemetry]:
     """Runs the telemetry of a process; leaving the block sends what spans are left.

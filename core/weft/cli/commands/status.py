@@ -122,7 +122,7 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
     # What is measured below shall not be the time of an import.
     import asyncpg  # noqa: F401
 
-    from weft import embedded, rpc
+    from weft import embedded
     from weft.cli import connect, rest
     from weft.v1 import broker_pb2, broker_pb2_grpc
 
@@ -137,7 +137,7 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
         return f"{len(agents)} agents, {sum(len(a.instances) for a in agents)} instances"
 
     async def broker() -> str:
-        async with rpc.Channel(settings.broker.split(",")[0]) as channel:
+        async with connect.to_part(settings.broker.split(",")[0], "broker") as channel:
             stub = broker_pb2_grpc.BrokerServiceStub(channel)
             found = await stub.ListQueues(
                 broker_pb2.ListQueuesRequest(page_size=1_000), timeout=_PATIENCE

@@ -38,6 +38,7 @@ def _replicas(
     epilog=examples(
         "weft up",
         "weft up --replicas support-triage=2 --data ./data",
+        "weft up --mtls",
     )
 )
 @click.option(
@@ -51,6 +52,7 @@ def _replicas(
 @configured(
     *("data", "registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen"),
     "gateway_auth",
+    "mtls",
     *("database_url", "redis_url"),
 )
 def up(settings: Settings, replicas: dict[str, int]) -> None:
@@ -66,10 +68,29 @@ def up(settings: Settings, replicas: dict[str, int]) -> None:
     _known(replicas)
     with HouseLock(settings.data) as lock:
         check_free(settings)
-        settings = with_free_ports(settings)
+        settings = _with_certificates(with_free_ports(settings))
         lock.describe(settings.gateway)
         with Table() if sys.stdout.isatty() else Lines() as view:
             asyncio.run(_run(settings, replicas, view))
+
+
+def _with_certificates(settings: Settings) -> Settings:
+    """The settings with mTLS on or off, and an authority for it where there is none."""
+    import dataclasses
+
+    from weft import config
+    from weft.cli import failures, membership
+
+    # "auto" would follow what this command itself says to others.
+    on = settings.mtls == "on" or bool(settings.mtls_certificate and settings.mtls == "auto")
+    if on and not settings.mtls_certificate:
+        from weft.mtls import Authority
+
+        trust_domain = settings.mtls_trust_domain or membership.DEFAULT_TRUST_DOMAIN
+        with failures.settings_checked("WEFT_MTLS_*"):
+            Authority.made(config.authority_home(settings.data), trust_domain)
+    config.mark(settings.data, on=on)
+    return dataclasses.replace(settings, mtls="on" if on else "off")
 
 
 async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table) -> None:
