@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import random
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -183,10 +182,8 @@ class Credentials:
     def _is_due(self) -> bool:
         now = self._current
         half = (now.ends - now.begins).total_seconds() / 2
-        # Many that were issued at once are not renewed at once.
-        return self.seconds_left() < half * random.uniform(0.95, 1) and (  # noqa: S311 jitter
-            time.monotonic() - self._issued > min(_RETRY, half / 10)
-        )
+        rested = time.monotonic() - self._issued > min(_RETRY, half / 10)
+        return self.seconds_left() < half and rested
 
     def _renew(self) -> None:
         assert self._issue is not None

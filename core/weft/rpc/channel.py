@@ -58,6 +58,9 @@ class Channel(grpc.aio.Channel):
         mtls: what it shows to whom it connects to, and whom it believes; None: connections are not encrypted. Those
             to "unix:PATH" never are.
         part: what is at the address, where it is no agent: its certificate must be of "registry" or "broker".
+
+    Attributes:
+        generation: of the certificate that the present connection is made with.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Channel(grpc.aio.Channel):
         self._part = part
         # gRPC itself follows the certificates of channels that are made by xDS.
         self._renews = self._mtls is not None and not target.startswith("xds:")
-        self._generation = self._mtls.generation if self._mtls is not None else 0
+        self.generation = self._mtls.generation if self._mtls is not None else 0
         self._former: WeakSet[grpc.aio.Channel] = WeakSet()
         self._inner = self._open()
 
@@ -99,8 +102,8 @@ class Channel(grpc.aio.Channel):
 
     def current(self) -> grpc.aio.Channel:
         """The channel beneath, a new one after its certificate was renewed; calls on the former go on."""
-        if self._renews and self._mtls is not None and self._mtls.generation != self._generation:
-            self._generation = self._mtls.generation
+        if self._renews and self._mtls is not None and self._mtls.generation != self.generation:
+            self.generation = self._mtls.generation
             self._former.add(self._inner)
             self._inner = self._open()
         return self._inner
@@ -263,13 +266,14 @@ class _Renewed:
         self._channel = channel
         self._kind = kind
         self._arguments = arguments
-        self._of: grpc.aio.Channel | None = None
+        self._of = -1  # no reference to a channel: it would stay open until this method is called again
         self._inner: Any = None
 
     def __call__(self, *arguments: Any, **further: Any) -> Any:
         current = self._channel.current()
-        if current is not self._of:
-            self._of, self._inner = current, getattr(current, self._kind)(*self._arguments)
+        if self._channel.generation != self._of:
+            self._of = self._channel.generation
+            self._inner = getattr(current, self._kind)(*self._arguments)
         call = self._inner(*arguments, **further)
         # A channel that nobody refers to closes, with its calls.
         call.add_done_callback(_Kept(current))
