@@ -33,7 +33,9 @@ class Caller:
         who = mtls.client_id(TRUST_DOMAIN, "ann")
         authority = foreign.authority if kind == "foreign" else certificates.authority
         life = timedelta(seconds=-1) if kind == "expired" else timedelta(hours=1)
-        self.leaf = None if kind in {"plaintext", "no certificate"} else authority.issue(who, life=life)
+        self.leaf = (
+            None if kind in {"plaintext", "no certificate"} else authority.issue(who, life=life)
+        )
 
     def channel(self, address: str, part: str) -> grpc.aio.Channel:
         if self.kind == "plaintext":

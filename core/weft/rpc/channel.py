@@ -58,9 +58,6 @@ class Channel(grpc.aio.Channel):
         mtls: what it shows to whom it connects to, and whom it believes; None: connections are not encrypted. Those
             to "unix:PATH" never are.
         part: what is at the address, where it is no agent: its certificate must be of "registry" or "broker".
-
-    Attributes:
-        generation: of the certificate that the present connection is made with.
     """
 
     def __init__(
@@ -87,8 +84,9 @@ class Channel(grpc.aio.Channel):
         self._part = part
         # gRPC itself follows the certificates of channels that are made by xDS.
         self._renews = self._mtls is not None and not target.startswith("xds:")
-        self.generation = self._mtls.generation if self._mtls is not None else 0
+        self._generation = self._mtls.generation if self._mtls is not None else 0
         self._former: WeakSet[grpc.aio.Channel] = WeakSet()
+        self._renewed: WeakSet[_Renewed] = WeakSet()
         self._inner = self._open()
 
     def _open(self) -> grpc.aio.Channel:
@@ -102,10 +100,12 @@ class Channel(grpc.aio.Channel):
 
     def current(self) -> grpc.aio.Channel:
         """The channel beneath, a new one after its certificate was renewed; calls on the former go on."""
-        if self._renews and self._mtls is not None and self._mtls.generation != self.generation:
-            self.generation = self._mtls.generation
+        if self._renews and self._mtls is not None and self._mtls.generation != self._generation:
+            self._generation = self._mtls.generation
             self._former.add(self._inner)
             self._inner = self._open()
+            for callable_ in self._renewed:
+                callable_.inner = None  # it refers to the channel it was made of
         return self._inner
 
     def _calling(self, method: str, *, streaming: bool) -> Calling:
@@ -116,7 +116,9 @@ class Channel(grpc.aio.Channel):
 
     def _made(self, kind: str, *arguments: Any) -> Any:
         if self._renews:
-            return _Renewed(self, kind, arguments)
+            made = _Renewed(self, kind, arguments)
+            self._renewed.add(made)
+            return made
         return getattr(self._inner, kind)(*arguments)
 
     def unary_unary(
@@ -260,21 +262,19 @@ class _Callable:
 class _Renewed:
     """A multi-callable on whatever channel is the current one."""
 
-    __slots__ = ("_arguments", "_channel", "_inner", "_kind", "_of")
+    __slots__ = ("__weakref__", "_arguments", "_channel", "_kind", "inner")
 
     def __init__(self, channel: Channel, kind: str, arguments: tuple[Any, ...]) -> None:
         self._channel = channel
         self._kind = kind
         self._arguments = arguments
-        self._of = -1  # no reference to a channel: it would stay open until this method is called again
-        self._inner: Any = None
+        self.inner: Any = None
 
     def __call__(self, *arguments: Any, **further: Any) -> Any:
         current = self._channel.current()
-        if self._channel.generation != self._of:
-            self._of = self._channel.generation
-            self._inner = getattr(current, self._kind)(*self._arguments)
-        call = self._inner(*arguments, **further)
+        if self.inner is None:
+            self.inner = getattr(current, self._kind)(*self._arguments)
+        call = self.inner(*arguments, **further)
         # A channel that nobody refers to closes, with its calls.
         call.add_done_callback(_Kept(current))
         return call
