@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from datetime import timedelta
+from pathlib import Path
 from typing import ClassVar
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.mtls.authorities import TRUST_DOMAIN, Certificates
+from tests.certificates import TRUST_DOMAIN, Certificates
 
 from weft import mtls
 
@@ -46,7 +48,7 @@ class Caller:
         options = (("grpc.ssl_target_name_override", name),)
         return grpc.aio.secure_channel(address, credentials, options=options)
 
-    def context(self, folder: str) -> ssl.SSLContext | None:
+    def context(self, folder: Path) -> ssl.SSLContext | None:
         if self.kind == "plaintext":
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -54,27 +56,23 @@ class Caller:
         context.load_verify_locations(cadata=self.ca.decode())
         context.set_alpn_protocols(["h2"])
         if self.leaf:
-            for name, content in (("c", self.leaf.certificate), ("k", self.leaf.key)):
-                with open(f"{folder}/{name}", "wb") as file:
-                    file.write(content)
-            context.load_cert_chain(f"{folder}/c", f"{folder}/k")
+            (folder / "c").write_bytes(self.leaf.certificate)
+            (folder / "k").write_bytes(self.leaf.key)
+            context.load_cert_chain(folder / "c", folder / "k")
         return context
 
 
-async def refused(caller: Caller, address: str, part: str, folder: str) -> None:
+async def refused(caller: Caller, address: str, part: str, folder: Path) -> None:
     """Sees that a caller gets nothing: neither a real gRPC client, nor whoever speaks TLS and HTTP/2 by hand."""
     async with caller.channel(address, part) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
-        try:
-            answer = await check(health_pb2.HealthCheckRequest(), timeout=5)
-        except grpc.aio.AioRpcError as failed:
-            assert failed.code() is grpc.StatusCode.UNAVAILABLE, failed
-        else:
-            raise AssertionError(f"{caller.kind} was let in: {answer}")
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
     assert not await answered(caller, address, folder), f"{caller.kind} was let in"
 
 
-async def answered(caller: Caller, address: str, folder: str) -> bytes:
+async def answered(caller: Caller, address: str, folder: Path) -> bytes:
     """What a server says in HTTP/2, after the handshake."""
     host, _, port = address.rpartition(":")
     try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.mtls.authorities import Certificates
+from tests.certificates import Certificates
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
-from tests.mtls.authorities import TRUST_DOMAIN, Certificates
+from tests.certificates import TRUST_DOMAIN, Certificates
 
 from weft import mtls
 from weft.rpc.testing import wait_until
@@ -72,7 +72,7 @@ def test_ids_say_who_somebody_is() -> None:
     assert mtls.part_id("weft.local", "registry").part == "registry"
     assert mtls.client_id("weft.local", "Ann O'Hara").client == "Ann-O-Hara"
     assert mtls.SpiffeId.parse("spiffe://weft.local/part/registry/evil").part == ""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="SPIFFE id"):
         mtls.agents_id("weft.local", [])
 
 
@@ -196,17 +196,11 @@ def _certificate_of_nobody() -> bytes:
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
     builder = builder.public_key(key.public_key()).not_valid_before(now)
-    made = builder.not_valid_after(now + timedelta(days=1)).sign(key, None or _sha256())
+    made = builder.not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
     pem = serialization.Encoding.PEM
     return made.public_bytes(pem) + key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _sha256():
-    from cryptography.hazmat.primitives import hashes
-
-    return hashes.SHA256()
 
 
 def test_half_a_change_leaves_things_as_they_were(

@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2_grpc
-from tests.mtls.authorities import TRUST_DOMAIN, Certificates
+from tests.certificates import TRUST_DOMAIN, Certificates
 from tests.mtls.callers import Caller, refused
 
 from weft import mtls, rpc
@@ -160,8 +160,8 @@ async def test_outsiders_are_refused_by_registry_and_agents(
     mesh: Mesh, foreign: Certificates, tmp_path: Path, kind: str
 ) -> None:
     caller = Caller(mesh.certificates, foreign, kind)
-    await refused(caller, mesh.registry.address, "registry", str(tmp_path))
-    await refused(caller, mesh.host.server.address, "echo", str(tmp_path))
+    await refused(caller, mesh.registry.address, "registry", tmp_path)
+    await refused(caller, mesh.host.server.address, "echo", tmp_path)
     assert await mesh.say() == "hello"
 
 
@@ -172,7 +172,7 @@ async def test_outsiders_are_refused_by_brokers(
     own = certificates.part("broker")
     async with Broker(redis_url=redis_url, address="127.0.0.1:0", mtls=own) as broker:
         caller = Caller(certificates, foreign, kind)
-        await refused(caller, broker.address, "broker", str(tmp_path))
+        await refused(caller, broker.address, "broker", tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["plaintext", "no certificate", "foreign"])
