@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WEFT   := $(BIN)/weft
 
-.PHONY: demo up test faults check fix gen bench wheel clean
+.PHONY: demo up test test-mtls faults check fix gen bench wheel clean
 
 demo: $(VENV)/.run  ## one real question through the whole mesh
 	$(WEFT) demo
@@ -14,6 +14,9 @@ up: $(VENV)/.run  ## everything on this machine
 
 test: $(VENV)/.dev  ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+test-mtls: $(VENV)/.dev  ## the support fleet's tests with mTLS and auth everywhere
+	WEFT_TEST_MESH_TLS=on $(BIN)/python -m pytest tests/support $(ARGS)
 
 faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 for an hour
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),10) $(ARGS)
@@ -38,7 +41,7 @@ gen: $(VENV)/.dev  ## code from the contracts
 	$(BIN)/python tools/gen.py
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other
-	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in rpc mtls gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 wheel: $(VENV)/.dev  ## build the wheel and run the fundamentals against it
 	VENV=$(VENV) PYTHON=$(PYTHON) tools/wheel.sh
