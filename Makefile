@@ -15,8 +15,8 @@ up: $(VENV)/.run  ## everything on this machine
 test: $(VENV)/.dev  ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
-test-mtls: $(VENV)/.dev  ## the support fleet's tests with mTLS and auth everywhere
-	WEFT_TEST_MESH_TLS=on $(BIN)/python -m pytest tests/support $(ARGS)
+test-mtls: $(VENV)/.dev  ## the tests of the support fleet and the command with mTLS and auth everywhere
+	WEFT_TEST_MESH_TLS=on $(BIN)/python -m pytest tests/support tests/cli $(ARGS)
 
 faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 for an hour
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),10) $(ARGS)

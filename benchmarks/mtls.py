@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import measure
+import uvloop
 
 from weft import embedded, mtls, rpc
 from weft.agents import Host
@@ -178,7 +179,7 @@ def main() -> None:
     """Runs a role, or the measurement."""
     options = measure.arguments(__doc__, rounds=12).parse_args()
     if options.role:
-        asyncio.run(ROLES[options.role](*options.rest))  # type: ignore[operator]
+        uvloop.run(ROLES[options.role](*options.rest))  # type: ignore[operator]
         sys.exit()
     ratios, figures = asyncio.run(run(options.rounds, options.seconds))
     measure.report(ratios, figures, as_json=options.json)

@@ -1,7 +1,8 @@
 """A switch for tests that know nothing of it: with WEFT_TEST_MESH_TLS=on, all they start and call has mTLS and auth.
 
 Every server asks for certificates, every channel brings one, identities are signed and no others are believed; what is not
-encrypted cannot be opened at all. `make test-mtls` runs the support fleet's tests so.
+encrypted cannot be opened at all. `make test-mtls` runs the support fleet's tests so, and those of the command with
+`weft up --mtls`.
 """
 
 from __future__ import annotations
