@@ -245,6 +245,34 @@ async def test_a_host_that_is_not_its_agents_says_so_at_its_start(
             await host.start()
 
 
+async def test_a_process_that_becomes_somebody_else_registers_again(
+    fresh_xds: None, certificates: Certificates, database_url: str
+) -> None:
+    """As when a second host is started by the same process: both show the certificate of all its agents."""
+    home = certificates.folder / "authority"
+    async with (
+        registry_at(certificates, database_url) as registry,
+        mtls.issued(home, lambda _: mtls.client_id(TRUST_DOMAIN, "ann")) as own,
+        Host(registry=registry.address, mtls=own) as first,
+        Host(registry=registry.address, mtls=own) as second,
+    ):
+        first.add(Echo("one"))
+        second.add(Echo("two"), agent="other")
+        await first.start()
+        await second.start()
+        assert own.who.agents == ("echo", "other")
+        mesh = Mesh(certificates=certificates, registry=registry, host=first)
+
+        async def told() -> bool:
+            (instance,) = await mesh.instances()
+            return instance.spiffe_id.endswith("/agent/echo/other") and instance.state == (
+                agent_pb2.INSTANCE_STATE_SERVING
+            )
+
+        await wait_until(told)
+        assert await mesh.say() == "hello"
+
+
 async def test_a_broker_knows_its_members_apart(certificates: Certificates, redis_url: str) -> None:
     own = certificates.part("broker")
     greeter, ann = certificates.agents("greeter"), certificates.member("client/ann")

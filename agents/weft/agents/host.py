@@ -163,6 +163,11 @@ class Host:
         self._agents.append((instance, contract, load))
         return name
 
+    @property
+    def agents(self) -> frozenset[str]:
+        """Names of the agents it serves."""
+        return frozenset(instance.agent for instance, _, _ in self._agents)
+
     def on(self, topic: str, handler: Callable[..., Any], *, name: str = "") -> None:
         """Handles events before `start`: a durable subscription of an agent of this host.
 
@@ -210,8 +215,7 @@ class Host:
             PermissionDenied: by its certificate, this process is not the agents it serves.
         """
         if self._mtls is not None:
-            agents = {instance.agent for instance, _, _ in self._agents}
-            await asyncio.to_thread(self._mtls.serve, agents)
+            await asyncio.to_thread(self._mtls.serve, self.agents)
             self._door = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="weft-agents-"))
             self.server.add_own_door(f"unix:{self._door}/skills")
         await self.server.start()

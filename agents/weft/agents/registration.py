@@ -15,7 +15,7 @@ from weft import rpc
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
 if TYPE_CHECKING:
-    from weft.mtls import Credentials
+    from weft.mtls import Credentials, SpiffeId
     from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 log = logging.getLogger("weft.agents")
@@ -53,6 +53,7 @@ class Registration:
         mtls: Credentials | None = None,
     ) -> None:
         self._mtls = mtls
+        self._who: SpiffeId | None = None  # as it is registered
         self._registry = registry
         self._instances = list(instances)
         self._descriptors = descriptors
@@ -127,7 +128,13 @@ class Registration:
         finally:
             stream.cancel()
 
+    def _check_certificate(self) -> None:
+        # What the registry tells callers of this process must be what it shows them.
+        if self._mtls is not None and self._mtls.who != self._who:
+            raise EOFError(f"this process is {self._mtls.who} by its certificate now")
+
     async def _register(self, stream: Stream) -> registry_pb2.LeaseGranted:
+        self._who = self._mtls.who if self._mtls is not None else None
         for instance in self._instances:
             instance.state = self._state
         registration = registry_pb2.Registration(instances=self._instances)
@@ -173,6 +180,7 @@ class Registration:
                     await asyncio.wait({reading}, timeout=_GOODBYE)
                     return
                 else:
+                    self._check_certificate()
                     report = registry_pb2.LoadReport(loads=self._load())
                     await stream.write(registry_pb2.RegisterRequest(report=report))
         finally:

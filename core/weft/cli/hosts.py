@@ -93,6 +93,11 @@ class Hosts:
 
     async def start(self) -> None:
         """Starts them all; raises as weft.agents.Host."""
+        if (
+            self._mtls is not None
+        ):  # one certificate for all, or each start would change that of the former
+            agents = frozenset().union(*(host.agents for host, _ in self._served))
+            await asyncio.to_thread(self._mtls.serve, agents)
         for host, _ in self._served:
             await host.start()
 
