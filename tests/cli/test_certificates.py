@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tests import secured
+from tests.certificates import Certificates
 
-from weft import config, mtls
+from weft import config, mtls, rpc
 
 
 def test_an_authority_is_made_shown_and_replaced(nowhere, tmp_path: Path):
@@ -102,6 +104,20 @@ def test_a_command_without_mtls_imports_nothing_of_it():
         check=True,
     )
     assert told.stdout.strip() == "False"
+
+
+async def test_a_command_without_a_certificate_is_told_of_mtls(tools, tmp_path: Path):
+    certificates = Certificates(tmp_path)
+    async with rpc.Server(mtls=certificates.part("registry")) as server:
+        command = await asyncio.create_subprocess_exec(
+            *tools.command,
+            "agents",
+            env=tools.environment(tmp_path / "data", WEFT_REGISTRY=server.address),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await command.communicate()
+    assert command.returncode == 1
+    assert "if that mesh has mTLS" in err.decode()
 
 
 @pytest.mark.skipif(not secured.ON, reason="WEFT_TEST_MESH_TLS is not on")

@@ -81,9 +81,17 @@ def told(address: str) -> Iterator[None]:
         if isinstance(error, rpc.Unavailable | rpc.DeadlineExceeded):
             raise failures.Failure(
                 f"The registry at {address} cannot be reached. Start everything with `weft up`, "
-                "or name another registry with --registry or WEFT_REGISTRY."
+                f"or name another registry with --registry or WEFT_REGISTRY.{_hint(failed)}"
             ) from failed
         raise error from failed
+
+
+def _hint(failed: grpc.aio.AioRpcError) -> str:
+    """What else may be the matter, when somebody listens and connections end at once."""
+    said = failed.details() or ""
+    if any(word in said for word in ("Socket closed", "Verification", "handshake", "SSL")):
+        return " Somebody listens there: if that mesh has mTLS, this command needs a certificate of it (docs/mtls.md)."
+    return ""
 
 
 class Registry:
