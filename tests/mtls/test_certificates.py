@@ -285,6 +285,23 @@ async def test_a_process_issues_itself_a_certificate_again_at_half_its_life(
     assert not list((home / "processes").iterdir())
 
 
+async def test_a_process_whose_root_is_believed_no_longer_issues_itself_another_certificate(
+    certificates: Certificates,
+) -> None:
+    home = certificates.folder / "authority"
+    async with mtls.issued(home, lambda _: mtls.client_id(TRUST_DOMAIN, "ann")) as own:
+        own._issued -= 60
+        new = certificates.authority.rotated()
+        own.look()
+        assert own._current.issued_by_own
+        new.forget()
+        own.look()
+        assert not own._current.issued_by_own
+        own.look()
+        leaf = mtls.Leaf(certificate=own._current.certificate, key=own._current.key)
+        assert verified(leaf, new.root) == [f"spiffe://{TRUST_DOMAIN}/client/ann"]
+
+
 async def test_what_an_authority_cannot_be_used_for_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no certificate authority"):
         async with mtls.issued(tmp_path, lambda _: mtls.client_id("x.org", "ann")):

@@ -65,6 +65,15 @@ async def test_a_part_must_show_its_own_name(certificates: Certificates) -> None
         assert await say(channel) == "hello"
 
 
+async def test_several_addresses_are_dialled_as_one(certificates: Certificates) -> None:
+    client = certificates.member("client/ann")
+    async with (
+        serving(certificates.part("registry")) as address,
+        rpc.Channel(f"ipv4:127.0.0.1:1,{address}", mtls=client) as channel,
+    ):
+        assert await say(channel) == "hello"
+
+
 async def test_an_agent_does_not_pass_for_a_part(certificates: Certificates) -> None:
     client = certificates.member("client/ann")
     async with (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import ssl
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
@@ -59,6 +61,7 @@ class Credentials:
         self._agents: set[str] = set()
         self._stamp = files.stamp()
         self._current = load(files)
+        self._turn = threading.Lock()  # `look` is for a thread, and `serve` may be in another
         self._complaint = ""
         self._issued = time.monotonic()
         self.trust_domain = trust_domain or self._current.who.trust_domain
@@ -103,14 +106,14 @@ class Credentials:
     # Clients
 
     def channel(self, target: str, part: str) -> tuple[grpc.ChannelCredentials, Any]:
-        """Credentials and options of a channel to a part at "host:port", as of now.
+        """Credentials and options of a channel to a part at "host:port" or "ipv4:IP:port,IP:port", as of now.
 
         By a host name, that name must be in the part's certificate, as always in TLS. By an IP address, which many share, it
         is the part's name in the trust domain, such as "registry.weft.local".
         """
         now = self._current
         credentials = grpc.ssl_channel_credentials(now.ca, now.key, now.certificate)
-        if not _is_ip(target.rpartition(":")[0]):
+        if not _is_by_ip(target):
             return credentials, ()
         name = part_name(self.trust_domain, part)
         return credentials, (("grpc.ssl_target_name_override", name),)
@@ -151,6 +154,10 @@ class Credentials:
 
     def look(self) -> None:
         """Takes what the files hold now, if they changed; issues the certificate anew, if it is time."""
+        with self._turn:
+            self._look()
+
+    def _look(self) -> None:
         if self._issue is not None and self._is_due():
             self._renew()
         stamp = self.files.stamp()
@@ -174,14 +181,17 @@ class Credentials:
 
     def serve(self, agents: Collection[str]) -> None:
         """Makes this process these agents, beside those that it is, where it issues its certificate itself."""
-        if self._issue is not None and not self._agents.issuperset(agents):
-            self._agents.update(agents)
-            self._renew()
-            self.look()
+        with self._turn:
+            if self._issue is not None and not self._agents.issuperset(agents):
+                self._agents.update(agents)
+                self._renew()
+                self._look()
 
     def _is_due(self) -> bool:
         now = self._current
         half = (now.ends - now.begins).total_seconds() / 2
+        if not now.issued_by_own:  # its root is believed no longer
+            half = math.inf
         rested = time.monotonic() - self._issued > min(_RETRY, half / 10)
         return self.seconds_left() < half and rested
 
@@ -220,9 +230,12 @@ def check_server(transport: Any, expected: Collection[str]) -> None:
         )
 
 
-def _is_ip(host: str) -> bool:
+def _is_by_ip(target: str) -> bool:
+    for scheme in ("ipv4:", "ipv6:"):
+        target = target.removeprefix(scheme)
     try:
-        ipaddress.ip_address(host.strip("[]"))
+        for address in target.split(","):
+            ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
     except ValueError:
         return False
     return True
