@@ -511,3 +511,100 @@ async def test_certificates_change_under_a_mesh_that_works(
                 finally:
                     done.set()
     assert own.seconds_left() > 80_000
+
+
+async def test_a_root_is_replaced_under_a_mesh_that_works(
+    fresh_xds: None,
+    certificates: Certificates,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing of the former root is left in the end: who comes later is reached by, and reaches, those who were there."""
+    monkeypatch.setattr("weft.mtls.credentials.WATCH", timedelta(milliseconds=100))
+    members = {
+        "part/registry": [mtls.part_name(TRUST_DOMAIN, "registry"), "127.0.0.1"],
+        "part/gateway": [],
+        "agent/echo": [],
+    }
+
+    def issue(who: str) -> mtls.Files:
+        names = members[who]
+        return certificates.files(who, names=names, folder=tmp_path / who.replace("/", "-"))
+
+    async with contextlib.AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        held = {who: await enter(mtls.followed(issue(who))) for who in members}
+        registry = await enter(
+            Registry(
+                database_url=database_url,
+                address="127.0.0.1:0",
+                cold_start=timedelta(0),
+                pace=QUICK,
+                mtls=held["part/registry"],
+            )
+        )
+        host = await enter(Host(registry=registry.address, mtls=held["agent/echo"]))
+        host.add(Echo("one"))
+        await host.start()
+        gateway = await enter(
+            Gateway(
+                registry=registry.address,
+                database_url=database_url,
+                listen="127.0.0.1:0",
+                grpc_listen="127.0.0.1:0",
+                mtls=held["part/gateway"],
+            )
+        )
+        http = await enter(httpx.AsyncClient(base_url=gateway.url, timeout=20))
+        await gateway.ready()
+        say = host.mesh.stub(echo_pb2_grpc.EchoServiceStub).Say
+        failed, done = [], asyncio.Event()
+
+        async def calling() -> None:
+            while not done.is_set():
+                answer = await say(SAY, timeout=5)
+                response = await http.post("/v1/echo:say", json={"text": "hello"})
+                if answer.text != "hello" or response.status_code != 200:
+                    failed.append(response.text)
+
+        async def shown(generation: int) -> None:
+            await wait_until(lambda: all(one.generation >= generation for one in held.values()))
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(calling())
+            try:
+                certificates.authority = certificates.authority.rotated()
+                for who, credentials in held.items():  # both roots, the former certificate
+                    leaf = mtls.Leaf(
+                        certificate=credentials.files.certificate.read_bytes(),
+                        key=credentials.files.key.read_bytes(),
+                    )
+                    bundle = certificates.authority.bundle.read_bytes()
+                    mtls.replace(tmp_path / who.replace("/", "-"), leaf, bundle)
+                await shown(1)
+                for who in members:
+                    issue(who)
+                await shown(2)
+                certificates.authority.forget()
+                for who in members:
+                    issue(who)
+                await shown(3)
+                later = await enter(
+                    Host(registry=registry.address, mtls=certificates.agents("echo"))
+                )
+                later.add(Echo("two"))
+                await later.start()
+                answered = set()
+
+                async def by_both() -> bool:
+                    # gRPC looks at the files by itself: until then it does not reach the later one, and tells nobody.
+                    answered.add((await say(SAY, timeout=5)).instance)
+                    body = (await http.post("/v1/echo:say", json={"text": "hello"})).json()
+                    answered.add(f"gateway {body['instance']}")
+                    return len(answered) == 4
+
+                await wait_until(by_both)
+            finally:
+                done.set()
+        assert not failed
