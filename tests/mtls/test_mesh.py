@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -33,8 +33,20 @@ from weft.v1 import registry_pb2 as pb
 from weft.v1.registry_pb2_grpc import RegistryServiceStub
 
 SAY = echo_pb2.SayRequest(text="hello")
+SHOW = echo_pb2.SayRequest(text="show")
 QUICK = Pace(interval=timedelta(seconds=0.2))
 NEVER = Pace(interval=timedelta(hours=1))
+
+
+class Seeing(Echo):
+    """Sees the certificate by which it is told "show"."""
+
+    shown = b""
+
+    async def Say(self, request: echo_pb2.SayRequest, context: object) -> echo_pb2.SayResponse:
+        if request.text == SHOW.text:
+            (self.shown,) = context.auth_context()["x509_pem_cert"]
+        return await super().Say(request, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -545,7 +557,8 @@ async def test_a_root_is_replaced_under_a_mesh_that_works(
             )
         )
         host = await enter(Host(registry=registry.address, mtls=held["agent/echo"]))
-        host.add(Echo("one"))
+        seeing = Seeing("one")
+        host.add(seeing)
         await host.start()
         gateway = await enter(
             Gateway(
@@ -575,17 +588,22 @@ async def test_a_root_is_replaced_under_a_mesh_that_works(
             tasks.create_task(calling())
             try:
                 certificates.authority = certificates.authority.rotated()
-                for who, credentials in held.items():  # both roots, the former certificate
-                    leaf = mtls.Leaf(
-                        certificate=credentials.files.certificate.read_bytes(),
-                        key=credentials.files.key.read_bytes(),
-                    )
-                    bundle = certificates.authority.bundle.read_bytes()
-                    mtls.replace(tmp_path / who.replace("/", "-"), leaf, bundle)
+                _believe(certificates, tmp_path, held)  # both roots, the former certificate
                 await shown(1)
                 for who in members:
                     issue(who)
                 await shown(2)
+                new = held["agent/echo"].files.certificate.read_bytes()
+
+                async def shown_by_grpc() -> bool:
+                    # gRPC looks at the files by itself, and tells nobody: a new connection shows what it has.
+                    own = (("grpc.use_local_subchannel_pool", 1),)
+                    mine = rpc.Channel("xds:///echo", mtls=held["agent/echo"], options=own)
+                    async with mine as channel:
+                        await echo_pb2_grpc.EchoServiceStub(channel).Say(SHOW, timeout=5)
+                    return seeing.shown == new
+
+                await wait_until(shown_by_grpc)
                 certificates.authority.forget()
                 for who in members:
                     issue(who)
@@ -598,7 +616,6 @@ async def test_a_root_is_replaced_under_a_mesh_that_works(
                 answered = set()
 
                 async def by_both() -> bool:
-                    # gRPC looks at the files by itself: until then it does not reach the later one, and tells nobody.
                     answered.add((await say(SAY, timeout=5)).instance)
                     body = (await http.post("/v1/echo:say", json={"text": "hello"})).json()
                     answered.add(f"gateway {body['instance']}")
@@ -608,3 +625,16 @@ async def test_a_root_is_replaced_under_a_mesh_that_works(
             finally:
                 done.set()
         assert not failed
+
+
+def _believe(
+    certificates: Certificates, folder: Path, held: Mapping[str, mtls.Credentials]
+) -> None:
+    """Writes the roots that are believed, and the certificates as they are."""
+    for who, credentials in held.items():
+        leaf = mtls.Leaf(
+            certificate=credentials.files.certificate.read_bytes(),
+            key=credentials.files.key.read_bytes(),
+        )
+        bundle = certificates.authority.bundle.read_bytes()
+        mtls.replace(folder / who.replace("/", "-"), leaf, bundle)
