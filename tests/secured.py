@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from grpc.aio._server import Server  # what grpc.aio.server() makes; grpc.aio.Server is abstract
 from tests.certificates import TRUST_DOMAIN, Certificates
 
 from weft import mtls, rpc
@@ -100,7 +101,7 @@ def secured(folder: Path) -> Iterator[Secured]:
 
 def _forbid_plain(patch: pytest.MonkeyPatch) -> None:
     """Nothing but the sockets of a process of its own goes unencrypted."""
-    opened, bound = grpc.aio.insecure_channel, grpc.aio.Server.add_insecure_port
+    opened, bound = grpc.aio.insecure_channel, Server.add_insecure_port
 
     def insecure_channel(target: str, *arguments: Any, **further: Any) -> Any:
         assert target.startswith("unix:"), f"a channel to {target} would not be encrypted"
@@ -111,4 +112,4 @@ def _forbid_plain(patch: pytest.MonkeyPatch) -> None:
         return bound(self, address)
 
     patch.setattr(grpc.aio, "insecure_channel", insecure_channel)
-    patch.setattr(grpc.aio.Server, "add_insecure_port", add_insecure_port)
+    patch.setattr(Server, "add_insecure_port", add_insecure_port)
