@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -70,7 +72,10 @@ def up(settings: Settings, replicas: dict[str, int]) -> None:
         check_free(settings)
         settings = _with_certificates(with_free_ports(settings))
         lock.describe(settings.gateway)
-        with Table() if sys.stdout.isatty() else Lines() as view:
+        with (
+            _told_of_mtls(settings),
+            Table() if sys.stdout.isatty() else Lines() as view,
+        ):
             asyncio.run(_run(settings, replicas, view))
 
 
@@ -89,8 +94,19 @@ def _with_certificates(settings: Settings) -> Settings:
         trust_domain = settings.mtls_trust_domain or membership.DEFAULT_TRUST_DOMAIN
         with failures.settings_checked("WEFT_MTLS_*"):
             Authority.made(config.authority_home(settings.data), trust_domain)
-    config.mark(settings.data, on=on)
     return dataclasses.replace(settings, mtls="on" if on else "off")
+
+
+@contextlib.contextmanager
+def _told_of_mtls(settings: Settings) -> Iterator[None]:
+    """Commands and agents on this machine find by themselves whether the mesh has mTLS, as long as it runs."""
+    from weft import config
+
+    config.mark(settings.data, on=settings.mtls == "on")
+    try:
+        yield
+    finally:
+        config.mark(settings.data, on=False)
 
 
 async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table) -> None:
