@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WEFT   := $(BIN)/weft
 
-.PHONY: demo up test clients faults drills check fix gen bench wheel image clean
+.PHONY: demo up test test-mtls clients faults drills check fix gen bench wheel image clean
 
 demo: $(VENV)/.run  ## one real question through the whole mesh
 	$(WEFT) demo
@@ -17,6 +17,9 @@ test: $(VENV)/.dev  ## all tests, with coverage
 
 clients: $(VENV)/.dev  ## clients and agents in Go, Java, TypeScript, Rust and C++, as far as their tools are here
 	$(MAKE) -C clients --no-print-directory VENV=$(abspath $(VENV))
+
+test-mtls: $(VENV)/.dev  ## the tests of the support fleet and the command with mTLS and auth everywhere
+	WEFT_TEST_MESH_TLS=on $(BIN)/python -m pytest tests/support tests/cli $(ARGS)
 
 faults: $(VENV)/.dev  ## ten minutes of kills, cuts and full disks; MINUTES=60 for an hour
 	GRPC_VERBOSITY=ERROR $(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),10) $(ARGS)
@@ -47,7 +50,7 @@ gen: $(VENV)/.dev  ## code from the contracts
 	$(BIN)/python tools/dashboards.py
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other
-	for script in rpc gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token registry; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in rpc mtls gateway_json connect doors idle_clients broker broker_idle debate orchestrator models first_token registry; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 wheel: $(VENV)/.dev  ## build the wheel and run the fundamentals against it
 	VENV=$(VENV) PYTHON=$(PYTHON) tools/wheel.sh

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import secured
 
 from weft.cli import main
 from weft.rpc.testing import wait_until
@@ -181,7 +182,8 @@ def nowhere(
 def house(short_folder: Path) -> Iterator[Up]:
     """One `weft up` for all tests of the command line, with an echo agent beside its fleet."""
     data = short_folder / "cli"
-    up = Up(data, short_folder / "cli.txt", "--replicas", "support-triage=2")
+    further = ("--mtls",) if secured.ON else ()
+    up = Up(data, short_folder / "cli.txt", "--replicas", "support-triage=2", *further)
     try:
         up.wait_for("try      weft ask")
         with (short_folder / "echo.txt").open("wb") as file:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from weft import rpc
+from weft.cli import connect
 from weft.rpc.signing import Signer
 from weft.support.v1 import escalation_pb2, escalation_pb2_grpc
 from weft.v1.identity_pb2 import Identity
@@ -186,12 +187,11 @@ def test_agents_believe_the_gateway_and_who_holds_its_key(weft, house, tools):
         process = Path("/proc") / str(house.child(*words)) / "environ"
         environment = process.read_text().split("\0")
         assert f"WEFT_IDENTITY_KEY={given}" in environment
-    agents = {one["name"]: one for one in weft("agents", "--json").json}
-    address = agents["support-escalation"]["instances"][0]["address"]
+    registry = house.address("registry")
     eve = Identity(subject="person:eve", all_scopes=True)
 
     async def called_by(identity: Identity | None) -> str:
-        async with rpc.Channel(address, identity=identity) as channel:
+        async with connect.to_agent(registry, "support-escalation", identity) as channel:
             stub = escalation_pb2_grpc.EscalationServiceStub(channel)
             try:
                 await stub.ListTickets(escalation_pb2.ListTicketsRequest())

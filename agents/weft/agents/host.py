@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +30,7 @@ from weft.v1 import agent_pb2, lifecycle_pb2, options_pb2
 if TYPE_CHECKING:
     from weft.agents.llm import Models
     from weft.agents.toolboxes import Toolboxes
+    from weft.mtls import Credentials
     from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.agents")
@@ -59,6 +63,7 @@ class Host:
             towards whoever calls. Empty: whatever identity a call brings is believed.
         models: what `mesh.models` is; None: there are none.
         toolboxes: what `mesh.toolbox` makes toolboxes by; None: it makes none.
+        mtls: what it shows to callers, registry and brokers, and whom it believes; None: nothing is encrypted.
 
     Raises:
         ValueError: `identity_trust` is no list of public keys.
@@ -76,10 +81,13 @@ class Host:
         identity_trust: str = "",
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
+        mtls: Credentials | None = None,
     ) -> None:
         self._telemetry = telemetry
         self._verifier = _verifier(identity_trust)
-        self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier)
+        self._mtls = mtls
+        self._door = Path()  # folder of the socket by which messages reach the skills
+        self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier, mtls=mtls)
         self.mesh = Mesh(
             registry,
             brokers=brokers,
@@ -87,6 +95,7 @@ class Host:
             telemetry=telemetry,
             models=models,
             toolboxes=toolboxes,
+            mtls=mtls,
         )
         self._brokers = brokers
         self._topics: list[Topic] = []
@@ -162,6 +171,11 @@ class Host:
         )
         return name
 
+    @property
+    def agents(self) -> frozenset[str]:
+        """Names of the agents it serves."""
+        return frozenset(member.instance.agent for member in self._members)
+
     def on(self, topic: str, handler: Callable[..., Any], *, name: str = "") -> None:
         """Handles events before `start`: a durable subscription of an agent of this host.
 
@@ -206,7 +220,12 @@ class Host:
             AddressInUseError: the port is taken.
             TimeoutError: the registry was not reached within `within`; the host goes on trying.
             InvalidArgument: the registry rejects an instance.
+            PermissionDenied: by its certificate, this process is not the agents it serves.
         """
+        if self._mtls is not None:
+            await asyncio.to_thread(self._mtls.serve, self.agents)
+            self._door = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="weft-agents-"))
+            self.server.add_own_door(f"unix:{self._door}/skills")
         await self.server.start()
         address = _reachable(self.server.address, rpc.Addresses(self._registry).current)
         for member in self._members:
@@ -217,6 +236,7 @@ class Host:
             descriptors={m.contract.digest: m.contract.descriptors for m in self._members},
             load=lambda: {m.instance.instance_id: m.told() for m in self._members},
             directed=self._directives.put_nowait,
+            mtls=self._mtls,
         )
         self._broken = asyncio.get_running_loop().create_future()
         self._obeying = asyncio.create_task(self._fatal(self._obey()), name="directives")
@@ -238,7 +258,8 @@ class Host:
             log.warning("there is no broker: skills get calls only", extra={"agents": given})
         if not self._brokers:
             return
-        self._own = rpc.Channel(self.server.address, measured=False)
+        own = self.server.address if self._mtls is None else f"unix:{self._door}/skills"
+        self._own = rpc.Channel(own, measured=False)
         self._consuming = asyncio.create_task(self._fatal(self._connect()), name="queues")
         try:
             async with asyncio.timeout(_CONNECTING):
@@ -256,7 +277,7 @@ class Host:
         for member in self._members:  # of skills first: topics wait for a broker that answers
             await self._tend(member, [])
         for topic in self._topics:
-            await subscribe(self._brokers, topic)
+            await subscribe(self._brokers, topic, mtls=self._mtls)
         for member in self._members:
             await self._tend(member, self._topics)
 
@@ -320,6 +341,7 @@ class Host:
             handler,
             concurrency=min(limit, _MOST_IN_HAND),
             name=self.server.address,
+            mtls=self._mtls,
         )
         await consumer.__aenter__()
         member.consumers.append(consumer)
@@ -366,6 +388,9 @@ class Host:
             await self._leave_all()
             await self.server.stop(self._drain)
         await self.mesh.close()
+        if self._door.name:
+            await asyncio.to_thread(shutil.rmtree, self._door, ignore_errors=True)
+            self._door = Path()
 
     async def _leave_all(self) -> None:
         for task in (self._consuming, self._obeying):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weft.agents.llm import Models
     from weft.agents.toolboxes import Toolboxes
     from weft.agents.tools import Tool, Toolbox
+    from weft.mtls import Credentials
 
 StubT_co = TypeVar("StubT_co", covariant=True)
 
@@ -43,6 +44,7 @@ class Mesh(Sending):
         identity: who calls, for calls made while no call is being served.
         models: those of the process; None: there are none.
         toolboxes: makes toolboxes; None: there are none.
+        mtls: what it shows to agents, registry and brokers, and whom it believes; None: nothing is encrypted.
     """
 
     def __init__(
@@ -55,20 +57,24 @@ class Mesh(Sending):
         identity: Identity | None = None,
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
+        mtls: Credentials | None = None,
     ) -> None:
-        super().__init__(brokers, sender=sender, telemetry=telemetry)
+        super().__init__(brokers, sender=sender, telemetry=telemetry, mtls=mtls)
         self.registry = registry
         self._identity = identity
         self._models = models
         self._toolboxes = toolboxes
         self._channels: dict[str, rpc.Channel] = {}
-        rpc.use_registry(registry)
+        rpc.use_registry(registry, mtls=mtls)
 
     def channel(self, agent: str) -> rpc.Channel:
         """The channel to an agent, at xds:///AGENT."""
         if agent not in self._channels:
             self._channels[agent] = rpc.Channel(
-                f"xds:///{agent}", telemetry=self._telemetry, identity=self._identity
+                f"xds:///{agent}",
+                telemetry=self._telemetry,
+                identity=self._identity,
+                mtls=self._mtls,
             )
         return self._channels[agent]
 

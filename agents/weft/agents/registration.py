@@ -15,6 +15,7 @@ from weft import rpc
 from weft.v1 import agent_pb2, lifecycle_pb2, registry_pb2, registry_pb2_grpc
 
 if TYPE_CHECKING:
+    from weft.mtls import Credentials, SpiffeId
     from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 log = logging.getLogger("weft.agents")
@@ -23,6 +24,9 @@ _FIRST_PAUSE = 0.1  # seconds, doubled up to the last
 _LAST_PAUSE = 2.0
 _GOODBYE = 1.0  # seconds the registry has to take a goodbye
 _ANSWER = 5.0  # seconds the registry has for each answer while registering
+
+# PERMISSION_DENIED: a certificate of somebody else.
+_FINAL = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}
 
 _State: TypeAlias = "agent_pb2.InstanceState.ValueType"
 Request = registry_pb2.RegisterRequest
@@ -39,6 +43,7 @@ class Registration:
         descriptors: descriptor sets by digest, sent when the registry asks for them.
         load: tells the load of each instance, by id.
         directed: is told what operators want of an instance; answer it by `applied`. By default nobody is.
+        mtls: what it shows to the registry; None: the connection is not encrypted.
     """
 
     def __init__(
@@ -49,7 +54,10 @@ class Registration:
         descriptors: Mapping[str, bytes],
         load: Callable[[], Mapping[str, agent_pb2.Load]],
         directed: Callable[[lifecycle_pb2.Directive], object] = lambda _: None,
+        mtls: Credentials | None = None,
     ) -> None:
+        self._mtls = mtls
+        self._who: SpiffeId | None = None  # as it is registered
         self._registry = rpc.Addresses(registry)
         self._instances = list(instances)
         self._descriptors = descriptors
@@ -67,7 +75,7 @@ class Registration:
         # A registry lost while this process drains is not looked for: whoever is not registered gets no calls.
         while not self._leaving.is_set() and self._state != agent_pb2.INSTANCE_STATE_DRAINING:
             # By a channel of its own to one address: where a peer hangs, a channel to many would stay with it.
-            async with rpc.Channel(self._registry.current) as channel:
+            async with rpc.Channel(self._registry.current, mtls=self._mtls) as channel:
                 try:
                     await self._hold(registry_pb2_grpc.RegistryServiceStub(channel))
                 except (
@@ -138,7 +146,13 @@ class Registration:
         finally:
             stream.cancel()
 
+    def _check_certificate(self) -> None:
+        # What the registry tells callers of this process must be what it shows them.
+        if self._mtls is not None and self._mtls.who != self._who:
+            raise EOFError(f"this process is {self._mtls.who} by its certificate now")
+
     async def _register(self, stream: Stream) -> registry_pb2.LeaseGranted:
+        self._who = self._mtls.who if self._mtls is not None else None
         for instance in self._instances:
             instance.state = self._state
         registration = registry_pb2.Registration(instances=self._instances)
@@ -184,6 +198,7 @@ class Registration:
                     await asyncio.wait({reading}, timeout=_GOODBYE)
                     return
                 else:
+                    self._check_certificate()
                     report = registry_pb2.LoadReport(loads=self._load())
                     await stream.write(registry_pb2.RegisterRequest(report=report))
         finally:
@@ -220,7 +235,7 @@ async def _answer(stream: Stream, kind: str) -> registry_pb2.RegisterResponse:
 
 def _is_final(failed: grpc.aio.AioRpcError) -> bool:
     # What the registry rejects now it will reject again.
-    return failed.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return failed.code() in _FINAL
 
 
 def _cause(failed: Exception) -> str:

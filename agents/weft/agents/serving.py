@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import getpass
 import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from weft.telemetry import logs
 
 if TYPE_CHECKING:
     from weft.agents.llm import Models
+    from weft.mtls import Credentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,12 @@ def serve(*servicers: object) -> None:
         sys.exit(130)
     except (config.SettingError, rpc.AddressInUseError) as failed:
         sys.exit(f"Error: {failed}")
-    except (rpc.InvalidArgument, rpc.FailedPrecondition, rpc.Unavailable) as failed:
+    except (
+        rpc.InvalidArgument,
+        rpc.FailedPrecondition,
+        rpc.PermissionDenied,
+        rpc.Unavailable,
+    ) as failed:
         sys.exit(f"Error: {failed.message}")
     except TimeoutError:
         sys.exit(
@@ -74,11 +82,33 @@ async def _serve(settings: config.Settings, servicers: tuple[object, ...]) -> No
 async def running(settings: config.Settings, service: str) -> AsyncIterator[Host]:
     """A host with logs and telemetry as the settings say; drained when the block ends."""
     async with (
-        observed(settings, service) as watched,
+        member(settings) as mtls,
+        observed(settings, service, mtls) as watched,
         provided(settings, watched) as given,
-        host_of(settings, watched, given) as host,
+        host_of(settings, watched, given, mtls) as host,
     ):
         yield host
+
+
+@contextlib.asynccontextmanager
+async def member(settings: config.Settings) -> AsyncIterator[Credentials | None]:
+    """What agents show in a mesh with mTLS; None where there is none. Hosts say which agents they are.
+
+    Raises:
+        SettingError: certificates cannot be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        found = None
+        try:
+            means = config.membership(settings)
+            if means is not None:
+                from weft import mtls  # cryptography takes its time
+
+                as_client = partial(mtls.client_id, name=getpass.getuser())
+                found = await stack.enter_async_context(mtls.member(means, as_client))
+        except ValueError as wrong:
+            raise config.SettingError(f"WEFT_MTLS_*: {wrong}") from wrong
+        yield found
 
 
 @contextlib.asynccontextmanager
@@ -117,7 +147,9 @@ def _with_servers(settings: config.Settings) -> config.Settings:
 
 
 @contextlib.asynccontextmanager
-async def observed(settings: config.Settings, service: str) -> AsyncIterator[telemetry.Telemetry]:
+async def observed(
+    settings: config.Settings, service: str, mtls: Credentials | None = None
+) -> AsyncIterator[telemetry.Telemetry]:
     """Logs and telemetry as the settings say."""
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
@@ -125,7 +157,8 @@ async def observed(settings: config.Settings, service: str) -> AsyncIterator[tel
     logs.setup(
         service, form="json" if as_json else "text", level=settings.log_level, trace_id=_trace_id
     )
-    endpoints = [*rpc.Addresses(settings.registry), *filter(None, [settings.otlp_endpoint])]
+    endpoints = [*rpc.span_receivers(settings.registry, mtls)]
+    endpoints += filter(None, [settings.otlp_endpoint])
     starting = telemetry.start(
         service,
         sample_ratio=settings.trace_sample,
@@ -140,11 +173,16 @@ async def observed(settings: config.Settings, service: str) -> AsyncIterator[tel
             found = await stack.enter_async_context(starting)
         except ValueError as wrong:
             raise config.SettingError(str(wrong)) from wrong
+        if mtls is not None:
+            found.metrics.certificate_expiry.labels("mesh").set_function(mtls.expiry)
         yield found
 
 
 def host_of(
-    settings: config.Settings, watched: telemetry.Telemetry, given: Provided | None = None
+    settings: config.Settings,
+    watched: telemetry.Telemetry,
+    given: Provided | None = None,
+    mtls: Credentials | None = None,
 ) -> Host:
     """A host as the settings say; its mesh has what is given.
 
@@ -162,6 +200,7 @@ def host_of(
             identity_trust=settings.identity_trust,
             models=given.models if given is not None else None,
             toolboxes=given.toolboxes if given is not None else None,
+            mtls=mtls,
         )
     except ValueError as wrong:
         raise config.SettingError(f"identity_trust: {wrong}") from wrong

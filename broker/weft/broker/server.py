@@ -26,9 +26,12 @@ from weft.broker.queues import Queues
 from weft.broker.redis import Redis
 from weft.broker.senders import Senders
 from weft.broker.service import BrokerService
+from weft.broker.speakers import Speakers
 from weft.broker.topics import Broadcasts, Topics
 from weft.broker.windows import Windows
+from weft.mtls import Credentials, Roles
 from weft.postgres import Database
+from weft.rpc.membership import Membership
 from weft.telemetry import Telemetry, probe
 
 log = logging.getLogger("weft.broker")
@@ -54,6 +57,8 @@ class Broker:
         beat: how often it tells the other brokers that it lives; after six that are missed they take over.
         grace: how long consumers may settle what they have in hand at stop.
         telemetry: where calls and messages are counted; None: nowhere.
+        mtls: what it shows to clients, and whom it believes; None: nothing is encrypted.
+        roles: which agents ids may be that do not name them.
     """
 
     def __init__(
@@ -67,7 +72,11 @@ class Broker:
         beat: timedelta = timedelta(seconds=1),
         grace: timedelta = _GRACE,
         telemetry: Telemetry | None = None,
+        mtls: Credentials | None = None,
+        roles: Roles | None = None,
     ) -> None:
+        self.mtls = mtls
+        self.speakers = None if mtls is None else Speakers(Membership(mtls, roles))
         self.address = address
         self.instance = f"broker-{secrets.token_hex(6)}"
         self._redis_url = redis_url
@@ -122,8 +131,9 @@ class Broker:
                 max_concurrency=_MAX_CALLS,
                 max_message_bytes=self.max_message + _FRAME,
                 trace_roots=False,
+                mtls=self.mtls,
             )
-            service = BrokerService(parts.handlers)
+            service = BrokerService(parts.handlers, self.speakers)
             server.add(service.add_to, service)
             await server.start()
             stack.push_async_callback(server.stop)
@@ -183,6 +193,7 @@ class _Parts:
             payloads=payloads,
             instance=broker.instance,
             beat=broker.beat,
+            speakers=broker.speakers,
         )
         self.rounds = Rounds(functions, clock, post=delivery.post)
         self.publishing = publishing = Publishing(
@@ -191,6 +202,7 @@ class _Parts:
             clock=clock,
             payloads=payloads,
             senders=senders,
+            speakers=broker.speakers,
             unknown_recipients=broker.unknown_recipients,
             max_message=broker.max_message,
         )
@@ -223,6 +235,7 @@ class _Parts:
                 senders=senders,
                 clock=clock,
                 max_message=broker.max_message,
+                speakers=broker.speakers,
             ),
             senders,
             DeadLetters(

@@ -10,6 +10,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from weft.broker.speakers import Speakers
 from weft.v1 import broker_pb2
 from weft.wire.v1 import frames_pb2
 
@@ -20,6 +21,8 @@ _MIRRORS: Mapping[str, type[Message]] = {
     "PublishStream": frames_pb2.Publications,
     "Request": frames_pb2.Publication,
 }
+# They name a queue, and are for everybody.
+_OPEN = frozenset({"Describe", "ListSubscriptions"})
 # Their handlers write frames that are serialized already.
 _SERIALIZED = frozenset({"Consume"})
 
@@ -33,9 +36,11 @@ class BrokerService:
 
     Args:
         handlers: between them they have every method of the service.
+        speakers: who may do what; None: whoever comes.
     """
 
-    def __init__(self, handlers: Sequence[object]) -> None:
+    def __init__(self, handlers: Sequence[object], speakers: Speakers | None = None) -> None:
+        self._speakers = speakers
         self._handlers = handlers
 
     def add_to(self, _servicer: object, server: Any) -> None:
@@ -55,6 +60,9 @@ class BrokerService:
             for handler in self._handlers
             if (found := getattr(handler, method.name, None)) is not None
         )
+        guarded = "queue" in method.input_type.fields_by_name and method.name not in _OPEN
+        if self._speakers is not None and guarded:
+            behaviour = self._speakers.guarded(behaviour)
         request = _MIRRORS.get(method.name) or message_factory.GetMessageClass(method.input_type)
         serialize: Callable[[Any], bytes] = (
             _as_is

@@ -40,6 +40,7 @@ _COMMANDS = {
     "backup": "Back up a mesh that runs.",
     "restore": "Bring a backup back.",
     "keys": "Create, list and revoke API keys.",
+    "certificates": "Issue certificates for mTLS on one machine.",
     "jobs": "Show jobs, and look after them.",
     "breakers": "Show circuit breakers, and hold them.",
     "bench": "Measure the mesh that runs.",

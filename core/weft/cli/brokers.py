@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from weft.cli import failures
+from weft.cli import failures, membership
 
 if TYPE_CHECKING:
+    from weft.mtls import Credentials
     from weft.rpc import Channel
     from weft.v1 import broker_pb2 as pb
 
@@ -42,14 +43,17 @@ async def connected(addresses: str) -> AsyncIterator[Broker]:
             "No broker is set: name one with --broker or WEFT_BROKER, or start everything with `weft up`."
         )
     async with contextlib.AsyncExitStack() as stack:
-        yield Broker(known, await _first(known, stack))
+        mtls = await stack.enter_async_context(membership.as_client())
+        yield Broker(known, await _first(known, stack, mtls), mtls)
 
 
-async def _first(known: list[str], stack: contextlib.AsyncExitStack) -> Channel:
+async def _first(
+    known: list[str], stack: contextlib.AsyncExitStack, mtls: Credentials | None
+) -> Channel:
     from weft import rpc
 
     for address in known[:-1]:
-        channel = rpc.Channel(address)
+        channel = rpc.Channel(address, mtls=mtls, part="broker")
         try:
             async with asyncio.timeout(_PROBE):
                 await channel.channel_ready()
@@ -57,15 +61,19 @@ async def _first(known: list[str], stack: contextlib.AsyncExitStack) -> Channel:
             await channel.close()
         else:
             return await stack.enter_async_context(channel)
-    return await stack.enter_async_context(rpc.Channel(known[-1]))
+    last = rpc.Channel(known[-1], mtls=mtls, part="broker")
+    return await stack.enter_async_context(last)
 
 
 class Broker:
     """What commands ask a broker."""
 
-    def __init__(self, addresses: list[str], channel: Channel) -> None:
+    def __init__(
+        self, addresses: list[str], channel: Channel, mtls: Credentials | None = None
+    ) -> None:
         from weft.v1 import broker_pb2_grpc
 
+        self.mtls = mtls
         self.addresses = addresses
         self.stub = broker_pb2_grpc.BrokerServiceStub(channel)
 

@@ -12,7 +12,7 @@ import click
 import grpc
 
 from weft import rpc
-from weft.cli import failures
+from weft.cli import failures, membership
 from weft.rpc.call import TRACEPARENT_KEY, new_traceparent
 from weft.v1 import (
     agent_pb2,
@@ -24,6 +24,7 @@ from weft.v1 import (
 
 if TYPE_CHECKING:
     from weft.v1.discovery_pb2_grpc import DiscoveryServiceAsyncStub
+    from weft.v1.identity_pb2 import Identity
     from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 T = TypeVar("T")
@@ -44,6 +45,27 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.asynccontextmanager
+async def to_part(address: str, part: str = "registry") -> AsyncIterator[rpc.Channel]:
+    """A channel to the registry or a broker, by whoever runs the command."""
+    async with (
+        membership.as_client() as mtls,
+        rpc.Channel(address, mtls=mtls, part=part) as channel,
+    ):
+        yield channel
+
+
+@contextlib.asynccontextmanager
+async def to_agent(
+    registry: str, agent: str, identity: Identity | None = None
+) -> AsyncIterator[rpc.Channel]:
+    """A channel to an agent by name, by whoever runs the command; calls are made as `identity` says."""
+    async with membership.as_client() as mtls:
+        rpc.use_registry(registry, mtls=mtls)
+        async with rpc.Channel(f"xds:///{agent}", identity=identity, mtls=mtls) as channel:
+            yield channel
+
+
+@contextlib.asynccontextmanager
 async def registry(address: str) -> AsyncIterator[Registry]:
     """The registry at "host:port", or at one of several addresses joined by commas.
 
@@ -51,7 +73,7 @@ async def registry(address: str) -> AsyncIterator[Registry]:
         Failure: it cannot be reached; says what to do.
         rpc.Error: it refuses a question.
     """
-    async with rpc.Channel(address) as channel:
+    async with to_part(address) as channel:
         with told(address):
             yield Registry(address, channel)
 
@@ -66,9 +88,17 @@ def told(address: str) -> Iterator[None]:
         if isinstance(error, rpc.Unavailable | rpc.DeadlineExceeded):
             raise failures.Failure(
                 f"The registry at {address} cannot be reached. Start everything with `weft up`, "
-                "or name another registry with --registry or WEFT_REGISTRY."
+                f"or name another registry with --registry or WEFT_REGISTRY.{_hint(failed)}"
             ) from failed
         raise error from failed
+
+
+def _hint(failed: grpc.aio.AioRpcError) -> str:
+    """What else may be the matter, when somebody listens and connections end at once."""
+    said = failed.details() or ""
+    if any(word in said for word in ("Socket closed", "Verification", "handshake", "SSL")):
+        return " Somebody listens there: if that mesh has mTLS, this command needs a certificate of it (docs/mtls.md)."
+    return ""
 
 
 class Registry:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from weft import rpc
+from weft.cli import connect
 from weft.support.v1 import escalation_pb2, escalation_pb2_grpc
 from weft.v1.identity_pb2 import Identity
 
@@ -22,8 +22,7 @@ async def escalation(
     registry: str, identity: Identity | None = None
 ) -> AsyncIterator[EscalationServiceAsyncStub]:
     """A stub of the escalation agent, called as whoever is named."""
-    rpc.use_registry(registry)
-    async with rpc.Channel(f"xds:///{AGENT}", identity=identity) as channel:
+    async with connect.to_agent(registry, AGENT, identity) as channel:
         yield escalation_pb2_grpc.EscalationServiceStub(channel)
 
 

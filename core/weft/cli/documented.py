@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from weft import rpc
 from weft.cli import connect, failures, identities
 
 if TYPE_CHECKING:
@@ -66,6 +65,6 @@ async def connected(settings: Settings) -> AsyncIterator[KnowledgeServiceAsyncSt
                 "No agent `knowledge` is in service. Start everything with `weft up`, or one with "
                 "`weft agents serve knowledge`."
             ) from failed
-    rpc.use_registry(settings.registry)
-    async with rpc.Channel(f"xds:///{AGENT}", identity=identities.operator(settings)) as channel:
+    identity = identities.operator(settings)
+    async with connect.to_agent(settings.registry, AGENT, identity) as channel:
         yield KnowledgeServiceStub(channel)

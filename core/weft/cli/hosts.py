@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from weft.agents import Host
     from weft.agents.serving import Provided
     from weft.config import Settings
+    from weft.mtls import Credentials
     from weft.telemetry import Telemetry
 
 
@@ -24,9 +25,17 @@ class Hosts:
         settings: of the hosts.
         watched: where calls are counted and traced.
         given: what their meshes have for agents.
+        mtls: what they show; None: nothing is encrypted.
     """
 
-    def __init__(self, settings: Settings, watched: Telemetry, given: Provided | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        watched: Telemetry,
+        given: Provided | None,
+        mtls: Credentials | None = None,
+    ) -> None:
+        self._mtls = mtls
         self._settings = settings
         self._watched = watched
         self._given = given
@@ -77,13 +86,18 @@ class Hosts:
     async def _another(self) -> tuple[Host, set[str]]:
         from weft.agents import serving
 
-        host = serving.host_of(self._settings, self._watched, self._given)
+        host = serving.host_of(self._settings, self._watched, self._given, self._mtls)
         await self._stack.enter_async_context(host)
         self._served.append((host, set()))
         return self._served[-1]
 
     async def start(self) -> None:
         """Starts them all; raises as weft.agents.Host."""
+        if (
+            self._mtls is not None
+        ):  # one certificate for all, or each start would change that of the former
+            agents = frozenset().union(*(host.agents for host, _ in self._served))
+            await asyncio.to_thread(self._mtls.serve, agents)
         for host, _ in self._served:
             await host.start()
 

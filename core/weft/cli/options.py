@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import click
 
 from weft import config
+from weft.cli import membership
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FIELDS = {field.name: field for field in dataclasses.fields(config.Settings)}
@@ -67,7 +68,9 @@ def configured(*fields: str, **renamed: str) -> Callable[[F], F]:
             given = {field: kwargs.pop(f"set_{field}") for field in options.values()}
             settings = config.load()
             overrides = {field: value for field, value in given.items() if value is not None}
-            return command(*args, settings=dataclasses.replace(settings, **overrides), **kwargs)
+            settings = dataclasses.replace(settings, **overrides)
+            membership.remember(settings)
+            return command(*args, settings=settings, **kwargs)
 
         for name, field in reversed(options.items()):
             call = _option(name, field)(call)
@@ -79,6 +82,15 @@ def configured(*fields: str, **renamed: str) -> Callable[[F], F]:
 def _option(name: str, field: str) -> Callable[[F], F]:
     about = str(_FIELDS[field].metadata["doc"]).rstrip(".")
     kind, metavar = _kind(field)
+    if field == "mtls":  # `--mtls` alone says what nearly all who say it mean
+        return click.option(
+            "--mtls",
+            "set_mtls",
+            type=kind,
+            is_flag=False,
+            flag_value="on",
+            help=f"{about}. [WEFT_MTLS]",
+        )
     return click.option(
         f"--{name.replace('_', '-')}",
         f"set_{field}",
@@ -93,6 +105,8 @@ def _kind(field: str) -> tuple[click.ParamType[Any], str | None]:
         return click.Path(path_type=Path, file_okay=False), "DIR"
     if choices := get_args(_HINTS[field]):
         return click.Choice(choices), None
+    if field in {"mtls_certificate", "mtls_key", "mtls_ca"}:
+        return click.STRING, "FILE"
     if field == "gateway" or field.endswith("_url"):
         return click.STRING, "URL"
     return click.STRING, "NAME" if field == "zone" else "ADDRESS"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from weft import rpc
 from weft.cli import connect, failures, identities
 from weft.v1 import orchestrator_pb2 as pb
 from weft.v1 import orchestrator_pb2_grpc
@@ -102,9 +101,8 @@ async def connected(settings: Settings, person: str = "") -> AsyncIterator[Orche
                 "No orchestrator is in service. Start everything with `weft up`, or one with "
                 "`weft agents serve orchestrator`."
             ) from failed
-    rpc.use_registry(settings.registry)
     identity = identities.person(settings, person) if person else identities.operator(settings)
-    async with rpc.Channel(f"xds:///{AGENT}", identity=identity) as channel:
+    async with connect.to_agent(settings.registry, AGENT, identity) as channel:
         yield Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceStub(channel), identity)
 
 

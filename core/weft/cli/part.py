@@ -18,6 +18,7 @@ import click
 
 if TYPE_CHECKING:
     from weft.config import Settings
+    from weft.mtls import Credentials
     from weft.telemetry import Telemetry
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -41,18 +42,24 @@ def run(main: Coroutine[Any, Any, None], supervised: str | None) -> None:
 
 @contextlib.asynccontextmanager
 async def observed(
-    settings: Settings, service: str, metrics: str, *, traced: bool = True
+    settings: Settings,
+    service: str,
+    metrics: str,
+    *,
+    traced: bool = True,
+    mtls: Credentials | None = None,
 ) -> AsyncIterator[Telemetry]:
-    """Logs and telemetry as the settings say; `traced`: whether the part has spans to send."""
+    """Logs and telemetry as the settings say; `traced`: whether the part has spans to send, `mtls`: by what."""
     from weft import rpc, telemetry
     from weft.telemetry import logs
 
     logs.setup(service, form=log_format(settings), level=settings.log_level, trace_id=_trace_id)
     from weft.cli import failures
 
-    # Each replica of the registry keeps traces of its own, and any of them may be asked.
-    sinks = [*rpc.Addresses(settings.registry), *filter(None, [settings.otlp_endpoint])]
-    endpoints = sinks if traced else []
+    endpoints: list[Any] = []
+    if traced:
+        endpoints = [*rpc.span_receivers(settings.registry, mtls)]
+        endpoints += filter(None, [settings.otlp_endpoint])
     starting = telemetry.start(
         service,
         sample_ratio=settings.trace_sample,
@@ -65,6 +72,8 @@ async def observed(
     async with contextlib.AsyncExitStack() as stack:
         with failures.settings_checked("WEFT_SENTRY_DSN"):
             found = await stack.enter_async_context(starting)
+        if mtls is not None:
+            found.metrics.certificate_expiry.labels("mesh").set_function(mtls.expiry)
         yield found
 
 

@@ -80,8 +80,7 @@ async def _by_name(
 ) -> Handled:
     async with connect.registry(registry) as known:
         await known.agent(AGENT)
-    rpc.use_registry(registry)
-    async with rpc.Channel(f"xds:///{AGENT}") as channel:
+    async with connect.to_agent(registry, AGENT) as channel:
         stub = supervisor_pb2_grpc.SupervisorServiceStub(channel)
         metadata = connect.traced_metadata()
         if seen is None:

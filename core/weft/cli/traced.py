@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import grpc
 
-from weft import rpc
 from weft.cli import connect, waterfall
 from weft.v1 import trace_pb2, trace_pb2_grpc
 
@@ -18,7 +17,7 @@ _QUIET = 0.8  # seconds; every process sends its spans twice a second
 
 async def recent(registry: str, limit: int) -> list[trace_pb2.TraceSummary]:
     """The newest traces, newest first."""
-    async with rpc.Channel(registry) as channel:
+    async with connect.to_part(registry) as channel:
         with connect.told(registry):
             stub = trace_pb2_grpc.TraceQueryServiceStub(channel)
             request = trace_pb2.ListTracesRequest(page_size=limit)
@@ -33,7 +32,7 @@ async def spans(registry: str, trace_id: str, wait: float) -> list[trace_pb2.Spa
     """
     until = time.monotonic() + wait
     seen = _Seen()
-    async with rpc.Channel(registry) as channel:
+    async with connect.to_part(registry) as channel:
         stub = trace_pb2_grpc.TraceQueryServiceStub(channel)
         request = trace_pb2.GetTraceRequest(trace_id=trace_id)
         while True:

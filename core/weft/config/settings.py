@@ -125,6 +125,26 @@ class Settings:
         "How long agents take calls in the name of a caller that the gateway let in.",
         timedelta(hours=1),
     )
+    mtls: Literal["auto", "off", "on"] = _doc(
+        "Whether registry, broker, gateway and agents show each other certificates; auto: where certificates are named, "
+        "or `weft up --mtls` runs on this machine.",
+        "auto",
+    )
+    mtls_certificate: str = _doc(
+        "Certificate of this process in the mesh, a PEM file with a SPIFFE id; empty: issued by this machine's authority.",
+        "",
+    )
+    mtls_key: str = _doc("Its private key, a PEM file.", "")
+    mtls_ca: str = _doc("Roots that this process believes in the mesh, a PEM file.", "")
+    mtls_trust_domain: str = _doc(
+        "Trust domain of the mesh; empty: that of the certificate, and weft.local for a new authority.",
+        "",
+    )
+    mtls_agents: str = _doc(
+        "Agents that ids may be which do not name them, such as spiffe://example.org/ns/shop/sa/*=shop-* cashier, "
+        "joined by commas.",
+        "",
+    )
     gateway_max_body: int = _doc("Largest request body, in bytes.", 4 * 1024 * 1024)
     gateway_connections: int = _doc(
         "Open HTTP connections; fewer where the process may not open so many files.", 16_384

@@ -36,6 +36,7 @@ from weft.rpc.live import AgentPaused, LiveSettings
 from weft.rpc.load import LoadMeter
 from weft.rpc.server import AddressInUseError, Server
 from weft.rpc.status import CONNECT_CODE, HTTP_STATUS
+from weft.rpc.tracing import span_receivers
 
 __all__ = [
     "BOOTSTRAP_VARIABLE",
@@ -71,6 +72,7 @@ __all__ = [
     "current_call",
     "error_from_call",
     "error_from_status",
+    "span_receivers",
     "status_proto",
     "use_registry",
     "xds_bootstrap",

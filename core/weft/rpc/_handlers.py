@@ -38,6 +38,7 @@ from weft.rpc.tracing import begin_span, end_span, keep_served, trace_id_of
 from weft.telemetry import Late, Record, Report, Telemetry
 
 if TYPE_CHECKING:
+    from weft.rpc.membership import Membership
     from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.rpc")
@@ -57,11 +58,13 @@ class FusedHandlers:
         trace_roots: bool,
         agent: str = "",
         verifier: Verifier | None = None,
+        membership: Membership | None = None,
         service: ServiceDescriptor | None = None,
         live: LiveSettings | None = None,
     ) -> None:
         self._service = service
         self._live = live
+        self._membership = membership
         self._load = load
         self._verifier = verifier
         self._metrics = telemetry.metrics if telemetry else None
@@ -84,6 +87,7 @@ class FusedHandlers:
         serving.agent = self._agent
         serving.live = self._live
         serving.report = self._report
+        serving.membership = self._membership
         if self._verifier is not None:
             serving.verifier = self._verifier
             serving.required = required_by(method, self._service)
@@ -120,6 +124,7 @@ class _Serving:
         "late",
         "live",
         "load",
+        "membership",
         "method",
         "record",
         "report",
@@ -150,6 +155,7 @@ class _Serving:
         self.record = record
         self.report: Report | None = None
         self.implied = implied
+        self.membership: Membership | None = None
         self.verifier: Verifier | None = None
         self.required: tuple[str, ...] = ()
 
@@ -162,8 +168,10 @@ class _Serving:
             begin_span(self.telemetry, call, self.attributes, may_begin_trace=self.trace_roots)
         return call
 
-    def admit(self, call: Call) -> None:
-        """Refuses a call in a name that nobody vouches for, or of a caller without the scopes of the method."""
+    def admit(self, call: Call, context: Context) -> None:
+        """Refuses a call from outside of the mesh, in a name that nobody vouches for, or without the method's scopes."""
+        if self.membership is not None:
+            self.membership.admit(context)
         if self.verifier is not None:
             granted = self.verifier.admit(call)
             if self.required:
@@ -289,7 +297,7 @@ def _single(
         try:
             if not load.begin():
                 raise _refusal(load, serving.live)  # noqa: TRY301 told as every error is
-            serving.admit(call)
+            serving.admit(call, context)
             budget = serving.budget(call, context)
             if budget is None:
                 response = await behaviour(read(request), context)
@@ -327,7 +335,7 @@ def _streaming(
         try:
             if not load.begin():
                 raise _refusal(load, serving.live)  # noqa: TRY301 told as every error is
-            serving.admit(call)
+            serving.admit(call, context)
             budget = serving.budget(call, context)
             if budget is None:
                 async for response in behaviour(read(request), context):

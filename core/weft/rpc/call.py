@@ -130,6 +130,11 @@ class Call:
             call.trust(identity)
         return call
 
+    @property
+    def context(self) -> grpc.aio.ServicerContext[Any, Any] | None:
+        """Of the call at its server; None: it came in by a door of its own."""
+        return self._context
+
     def trust(self, identity: tuple[str, bytes], read: Identity | None = None) -> None:
         """Says who calls, as the door found out; calls made from here carry it on.
 

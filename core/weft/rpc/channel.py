@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 import grpc
 from opentelemetry import trace
@@ -26,6 +27,9 @@ from weft.rpc.server import MAX_MESSAGE_BYTES
 from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 _OK = grpc.StatusCode.OK
 _OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -76,6 +80,9 @@ class Channel(grpc.aio.Channel):
         identity: who calls, for calls made while no call is being served.
         options: further gRPC channel arguments.
         measured: whether its calls are counted; not where whoever makes them counts them as well.
+        mtls: what it shows to whom it connects to, and whom it believes; None: connections are not encrypted. Those
+            to "unix:PATH" never are.
+        part: what is at the address, where it is no agent: its certificate must be of "registry" or "broker".
     """
 
     def __init__(
@@ -87,6 +94,8 @@ class Channel(grpc.aio.Channel):
         identity: Identity | None = None,
         options: Iterable[tuple[str, Any]] = (),
         measured: bool = True,
+        mtls: Credentials | None = None,
+        part: str = "registry",
     ) -> None:
         self.target = target
         self._measured = measured
@@ -95,11 +104,38 @@ class Channel(grpc.aio.Channel):
         self._own: Metadata = (
             () if identity is None else ((IDENTITY_KEY, identity.SerializeToString()),)
         )
-        place, all_options = target, (*_OPTIONS, *options)
+        self._place = target
+        self._options = (*_OPTIONS, *options)
         if "," in target:
-            place = Addresses(target).target
-            all_options = (*_OPTIONS, ("grpc.service_config", _REPEATED), *options)
-        self._inner = grpc.aio.insecure_channel(place, options=all_options)
+            self._place = Addresses(target).target
+            self._options = (*_OPTIONS, ("grpc.service_config", _REPEATED), *options)
+        self._mtls = None if target.startswith("unix:") else mtls
+        self._part = part
+        # gRPC itself follows the certificates of channels that are made by xDS.
+        self._renews = self._mtls is not None and not target.startswith("xds:")
+        self._generation = self._mtls.generation if self._mtls is not None else 0
+        self._former: WeakSet[grpc.aio.Channel] = WeakSet()
+        self._renewed: WeakSet[_Renewed] = WeakSet()
+        self._inner = self._open()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._mtls is None:
+            return grpc.aio.insecure_channel(self._place, options=self._options)
+        if not self._renews:
+            credentials = self._mtls.xds_channel()
+            return grpc.aio.secure_channel(self._place, credentials, options=self._options)
+        credentials, options = self._mtls.channel(self._place, self._part)
+        return grpc.aio.secure_channel(self._place, credentials, options=(*self._options, *options))
+
+    def current(self) -> grpc.aio.Channel:
+        """The channel beneath, a new one after its certificate was renewed; calls on the former go on."""
+        if self._renews and self._mtls is not None and self._mtls.generation != self._generation:
+            self._generation = self._mtls.generation
+            self._former.add(self._inner)
+            self._inner = self._open()
+            for callable_ in self._renewed:
+                callable_.inner = None  # it refers to the channel it was made of
+        return self._inner
 
     def _calling(self, method: str, *, streaming: bool) -> Calling:
         implied = default_timeout(method, streaming=streaming)
@@ -115,6 +151,13 @@ class Channel(grpc.aio.Channel):
             streaming=streaming,
         )
 
+    def _made(self, kind: str, *arguments: Any) -> Any:
+        if self._renews:
+            made = _Renewed(self, kind, arguments)
+            self._renewed.add(made)
+            return made
+        return getattr(self._inner, kind)(*arguments)
+
     def unary_unary(
         self,
         method: str,
@@ -123,7 +166,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a unary method."""
-        inner = self._inner.unary_unary(method, request_serializer, response_deserializer)
+        inner = self._made("unary_unary", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=False))
 
     def unary_stream(
@@ -134,7 +177,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a server-streaming method."""
-        inner = self._inner.unary_stream(method, request_serializer, response_deserializer)
+        inner = self._made("unary_stream", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=True))
 
     def stream_unary(
@@ -145,7 +188,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a client-streaming method."""
-        inner = self._inner.stream_unary(method, request_serializer, response_deserializer)
+        inner = self._made("stream_unary", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=True))
 
     def stream_stream(
@@ -156,16 +199,18 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 what generated stubs pass
     ) -> Any:
         """A callable for a bidirectional method."""
-        inner = self._inner.stream_stream(method, request_serializer, response_deserializer)
+        inner = self._made("stream_stream", method, request_serializer, response_deserializer)
         return _Callable(inner, self._calling(method, streaming=True))
 
     async def close(self, grace: float | None = None) -> None:
         """Closes the channel; running calls get `grace` seconds."""
+        for former in tuple(self._former):
+            await former.close(grace)
         await self._inner.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 gRPC's signature
         """Connectivity of the channel."""
-        return self._inner.get_state(try_to_connect)
+        return self.current().get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Returns when the connectivity is no longer `last_observed_state`."""
@@ -173,7 +218,7 @@ class Channel(grpc.aio.Channel):
 
     async def channel_ready(self) -> None:
         """Returns when the channel is connected."""
-        await self._inner.channel_ready()
+        await self.current().channel_ready()
 
     async def __aenter__(self) -> Self:
         return self
@@ -258,3 +303,36 @@ class _Callable:
         if calling.record is not None or span is not None or calling.late is not None:
             call.add_done_callback(_observe(calling, started, span, sent, metadata))
         return call
+
+
+class _Renewed:
+    """A multi-callable on whatever channel is the current one."""
+
+    __slots__ = ("__weakref__", "_arguments", "_channel", "_kind", "inner")
+
+    def __init__(self, channel: Channel, kind: str, arguments: tuple[Any, ...]) -> None:
+        self._channel = channel
+        self._kind = kind
+        self._arguments = arguments
+        self.inner: Any = None
+
+    def __call__(self, *arguments: Any, **further: Any) -> Any:
+        current = self._channel.current()
+        if self.inner is None:
+            self.inner = getattr(current, self._kind)(*self._arguments)
+        call = self.inner(*arguments, **further)
+        # A channel that nobody refers to closes, with its calls.
+        call.add_done_callback(_Kept(current))
+        return call
+
+
+class _Kept:
+    """Keeps a channel as long as a call has this for its end."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel: grpc.aio.Channel | None = channel
+
+    def __call__(self, _: Any) -> None:
+        self._channel = None

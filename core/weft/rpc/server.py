@@ -22,6 +22,8 @@ from weft.rpc.load import LoadMeter
 from weft.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from weft.mtls import Credentials
+    from weft.rpc.membership import Membership
     from weft.rpc.signing import Verifier
 
 log = logging.getLogger("weft.rpc")
@@ -60,6 +62,7 @@ class Server:
         trace_roots: whether a call that brings no trace may begin one.
         verifier: believes who calls, and has the scopes of skills kept; None: whoever calls is believed.
         credentials: of encrypted connections; None: they are not.
+        mtls: the same, and callers are members of the mesh, by their certificates; None: whoever comes is served.
         reflects: whether it serves reflection of its own services; not where a fallback serves it.
     """
 
@@ -73,8 +76,14 @@ class Server:
         trace_roots: bool = True,
         verifier: Verifier | None = None,
         credentials: grpc.ServerCredentials | None = None,
+        mtls: Credentials | None = None,
         reflects: bool = True,
     ) -> None:
+        self._membership: Membership | None = None
+        if mtls is not None:
+            from weft.rpc.membership import Membership  # cryptography takes its time
+
+            credentials, self._membership = mtls.server(), Membership(mtls)
         self._verifier = verifier
         self.address = address
         self._reflects = reflects
@@ -121,6 +130,7 @@ class Server:
             agent=agent,
             trace_roots=self._trace_roots,
             verifier=self._verifier,
+            membership=self._membership,
             service=service,
             live=live,
         )
@@ -140,6 +150,10 @@ class Server:
     def add_fallback(self, handler: grpc.GenericRpcHandler) -> None:
         """Adds a handler for methods that no servicer has. It is called as it stands, with no wrapping."""
         self._server.add_generic_rpc_handlers((handler,))
+
+    def add_own_door(self, target: str) -> None:
+        """Also serves at a socket ("unix:PATH") that this process alone can reach: what comes there is not encrypted."""
+        self._server.add_insecure_port(target)
 
     async def start(self) -> None:
         """Binds and serves.

@@ -8,14 +8,19 @@ of a call that is cancelled; here an unsampled call costs one look at its metada
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import grpc
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from weft.rpc.addresses import Addresses
 from weft.rpc.call import TRACEPARENT_KEY, Call, parse_traceparent
 from weft.rpc.status import SERVER_FAULTS
-from weft.telemetry import Late, Telemetry
+from weft.telemetry import Late, SecureReceiver, Telemetry
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 # One process serves many agents, so service.name of the resource does not tell which one it was.
 AGENT = "weft.agent"
@@ -131,3 +136,20 @@ def end_span(span: trace.Span, code: grpc.StatusCode) -> None:
         span.set_attribute("error.type", code.name)
         span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
     span.end()
+
+
+def span_receivers(registry: str, mtls: Credentials | None) -> list[str] | list[SecureReceiver]:
+    """The replicas of the registry at addresses that are joined by commas, as receivers of spans.
+
+    Each keeps traces of its own, and any of them may be asked.
+    """
+    addresses = list(Addresses(registry))
+    return addresses if mtls is None else [_receiver(address, mtls) for address in addresses]
+
+
+def _receiver(address: str, mtls: Credentials) -> SecureReceiver:
+    return SecureReceiver(
+        address=address,
+        generation=lambda: mtls.generation,
+        dial=lambda: mtls.channel(address, "registry"),
+    )

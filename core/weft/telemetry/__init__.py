@@ -5,5 +5,16 @@ from weft.telemetry.late import Late, PlannedIds
 from weft.telemetry.probes import probe
 from weft.telemetry.sentry import Report
 from weft.telemetry.setup import Telemetry, start
+from weft.telemetry.spans import SecureReceiver
 
-__all__ = ["Instruments", "Late", "PlannedIds", "Record", "Report", "Telemetry", "probe", "start"]
+__all__ = [
+    "Instruments",
+    "Late",
+    "PlannedIds",
+    "Record",
+    "Report",
+    "SecureReceiver",
+    "Telemetry",
+    "probe",
+    "start",
+]

@@ -17,7 +17,7 @@ from weft.telemetry.instruments import Instruments
 from weft.telemetry.late import Late, PlannedIds
 from weft.telemetry.pages import Page, served
 from weft.telemetry.sentry import Report, Sentry
-from weft.telemetry.spans import tracer_provider
+from weft.telemetry.spans import SecureReceiver, tracer_provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ async def start(
     service: str,
     *,
     sample_ratio: float = 0.0,
-    otlp_endpoints: Sequence[str] = (),
+    otlp_endpoints: Sequence[str | SecureReceiver] = (),
     keep: bool = True,
     slow: timedelta = timedelta(seconds=5),
     sentry_dsn: str = "",

@@ -7,12 +7,14 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Literal, Self
 
 from weft import rpc
 from weft.gateway.app import App
+from weft.gateway.dataplane import Security
 from weft.gateway.doors.a2a import A2aDoor, A2aGrpc, A2aSettings
 from weft.gateway.doors.agents import AgentPages
 from weft.gateway.doors.breakers import BreakerPages
@@ -48,6 +50,7 @@ from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Met
 from weft.gateway.upstream import Upstream
 from weft.gateway.watched import Watched
 from weft.limits import SharedLimits
+from weft.mtls import Credentials
 from weft.postgres import Database
 from weft.rpc.signing import Signer
 from weft.telemetry import Telemetry, probe
@@ -91,6 +94,7 @@ class Gateway:
         request_log: which requests are logged.
         audit: whether the audit log is written (logger `weft.audit`); None: where callers are asked who they are.
         telemetry: where calls are counted and traced.
+        mtls: what it shows to registry and agents, and whom it believes; None: what goes to them is not encrypted.
 
     Raises:
         ValueError: `auth` is "jwt" and `tokens` is None, the URL of their keys cannot be used, or certificates cannot.
@@ -125,6 +129,7 @@ class Gateway:
         request_log: RequestLogSettings | None = None,
         audit: bool | None = None,
         telemetry: Telemetry | None = None,
+        mtls: Credentials | None = None,
     ) -> None:
         if auth == "auto":
             auth = "off" if _is_loopback(listen) and _is_loopback(grpc_listen) else "on"
@@ -158,7 +163,8 @@ class Gateway:
         self._audit = AuditLog() if (auth != "off" if audit is None else audit) else None
         self._telemetry = telemetry
         self._watched = Watched(telemetry, self._audit)
-        self._view = MeshView(registry, self._use, self._place)
+        self._mtls = mtls
+        self._view = MeshView(registry, self._use, self._place, mtls=mtls)
         self._stack = contextlib.AsyncExitStack()
         self._guarded: Guarded
         self._app: App
@@ -196,6 +202,7 @@ class Gateway:
             telemetry=self._telemetry,
             own=office.own,
             in_service=self._view.in_service,
+            security=self._security if self._mtls is not None else None,
         )
         self._stack.push_async_callback(self._upstream.close)
         idempotent = IdempotentCalls(database, life=self._idempotency_life)
@@ -287,6 +294,10 @@ class Gateway:
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
         return http.address
+
+    def _security(self, agent: str) -> Security:
+        assert self._mtls is not None
+        return Security(credentials=self._mtls, expected=partial(self._view.ids, agent))
 
     def _tell_operators(self, database: Database) -> None:
         if self._telemetry is not None:

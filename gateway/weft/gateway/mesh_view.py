@@ -15,6 +15,7 @@ from weft.telemetry import Telemetry
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
 if TYPE_CHECKING:
+    from weft.mtls import Credentials
     from weft.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 log = logging.getLogger("weft.gateway")
@@ -38,6 +39,7 @@ class MeshView:
         registry: address of the registry, or of several of its replicas, joined by commas.
         on_contracts: called with (contracts, descriptor sets by digest) when they change.
         on_addresses: called with the addresses of all agents, and those that are paused, when agents change.
+        mtls: what it shows to the registry; None: the connection is not encrypted.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class MeshView:
         on_addresses: Callable[[Addresses, Paused], None],
         *,
         telemetry: Telemetry | None = None,
+        mtls: Credentials | None = None,
     ) -> None:
+        self._mtls = mtls
         self._registry = registry
         self._on_contracts = on_contracts
         self._on_addresses = on_addresses
@@ -64,9 +68,18 @@ class MeshView:
         """Whether some instance of the agent takes calls, as far as is known."""
         return bool(self._addresses.get(agent))
 
+    def ids(self, agent: str, address: str) -> frozenset[str]:
+        """SPIFFE ids that instances of an agent at an address registered with."""
+        found = self.agents.get(agent)
+        return frozenset(
+            instance.spiffe_id
+            for instance in (found.instances if found is not None else ())
+            if instance.address == address and instance.spiffe_id
+        )
+
     async def run(self) -> None:
         """Follows the registry until cancelled; for a task of its own."""
-        async with rpc.Channel(self._registry) as channel:
+        async with rpc.Channel(self._registry, mtls=self._mtls) as channel:
             stub = registry_pb2_grpc.RegistryServiceStub(channel)
             while True:
                 try:

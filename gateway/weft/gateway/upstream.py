@@ -12,7 +12,7 @@ from typing import TypeVar
 import grpc
 
 from weft import rpc
-from weft.gateway.dataplane import Call, CallFailed, Mesh
+from weft.gateway.dataplane import Call, CallFailed, Mesh, Security
 from weft.gateway.failures import AgentPaused, AgentUnavailable, AgentUnknown, from_agent
 from weft.gateway.guards import Breakers, Permit
 from weft.gateway.guards.retries import Retries
@@ -33,6 +33,7 @@ class Upstream:
         own: addresses of agents of the gateway's own, by name; of all others `update` tells.
         in_service: whether an agent has an instance that takes calls, as far as is known.
         retries: makes calls that may run twice.
+        security: how connections to an agent are encrypted, by its name; None: they are not.
     """
 
     def __init__(
@@ -43,12 +44,13 @@ class Upstream:
         telemetry: Telemetry | None = None,
         own: Mapping[str, str] = MappingProxyType({}),
         in_service: Callable[[str], bool] = lambda _: True,
+        security: Callable[[str], Security] | None = None,
     ) -> None:
         self.breakers = breakers
         self._paused: Mapping[str, str] = {}
         self._in_service = in_service
         self._retries = retries or Retries()
-        self._mesh = Mesh(telemetry=telemetry, own=own)
+        self._mesh = Mesh(telemetry=telemetry, own=own, security=security)
 
     def update(self, addresses: Mapping[str, Sequence[str]], paused: Mapping[str, str]) -> None:
         """Takes the addresses at which agents take calls now; calls under way at others go on.

@@ -137,6 +137,7 @@ class Instance(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
+    SPIFFE_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Id the instance chose for its life, unique in the mesh. 1 to 64 characters of a-z, 0-9 and hyphen."""
     agent: _builtins.str
@@ -153,6 +154,10 @@ class Instance(_message.Message):
     """Where the instance stands. Set by the registry."""
     state_reason: _builtins.str
     """Why the instance is in this state, for people. Set by the registry."""
+    spiffe_id: _builtins.str
+    """Who the instance is by the certificate it registered with, such as "spiffe://weft.local/agent/greeter": its server
+    must show the same. Set by the registry; empty in a mesh without mTLS.
+    """
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceRef]:
         """Services the instance serves under this agent's name. 1 to 32."""
@@ -196,10 +201,11 @@ class Instance(_message.Message):
         load: Global___Load | None = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
         applied: Global___Applied | None = ...,
+        spiffe_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "load", b"load", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "applied", b"applied", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "state", b"state", "state_reason", b"state_reason", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "applied", b"applied", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "spiffe_id", b"spiffe_id", "state", b"state", "state_reason", b"state_reason", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

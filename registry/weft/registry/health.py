@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
+from weft.mtls import Credentials
 from weft.registry.prober import Prober
 from weft.v1 import agent_pb2
 
@@ -30,6 +31,7 @@ class Pace:
 class _Held(NamedTuple):
     address: str
     service: str
+    spiffe_id: str
 
 
 class Health:
@@ -38,9 +40,16 @@ class Health:
     Args:
         pace: how often.
         verdict: told what is wrong with instances, "" for nothing, whenever that differs from what is stored.
+        mtls: what it shows to them; None: connections are not encrypted.
     """
 
-    def __init__(self, pace: Pace, verdict: Callable[[Mapping[str, str]], object]) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        verdict: Callable[[Mapping[str, str]], object],
+        mtls: Credentials | None = None,
+    ) -> None:
+        self._mtls = mtls
         self._verdict = verdict
         self._interval = pace.interval.total_seconds()
         self._probers: dict[str, tuple[Prober, set[Prober]]] = {}  # by address, with its slot
@@ -53,7 +62,7 @@ class Health:
     def hold(self, instance: agent_pb2.Instance, fault: str) -> None:
         """An instance is this replica's to probe; what the database says of it."""
         instance_id = instance.instance_id
-        now = _Held(instance.address, instance.services[0].name)
+        now = _Held(instance.address, instance.services[0].name, instance.spiffe_id)
         before = self._held.get(instance_id)
         self._stored[instance_id] = fault
         if before == now:
@@ -64,7 +73,7 @@ class Health:
         self._found[instance_id] = fault  # true until something else is found out
         if now.address not in self._probers:
             self._probers[now.address] = self._begin(now.address)
-        self._probers[now.address][0].add(instance_id, now.service)
+        self._probers[now.address][0].add(instance_id, now.service, now.spiffe_id)
 
     def release(self, instance_id: str) -> None:
         """An instance is not this replica's to probe."""
@@ -118,6 +127,7 @@ class Health:
             patience=self._interval,
             verdict=self._told,
             spawn=self._task,
+            mtls=self._mtls,
         )
         slot = random.choice(self._slots)  # noqa: S311 spreads the load
         slot.add(prober)

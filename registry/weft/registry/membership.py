@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 
 from weft import rpc
+from weft.mtls import Credentials
 from weft.registry.index import Index
 from weft.registry.leases import Leases
 from weft.registry.store import Peer, Store
@@ -42,9 +43,18 @@ class Membership:
         index: how far this replica is.
         table: its leases.
         cold_start: how long after its start the state of a first replica may be old.
+        mtls: what it shows to others; None: connections are not encrypted.
     """
 
-    def __init__(self, store: Store, index: Index, table: Leases, cold_start: timedelta) -> None:
+    def __init__(
+        self,
+        store: Store,
+        index: Index,
+        table: Leases,
+        cold_start: timedelta,
+        mtls: Credentials | None = None,
+    ) -> None:
+        self._mtls = mtls
         self.peers: Sequence[Peer] = ()
         self._store = store
         self._index = index
@@ -62,7 +72,7 @@ class Membership:
         """
         others = [peer for peer in await self._store.peers() if peer.silence < _SILENT]
         # One without an address is about to start, as this one.
-        answers = await asyncio.gather(*(_lives(peer) for peer in others))
+        answers = await asyncio.gather(*(_lives(peer, self._mtls) for peer in others))
         living = [p for p, lives in zip(others, answers, strict=True) if lives or not p.address]
         self._first = not living
         if self._first:
@@ -128,7 +138,7 @@ class Membership:
         buried = False
         for peer in self.peers:
             silent = peer.silence >= _SILENT and peer.replica != self._store.replica
-            if silent and not await _lives(peer):
+            if silent and not await _lives(peer, self._mtls):
                 buried = await self._store.drop(peer.replica, _SILENT) or buried
         return buried
 
@@ -138,11 +148,11 @@ class Membership:
             log.warning("took over leases", extra={"instances": adopted})
 
 
-async def _lives(peer: Peer) -> bool:
+async def _lives(peer: Peer, mtls: Credentials | None) -> bool:
     """Whether a replica answers, whatever the database knows of it; another one at its address is not it."""
     if not peer.address:
         return False
-    async with rpc.Channel(peer.address) as channel:
+    async with rpc.Channel(peer.address, mtls=mtls) as channel:
         stub = registry_pb2_grpc.RegistryServiceStub(channel)
         try:
             answer = await stub.ListReplicas(registry_pb2.ListReplicasRequest(), timeout=_ANSWER)

@@ -7,15 +7,18 @@ cannot: a peer that hangs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
+from weft.mtls import Credentials, WrongServer, check_server
+from weft.registry.relay import relayed
 from weft.registry.wire import Connection
 
 log = logging.getLogger("weft.registry")
@@ -51,9 +54,20 @@ class Prober:
         patience: seconds a connection may take.
         verdict: is told what is found out.
         spawn: runs a coroutine as a task that somebody owns.
+        mtls: what it shows; None: connections are not encrypted.
     """
 
-    def __init__(self, address: str, *, patience: float, verdict: Verdict, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        patience: float,
+        verdict: Verdict,
+        spawn: Spawn,
+        mtls: Credentials | None = None,
+    ) -> None:
+        self._mtls = mtls
+        self._ids: dict[str, str] = {}  # SPIFFE id of each instance
         self._address = address
         self._patience = patience
         self._verdict = verdict
@@ -67,8 +81,9 @@ class Prober:
         self._asked: dict[int, str] = {}  # checks that are not answered yet: service by stream
         self._stopped = False
 
-    def add(self, instance_id: str, name: str) -> None:
-        """An instance depends on a service of the address."""
+    def add(self, instance_id: str, name: str, who: str = "") -> None:
+        """An instance depends on a service of the address, where a server of this SPIFFE id is."""
+        self._ids[instance_id] = who
         service = self._services.setdefault(name, _Service(name))
         service.instances.add(instance_id)
         fault = self._fault or service.fault
@@ -81,6 +96,7 @@ class Prober:
         """It no longer does; whether nobody is left."""
         service = self._services[name]
         service.instances.discard(instance_id)
+        self._ids.pop(instance_id, None)
         if not service.instances:
             del self._services[name]
             if self._connection is not None:
@@ -119,14 +135,23 @@ class Prober:
 
     async def _dial(self) -> None:
         host, _, port = self._address.rpartition(":")
+        secure = self._mtls
         try:
             async with asyncio.timeout(self._patience):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._address, self._lost), host.strip("[]"), int(port)
+                transport, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._address, self._lost),
+                    host.strip("[]"),
+                    int(port),
+                    ssl=None if secure is None else secure.context,
                 )
+            if secure is not None:
+                self._check(transport)
         except ConnectionRefusedError:
             self._connecting = None
             self._unreached("connection refused")
+        except WrongServer as failed:
+            self._connecting = None
+            self._unreached(str(failed))
         except OSError as failed:
             self._connecting = None
             self._failed(f"no connection: {failed.strerror or 'timed out'}")
@@ -140,6 +165,16 @@ class Prober:
             for name, service in self._services.items():
                 self._watch(name, service)
             self.tick()
+
+    def _expected(self) -> set[str]:
+        return set(filter(None, self._ids.values()))
+
+    def _check(self, transport: asyncio.BaseTransport) -> None:
+        try:
+            check_server(transport, self._expected())
+        except WrongServer:
+            cast("asyncio.Transport", transport).abort()
+            raise
 
     def _lost(self) -> None:
         self._connection = None
@@ -194,19 +229,34 @@ class Prober:
 
     async def _clear_up(self, name: str, service: _Service) -> None:
         """Asks once by grpc.aio what kind of error it is that a check is answered with."""
-        async with grpc.aio.insecure_channel(self._address) as channel:
-            check: Any = channel.unary_unary(_CHECK.decode())
-            try:
-                await check(service.request, timeout=self._patience)
-            except grpc.aio.AioRpcError as failed:
-                if failed.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    self._settle(name, "")  # no health service: a server that answers is healthy
-                elif failed.code() is grpc.StatusCode.NOT_FOUND:
-                    self._settle(name, f"its health service does not know {name}")
-                else:
-                    self._settle(name, f"health check: {failed.code().name}")
+        try:
+            async with self._relayed() as target, grpc.aio.insecure_channel(target) as channel:
+                check: Any = channel.unary_unary(_CHECK.decode())
+                await self._ask(check, name, service)
+        except OSError as failed:
+            self._settle(name, f"health check: {failed}")
+
+    @contextlib.asynccontextmanager
+    async def _relayed(self) -> AsyncIterator[str]:
+        """Where grpc.aio reaches the address; it cannot check SPIFFE ids by itself."""
+        if self._mtls is None:
+            yield self._address
+            return
+        async with relayed(self._address, self._mtls.context, self._expected()) as target:
+            yield target
+
+    async def _ask(self, check: Any, name: str, service: _Service) -> None:
+        try:
+            await check(service.request, timeout=self._patience)
+        except grpc.aio.AioRpcError as failed:
+            if failed.code() is grpc.StatusCode.UNIMPLEMENTED:
+                self._settle(name, "")  # no health service: a server that answers is healthy
+            elif failed.code() is grpc.StatusCode.NOT_FOUND:
+                self._settle(name, f"its health service does not know {name}")
             else:
-                service.unclear = False
+                self._settle(name, f"health check: {failed.code().name}")
+        else:
+            service.unclear = False
 
     def _failed(self, fault: str) -> None:
         self._failures += 1

@@ -16,6 +16,8 @@ from weft.registry.loads import Loads
 from weft.registry.store import DescriptorSet, Registration
 from weft.registry.streams import Streams
 from weft.registry.writer import Writer
+from weft.rpc.membership import Context
+from weft.rpc.membership import Membership as Members
 from weft.v1 import agent_pb2, registry_pb2
 
 State = agent_pb2.InstanceState
@@ -44,7 +46,9 @@ class Registrar:
         table: leases.Leases,
         loads: Loads,
         streams: Streams,
+        members: Members | None = None,
     ) -> None:
+        self._members = members
         self._index = index
         self._sets = sets
         self._writer = writer
@@ -52,12 +56,20 @@ class Registrar:
         self._loads = loads
         self._streams = streams
 
-    async def serve(self, requests: Requests, send: Send) -> None:
-        """Serves one stream until the process leaves, breaks off or is superseded."""
+    async def serve(self, requests: Requests, send: Send, context: Context | None = None) -> None:
+        """Serves one stream until the process leaves, breaks off or is superseded.
+
+        Args:
+            requests: of the stream.
+            send: to it.
+            context: of the call; whose certificate it came with is asked where there is mTLS.
+        """
         async with self._streams.open() as stream:
             registration = await self._first(requests)
             if registration is None:
                 return
+            if self._members is not None and context is not None:
+                self._identify(registration, self._members, context)
             lease = self._leases.grant(stream)
             send = _in_turn(send)
             try:
@@ -78,6 +90,18 @@ class Registrar:
             _out_of_order(request, "the first message must be `registration`")
         validate.check(validate.registration(request.registration))
         return request.registration
+
+    def _identify(
+        self, registration: registry_pb2.Registration, members: Members, context: Context
+    ) -> None:
+        """Sees that a process registers the agents that it is, and says in the instances who it is."""
+        who = members.who(context)
+        for instance in registration.instances:
+            members.check_agent(who, instance.agent)
+            former = self._index.instance(instance.instance_id)
+            if former is not None:  # or it would take the place of another's
+                members.check_agent(who, former.agent)
+            instance.spiffe_id = str(who)
 
     async def _admit(
         self,

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from weft import rpc
+from weft.mtls import Credentials, Roles
 from weft.postgres import Database
 from weft.registry import catalog, discovery, gauges, leases, lifecycle, targets
 from weft.registry.follower import Follower
@@ -26,6 +27,7 @@ from weft.registry.store import APPLICATION, SCHEMA, Store
 from weft.registry.streams import Streams
 from weft.registry.writer import Writer
 from weft.registry.xds import ControlPlane, Sink
+from weft.rpc.membership import Membership as Members
 from weft.telemetry import Telemetry, probe
 from weft.v1 import discovery_pb2_grpc, lifecycle_pb2_grpc, registry_pb2_grpc
 
@@ -52,6 +54,8 @@ class Registry:
             are unknown yet.
         telemetry: where calls and instances are counted; None: nowhere.
         beside: further servicers for the same port, each with its generated `add_...Servicer_to_server`.
+        mtls: what it shows to clients and agents, and whom it believes; None: nothing is encrypted.
+        roles: which agents ids may be that do not name them.
     """
 
     def __init__(
@@ -64,7 +68,11 @@ class Registry:
         cold_start: timedelta = _COLD_START,
         telemetry: Telemetry | None = None,
         beside: Sequence[tuple[Callable[[Any, Any], None], object]] = (),
+        mtls: Credentials | None = None,
+        roles: Roles | None = None,
     ) -> None:
+        self._mtls = mtls
+        self._roles = roles
         self.address = address
         self._database_url = database_url
         self._terms = terms or leases.Terms()
@@ -107,7 +115,9 @@ class Registry:
             stack.push_async_callback(database.close)
             patience = self._terms.ttl / 2  # a stream waits with its next heartbeats unread
             store = Store(database, uuid.uuid4().hex, patience)
-            parts = _Parts(store, self._terms, self._pace, self._cold_start)
+            parts = _Parts(
+                store, self._terms, self._pace, self._cold_start, self._mtls, self._roles
+            )
             await parts.store.open()
             await database.migrate(discovery.SQL)
             words = discovery.Words(database, parts.index, parts.sets, patience=self._terms.ttl / 2)
@@ -120,6 +130,7 @@ class Registry:
                 sets=parts.sets,
                 streams=parts.streams,
                 telemetry=self._telemetry,
+                own_id=str(self._mtls.who) if self._mtls is not None else "",
             )
             found = discovery.DiscoveryService(index=parts.index, sets=parts.sets, words=words)
             server = self._server(parts, plane, found)
@@ -167,6 +178,7 @@ class Registry:
             telemetry=self._telemetry,
             max_concurrency=_MAX_CALLS,
             trace_roots=False,
+            mtls=self._mtls,
         )
         servicers: list[tuple[Callable[[Any, Any], None], object]] = [
             (registry_pb2_grpc.add_RegistryServiceServicer_to_server, parts.service),
@@ -184,17 +196,24 @@ class _Parts:
     """What a replica is made of."""
 
     def __init__(
-        self, store: Store, terms: leases.Terms, pace: Pace, cold_start: timedelta
+        self,
+        store: Store,
+        terms: leases.Terms,
+        pace: Pace,
+        cold_start: timedelta,
+        mtls: Credentials | None,
+        roles: Roles | None,
     ) -> None:
+        members = Members(mtls, roles) if mtls is not None else None
         self.store = store
         self.index = Index()
         self.sets = catalog.Catalog()
         self.streams = Streams()
         self.leases = leases.Leases(terms, self._expired)
-        self.health = Health(pace, self._probed)
+        self.health = Health(pace, self._probed, mtls)
         self.follower = Follower(store, self.index, self.sets, self.leases, self.health)
         self.writer = Writer(store, self.index, self.follower, terms.ttl / 2)
-        self.membership = Membership(store, self.index, self.leases, cold_start)
+        self.membership = Membership(store, self.index, self.leases, cold_start, mtls)
         self.loads = Loads(store, self.index, self.membership)
         self.lifecycle = lifecycle.LifecycleService(
             store=store,
@@ -202,6 +221,7 @@ class _Parts:
             sets=self.sets,
             follower=self.follower,
             patience=terms.ttl / 2,
+            members=members,
         )
         self.service = RegistryService(
             replica=store.replica,
@@ -214,6 +234,7 @@ class _Parts:
                 table=self.leases,
                 loads=self.loads,
                 streams=self.streams,
+                members=members,
             ),
             streams=self.streams,
             follower=self.follower,

@@ -64,7 +64,7 @@ class RegistryService:
 
     async def Register(self, requests: AsyncIterator[pb.RegisterRequest], context: Context) -> None:
         """See registry.proto."""
-        await self._registrar.serve(requests, context.write)
+        await self._registrar.serve(requests, context.write, context)
 
     async def Resolve(self, request: pb.ResolveRequest, _: Context) -> pb.ResolveResponse:
         """See registry.proto."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from weft import rpc
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between tries
 
@@ -15,9 +19,11 @@ class Addresses:
 
     Args:
         brokers: "host:port" of each, joined by commas, or a sequence of them.
+        mtls: what is shown to them; None: connections are not encrypted.
     """
 
-    def __init__(self, brokers: str | Sequence[str]) -> None:
+    def __init__(self, brokers: str | Sequence[str], mtls: Credentials | None = None) -> None:
+        self._mtls = mtls
         given = brokers.split(",") if isinstance(brokers, str) else brokers
         self._all = [address.strip() for address in given if address.strip()]
         if not self._all:
@@ -33,7 +39,7 @@ class Addresses:
 
     def channel(self) -> rpc.Channel:
         """A channel to the broker whose turn it is."""
-        return rpc.Channel(self.current, measured=False)
+        return rpc.Channel(self.current, measured=False, mtls=self._mtls, part="broker")
 
     def failed(self, address: str = "") -> float:
         """Moves on to the next broker; seconds to wait before it is tried.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -15,6 +15,9 @@ from weft.rpc import error_from_call
 from weft.rpc.errors import DETAILS_KEY
 from weft.v1 import broker_pb2_grpc
 
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
+
 _WAIT = timedelta(seconds=30)
 
 
@@ -23,10 +26,11 @@ class Calls:
 
     Args:
         brokers: "host:port" of each broker, joined by commas.
+        mtls: what it shows to them; None: connections are not encrypted.
     """
 
-    def __init__(self, brokers: str | Sequence[str]) -> None:
-        self._addresses = Addresses(brokers)
+    def __init__(self, brokers: str | Sequence[str], *, mtls: Credentials | None = None) -> None:
+        self._addresses = Addresses(brokers, mtls)
         # Kept for good: closing one would cancel the calls of others that still wait on it.
         self._channels: dict[str, rpc.Channel] = {}
 

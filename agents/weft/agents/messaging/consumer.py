@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from weft import rpc
 from weft.agents.messaging import settlement
@@ -20,6 +20,9 @@ from weft.agents.messaging.outbox import Outbox
 from weft.agents.messaging.settlement import Settlement
 from weft.agents.messaging.streams import LOST, cause, final, read, too_large
 from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 log = logging.getLogger("weft.agents")
 
@@ -48,6 +51,7 @@ class Consumer:
         concurrency: messages handled at a time.
         prefetch: messages that wait here beyond those, for handlers quicker than the way to the broker.
         name: who consumes, for people.
+        mtls: what it shows to brokers; None: connections are not encrypted.
     """
 
     def __init__(
@@ -60,11 +64,12 @@ class Consumer:
         concurrency: int = 100,
         prefetch: int = 0,
         name: str = "",
+        mtls: Credentials | None = None,
     ) -> None:
         if (handler is None) == (on_batch is None):
             raise ValueError("give either a handler or on_batch")
         self.queue = queue
-        self._addresses = Addresses(brokers)
+        self._addresses = Addresses(brokers, mtls)
         self._handler = handler
         self._on_batch = on_batch
         self._concurrency = concurrency

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import lru_cache
 from time import monotonic
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from weft import rpc
 from weft.agents.messaging.addresses import Addresses
@@ -31,6 +31,9 @@ from weft.agents.messaging.streams import (
 from weft.rpc import error_from_status
 from weft.rpc.call import RUN_KEY
 from weft.v1 import broker_pb2, message_pb2
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 log = logging.getLogger("weft.agents")
 
@@ -90,12 +93,18 @@ class Publisher:
         brokers: "host:port" of each broker, joined by commas.
         sender: who sends; fills `message.sender` where it is empty.
         patience: how long a message is tried when its caller has no deadline.
+        mtls: what it shows to brokers; None: connections are not encrypted.
     """
 
     def __init__(
-        self, brokers: str | Sequence[str], *, sender: str, patience: timedelta = _PATIENCE
+        self,
+        brokers: str | Sequence[str],
+        *,
+        sender: str,
+        patience: timedelta = _PATIENCE,
+        mtls: Credentials | None = None,
     ) -> None:
-        self._addresses = Addresses(brokers)
+        self._addresses = Addresses(brokers, mtls)
         self._sender = sender
         self._patience = patience.total_seconds()
         self._queued: deque[_Pending] = deque()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from google.protobuf.message import Message as AnyMessage
 
@@ -18,6 +18,9 @@ from weft.rpc import error_from_status
 from weft.rpc.call import RUN_KEY
 from weft.telemetry import Telemetry
 from weft.v1 import broker_pb2, message_pb2
+
+if TYPE_CHECKING:
+    from weft.mtls import Credentials
 
 _WAIT = timedelta(seconds=30)
 
@@ -35,10 +38,19 @@ class Sending:
         brokers: "host:port" of each broker, joined by commas; empty: there is none, and sending is an error.
         sender: who sends.
         telemetry: where messages are traced; None: nowhere.
+        mtls: what it shows to brokers; None: connections are not encrypted.
     """
 
-    def __init__(self, brokers: str, *, sender: str, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        brokers: str,
+        *,
+        sender: str,
+        telemetry: Telemetry | None = None,
+        mtls: Credentials | None = None,
+    ) -> None:
         self._telemetry = telemetry
+        self._mtls = mtls
         self._brokers = brokers
         self._sender = sender
         self._publisher: Publisher | None = None
@@ -122,7 +134,7 @@ class Sending:
         if not self._brokers:
             raise NoBroker
         if self._publisher is None:
-            self._publisher = Publisher(self._brokers, sender=self._sender)
+            self._publisher = Publisher(self._brokers, sender=self._sender, mtls=self._mtls)
             await self._publisher.__aenter__()
         with sending(self._telemetry, message):
             return await self._publisher.publish(message)
@@ -181,7 +193,7 @@ class Sending:
         if self._calls is None:
             if not self._brokers:
                 raise NoBroker
-            self._calls = Calls(self._brokers)
+            self._calls = Calls(self._brokers, mtls=self._mtls)
         return await self._calls(name, request)
 
 

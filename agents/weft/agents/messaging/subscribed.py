@@ -23,6 +23,7 @@ log = logging.getLogger("weft.agents")
 
 MessageDelivery = message_pb2.MessageDelivery
 if TYPE_CHECKING:
+    from weft.mtls import Credentials
     from weft.rpc.signing import Verifier
 
 TopicHandler = Callable[..., Awaitable[None]]
@@ -87,13 +88,13 @@ def typed(handler: TopicHandler, queue: str, verifier: Verifier | None = None) -
     return handle
 
 
-async def subscribe(brokers: str, topic: Topic) -> None:
+async def subscribe(brokers: str, topic: Topic, *, mtls: Credentials | None = None) -> None:
     """Makes the subscription, as soon as a broker is there; the same again changes nothing.
 
     Raises:
         rpc.Error: the broker refuses it.
     """
-    calls = Calls(brokers)
+    calls = Calls(brokers, mtls=mtls)
     subscription = broker_pb2.Subscription(name=topic.name, pattern=topic.pattern, queue=topic.name)
     request = broker_pb2.SubscribeRequest(subscription=subscription, declare=True)
     try:

@@ -25,6 +25,7 @@ from weft.broker.layout import Entry
 from weft.broker.queue_admin import check_name
 from weft.broker.queues import Queue, Queues
 from weft.broker.redis import Redis, ReplyError
+from weft.broker.speakers import Speakers
 from weft.v1 import broker_pb2 as pb
 from weft.wire.v1.frames_pb2 import Deliveries
 
@@ -51,6 +52,7 @@ class Delivery:
         payloads: have the large messages.
         instance: id of this broker.
         beat: how often it tells the other brokers that it lives.
+        speakers: who may consume what; None: whoever comes.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Delivery:
         payloads: Loads,
         instance: str,
         beat: timedelta = _BEAT,
+        speakers: Speakers | None = None,
     ) -> None:
+        self._speakers = speakers
         self._redis = redis
         self._functions = functions
         self._queues = queues
@@ -106,6 +110,8 @@ class Delivery:
         first = await anext(frames, None)
         if first is None or not first.HasField("open"):
             raise rpc.InvalidArgument("the first frame has it", field="open")
+        if self._speakers is not None:
+            self._speakers.check_queue(context, first.open.queue)
         post = await self._opened(first.open)
         session = Session(
             post, first.open.consumer, first.open.session, context.write, self.instances.fresh

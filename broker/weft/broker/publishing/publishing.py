@@ -19,6 +19,7 @@ from weft.broker.publishing.rounds import Rounds, Sink
 from weft.broker.publishing.routing import Routed, route
 from weft.broker.queue_admin import check_name
 from weft.broker.queues import Queue, Queues
+from weft.broker.speakers import Speakers
 from weft.v1 import broker_pb2 as pb
 from weft.wire.v1 import frames_pb2 as wire
 
@@ -43,6 +44,7 @@ class Publishing:
         clock: the broker's.
         payloads: keeps the large ones.
         senders: limits of senders; None: there are none.
+        speakers: in whose name callers may send; None: in anybody's.
         unknown_recipients: what becomes of a message to a queue that nobody made.
         max_message: largest message, in bytes.
     """
@@ -55,6 +57,7 @@ class Publishing:
         clock: Clock,
         payloads: Payloads,
         senders: Limits | None = None,
+        speakers: Speakers | None = None,
         unknown_recipients: Literal["reject", "create"] = "reject",
         max_message: int,
     ) -> None:
@@ -63,6 +66,7 @@ class Publishing:
         self._clock = clock
         self._payloads = payloads
         self._senders = senders
+        self._speakers = speakers
         self._create = unknown_recipients == "create"
         self._max_message = max_message
         self._waiting: set[asyncio.Timeout] = set()  # streams that have nothing to publish now
@@ -245,6 +249,8 @@ class Publishing:
 
     def _check_rate(self, routed: Routed, senders: Limits) -> None:
         sender = routed.sender
+        if self._speakers is not None:
+            self._speakers.check_sender(sender)
         if wait := senders.check(sender, 1):
             raise RateLimited(
                 f"{sender!r} sends more messages a second than its limit allows.",

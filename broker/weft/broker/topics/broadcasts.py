@@ -17,6 +17,7 @@ from weft.broker.clock import Clock
 from weft.broker.errors import RateLimited
 from weft.broker.publishing.routing import Routed, route
 from weft.broker.queues import Queue, Queues
+from weft.broker.speakers import Speakers
 from weft.broker.topics.copies import Copies, KeepsLarge, Puts
 from weft.v1 import broker_pb2 as pb
 from weft.v1.message_pb2 import Message
@@ -45,6 +46,7 @@ class Broadcasts:
         senders: a broadcast counts as one message of its sender.
         clock: the broker's.
         max_message: largest message, in bytes.
+        speakers: in whose name callers may send; None: in anybody's.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Broadcasts:
         senders: Limits,
         clock: Clock,
         max_message: int,
+        speakers: Speakers | None = None,
     ) -> None:
+        self._speakers = speakers
         self._queues = queues
         self._copies = Copies(publishing, payloads)
         self._senders = senders
@@ -70,6 +74,8 @@ class Broadcasts:
         message.CopyFrom(request.message)
         message.id = message.id or uuid.uuid4().hex
         self._routed(message, _NOBODY)
+        if self._speakers is not None:
+            self._speakers.check_sender(message.sender)
         if wait := self._senders.check(message.sender, 1):
             raise RateLimited(
                 f"{message.sender!r} sends more messages a second than its limit allows.",

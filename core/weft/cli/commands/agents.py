@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli import complete, control, failures, output, part
+from weft.cli import complete, control, failures, membership, output, part
 from weft.cli.fleet import AGENTS
 from weft.cli.options import configured, examples, json_option
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from weft.agents.memory.embedding import Embedder
     from weft.cli.hosts import Hosts
     from weft.config import Settings
+    from weft.mtls import Credentials
     from weft.telemetry import Telemetry
     from weft.v1 import agent_pb2
 
@@ -81,6 +82,7 @@ def list_agents(*, settings: Settings, as_json: bool) -> None:
 )
 @configured(
     *("registry", "broker", "database_url", "redis_url", "zone"),
+    *membership.OPTIONS,
     listen="agents_listen",
     metrics="agents_metrics",
     log_format="log_format",
@@ -132,18 +134,19 @@ async def _serve(
     from weft.cli.hosts import Hosts
 
     async with contextlib.AsyncExitStack() as stack:
-        watched = await stack.enter_async_context(serving.observed(settings, "agents"))
+        mtls = await stack.enter_async_context(serving.member(settings))
+        watched = await stack.enter_async_context(serving.observed(settings, "agents", mtls))
         given = None
         if own or "support" in fleets:  # the others have no use for models and tools
             given = await stack.enter_async_context(serving.provided(settings, watched))
-        hosts = await stack.enter_async_context(Hosts(settings, watched, given))
+        hosts = await stack.enter_async_context(Hosts(settings, watched, given, mtls))
         host = hosts.first
         names = [await hosts.add(_made(thing, host), name) for name, thing in own]
         embedder = await stack.enter_async_context(_embedder(settings, fleets, only))
         if "support" in fleets:
             names += await _add_fleet(host, settings, only, embedder, stack)
         if "orchestrator" in fleets:
-            names.append(await _add_orchestrator(host, settings, watched, stack))
+            names.append(await _add_orchestrator(host, settings, watched, stack, mtls))
         if "knowledge" in fleets:
             names.append(await _add_knowledge(host, settings, embedder, stack))
         metrics = "" if settings.agents_metrics.endswith(":0") else settings.agents_metrics
@@ -193,12 +196,16 @@ async def _add_fleet(
 
 
 async def _add_orchestrator(
-    host: Host, settings: Settings, watched: Telemetry, stack: contextlib.AsyncExitStack
+    host: Host,
+    settings: Settings,
+    watched: Telemetry,
+    stack: contextlib.AsyncExitStack,
+    mtls: Credentials | None,
 ) -> str:
     from weft import rpc
     from weft.cli import orchestration
 
-    registry = await stack.enter_async_context(rpc.Channel(settings.registry))
+    registry = await stack.enter_async_context(rpc.Channel(settings.registry, mtls=mtls))
     served = orchestration.served(
         settings, registry=registry, channel=host.mesh.channel, telemetry=watched
     )

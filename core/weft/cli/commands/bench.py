@@ -136,12 +136,17 @@ async def _run(
         stack.push_async_callback(_remove, control, queue)
         handled = _Handled()
         consumer = Consumer(
-            control.addresses, queue, on_batch=handled.take, concurrency=_CREDIT, name="weft bench"
+            control.addresses,
+            queue,
+            on_batch=handled.take,
+            concurrency=_CREDIT,
+            name="weft bench",
+            mtls=control.mtls,
         )
         handled.consumer = consumer
         await stack.enter_async_context(consumer)
         publisher = await stack.enter_async_context(
-            Publisher(control.addresses, sender=brokers.sender())
+            Publisher(control.addresses, sender=brokers.sender(), mtls=control.mtls)
         )
         counting = stack.enter_context(Counting("messages"))
         load = _Load(publisher, queue, size, handled, counting)

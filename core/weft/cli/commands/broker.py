@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.cli import failures, part
+from weft.cli import failures, membership, part
 from weft.cli.options import configured, examples
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 )
 @configured(
     *("redis_url", "database_url", "registry"),
+    *membership.OPTIONS,
     listen="broker_listen",
     metrics="broker_metrics",
     log_format="log_format",
@@ -43,8 +44,10 @@ def broker(*, settings: Settings, supervised: str | None) -> None:
 async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft.broker import Broker
 
+    roles = membership.roles(settings)
     async with (
-        part.observed(settings, "broker", settings.broker_metrics) as telemetry,
+        membership.as_part(settings, "broker") as mtls,
+        part.observed(settings, "broker", settings.broker_metrics, mtls=mtls) as telemetry,
         Broker(
             redis_url=settings.redis_url,
             database_url=settings.database_url,
@@ -52,6 +55,8 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             unknown_recipients=settings.broker_unknown_recipients,
             max_message=settings.broker_max_message,
             telemetry=telemetry,
+            mtls=mtls,
+            roles=roles,
         ) as found,
     ):
         await part.until_stopped(_serving(found, telemetry.metrics_address, supervised))

@@ -86,7 +86,6 @@ async def _run(
     template: bool,
     wait: float,
 ) -> None:
-    from weft import rpc
     from weft.cli import catalog, connect, identities
     from weft.cli.template import render
 
@@ -102,9 +101,8 @@ async def _run(
         click.echo(render(skill.method.input_type))
         return
     requests = _requests(skill, text)
-    rpc.use_registry(settings.registry)
     identity = identities.operator(settings)
-    async with rpc.Channel(f"xds:///{agent}", identity=identity) as channel:
+    async with connect.to_agent(settings.registry, agent, identity) as channel:
         async for response in _responses(channel, skill, requests, timeout):
             document = _document(response, skill)
             if skill.streams[1]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli import output
+from weft.cli import membership, output
 from weft.cli.options import configured, examples, json_option, key_option
 
 if TYPE_CHECKING:
@@ -50,8 +50,13 @@ def _in_own_house(settings: Settings, shown: _Demo) -> None:
     from weft.cli.house import HouseLock, any_ports, with_free_ports
 
     settings = dataclasses.replace(
-        any_ports(settings), data=settings.data / "demo", trace_sample=1.0, gateway_auth="off"
+        any_ports(settings),
+        data=settings.data / "demo",
+        trace_sample=1.0,
+        gateway_auth="off",
+        mtls="off",
     )
+    membership.remember(settings)
     with HouseLock(settings.data) as lock:
         settings = with_free_ports(settings)
         lock.describe(settings.gateway)

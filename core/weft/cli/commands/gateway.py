@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weft.cli import failures, part
+from weft.cli import failures, membership, part
 from weft.cli.options import configured, examples
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     "registry",
     "database_url",
     "redis_url",
+    *membership.OPTIONS,
     listen="gateway_listen",
     grpc_listen="gateway_grpc_listen",
     metrics="gateway_metrics",
@@ -136,7 +137,11 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             credentials=settings.gateway_cors_credentials == "on",
         )
     guards = _guards(settings) | _records(settings) | _tls(settings)
-    async with part.observed(settings, "gateway", settings.gateway_metrics) as telemetry:
+    async with (
+        membership.as_part(settings, "gateway") as mtls,
+        part.observed(settings, "gateway", settings.gateway_metrics, mtls=mtls) as telemetry,
+    ):
+        guards["mtls"] = mtls
         _divert_audit(settings)
         with failures.settings_checked("WEFT_GATEWAY_*"):
             gateway = _gateway(settings, telemetry, breaker, cors, tokens, signer, guards)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.cli import failures, part
+from weft.cli import failures, membership, part
 from weft.cli.options import configured, examples
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _HEARTBEAT = timedelta(seconds=1)
 )
 @configured(
     "database_url",
+    *membership.OPTIONS,
     listen="registry_listen",
     metrics="registry_metrics",
     log_format="log_format",
@@ -58,8 +59,12 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
     ttl = settings.registry_lease_ttl
     with failures.settings_checked("WEFT_REGISTRY_LEASE_TTL"):
         terms = Terms(ttl=ttl, heartbeat_interval=min(_HEARTBEAT, ttl / 4))
+    roles = membership.roles(settings)
     async with (
-        part.observed(settings, "registry", settings.registry_metrics, traced=False) as telemetry,
+        membership.as_part(settings, "registry", settings.registry_listen) as mtls,
+        part.observed(
+            settings, "registry", settings.registry_metrics, traced=False, mtls=mtls
+        ) as telemetry,
         Registry(
             database_url=settings.database_url,
             address=settings.registry_listen,
@@ -67,6 +72,8 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             cold_start=settings.registry_cold_start,
             telemetry=telemetry,
             beside=traces.services(traces.TraceStore()),
+            mtls=mtls,
+            roles=roles,
         ) as found,
         process.collecting(),
     ):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from weft.cli import failures, output, part
+from weft.cli import failures, membership, output, part
 from weft.cli.options import configured, examples, json_option
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def _remote_command(command: F) -> F:
     command = part.supervisor_option(command)
     settings = configured(
         *("registry", "zone"),
+        *membership.OPTIONS,
         listen="agents_listen",
         metrics="agents_metrics",
         log_format="log_format",
@@ -167,13 +168,18 @@ async def _serve(settings: Settings, supervised: str | None, described: Remote) 
     from weft.agents import remote as remotes
     from weft.agents import serving
 
-    async with serving.observed(settings, "agents") as watched:
+    async with (
+        serving.member(settings) as mtls,
+        serving.observed(settings, "agents", mtls) as watched,
+    ):
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         # Before anything is announced, so that a setting that cannot be used is told of.
-        await serving.host_of(settings, watched).stop()
+        await serving.host_of(settings, watched, mtls=mtls).stop()
         try:
-            keeper = remotes.keeper_of(described, lambda: serving.host_of(settings, watched))
+            keeper = remotes.keeper_of(
+                described, lambda: serving.host_of(settings, watched, mtls=mtls)
+            )
         except (ImportError, OSError) as failed:
             raise failures.WrongSetting(f"{described.name}: {failed}") from failed
         metrics = "" if settings.agents_metrics.endswith(":0") else settings.agents_metrics

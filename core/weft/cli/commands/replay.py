@@ -144,7 +144,9 @@ async def _republish(
     stored = 0
     async with brokers.connected(settings.broker) as broker:
         await broker.queue(to)
-        async with Publisher(broker.addresses, sender=brokers.sender()) as publisher:
+        async with Publisher(
+            broker.addresses, sender=brokers.sender(), mtls=broker.mtls
+        ) as publisher:
             with Counting("published") as counting:
                 async for record in _records(broker, request):
                     message = _again(record.message, to, run)

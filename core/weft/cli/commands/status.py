@@ -124,7 +124,7 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
     import asyncpg  # noqa: F401
     import grpc
 
-    from weft import embedded, rpc
+    from weft import embedded
     from weft.cli import connect, rest
     from weft.v1 import broker_pb2, broker_pb2_grpc
 
@@ -150,7 +150,7 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
         return _replica(known)
 
     async def broker() -> str:
-        async with rpc.Channel(settings.broker.split(",")[0]) as channel:
+        async with connect.to_part(settings.broker.split(",")[0], "broker") as channel:
             stub = broker_pb2_grpc.BrokerServiceStub(channel)
             found = await stub.ListQueues(
                 broker_pb2.ListQueuesRequest(page_size=1_000), timeout=_PATIENCE

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -40,6 +42,7 @@ def _replicas(
         "weft up",
         "weft up --replicas support-triage=2 --data ./data",
         "weft up --registries 3",
+        "weft up --mtls",
     )
 )
 @click.option(
@@ -61,6 +64,7 @@ def _replicas(
 @configured(
     *("data", "registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen"),
     "gateway_auth",
+    "mtls",
     *("database_url", "redis_url"),
 )
 def up(settings: Settings, replicas: dict[str, int], registries: int) -> None:
@@ -76,10 +80,43 @@ def up(settings: Settings, replicas: dict[str, int], registries: int) -> None:
     _known(replicas)
     with HouseLock(settings.data) as lock:
         check_free(settings)
-        settings = with_free_ports(settings, registries)
+        settings = _with_certificates(with_free_ports(settings, registries))
         lock.describe(settings.gateway)
-        with Table() if sys.stdout.isatty() else Lines() as view:
+        with (
+            _told_of_mtls(settings),
+            Table() if sys.stdout.isatty() else Lines() as view,
+        ):
             asyncio.run(_run(settings, replicas, view))
+
+
+def _with_certificates(settings: Settings) -> Settings:
+    """The settings with mTLS on or off, and an authority for it where there is none."""
+    import dataclasses
+
+    from weft import config
+    from weft.cli import failures, membership
+
+    # "auto" would follow what this command itself says to others.
+    on = settings.mtls == "on" or bool(settings.mtls_certificate and settings.mtls == "auto")
+    if on and not settings.mtls_certificate:
+        from weft.mtls import Authority
+
+        trust_domain = settings.mtls_trust_domain or membership.DEFAULT_TRUST_DOMAIN
+        with failures.settings_checked("WEFT_MTLS_*"):
+            Authority.made(config.authority_home(settings.data), trust_domain)
+    return dataclasses.replace(settings, mtls="on" if on else "off")
+
+
+@contextlib.contextmanager
+def _told_of_mtls(settings: Settings) -> Iterator[None]:
+    """Commands and agents on this machine find by themselves whether the mesh has mTLS, as long as it runs."""
+    from weft import config
+
+    config.mark(settings.data, on=settings.mtls == "on")
+    try:
+        yield
+    finally:
+        config.mark(settings.data, on=False)
 
 
 async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table) -> None:

@@ -16,7 +16,8 @@ mesh         all agents; deadline, metadata and trace of each call
 """
 
 from weft.gateway.dataplane.call import Call
+from weft.gateway.dataplane.endpoint import Security
 from weft.gateway.dataplane.errors import CallFailed
 from weft.gateway.dataplane.mesh import Mesh
 
-__all__ = ["Call", "CallFailed", "Mesh"]
+__all__ = ["Call", "CallFailed", "Mesh", "Security"]

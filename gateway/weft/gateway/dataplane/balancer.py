@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import grpc
 
 from weft.gateway.dataplane.connection import Connection
-from weft.gateway.dataplane.endpoint import Endpoint
+from weft.gateway.dataplane.endpoint import Endpoint, Security
 from weft.gateway.dataplane.errors import CallFailed
 
 
@@ -20,12 +20,14 @@ class Balancer:
 
     Args:
         connections: where open connections are kept.
+        security: how they are encrypted; None: they are not.
 
     Attributes:
         addresses: all of them.
     """
 
-    def __init__(self, connections: set[Connection]) -> None:
+    def __init__(self, connections: set[Connection], security: Security | None = None) -> None:
+        self._security = security
         self.addresses: Sequence[str] = ()
         self._connections = connections
         self._endpoints: dict[str, Endpoint] = {}
@@ -41,7 +43,7 @@ class Balancer:
         before, self._endpoints = self._endpoints, {}
         for address in addresses:
             self._endpoints[address] = before.get(address) or Endpoint(
-                address, self._connections, self._changed
+                address, self._connections, self._changed, self._security
             )
         self._ring = list(self._endpoints.values())
         for gone in before.keys() - self._endpoints.keys():

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from weft.gateway.dataplane.connection import Connection
+from weft.mtls import Credentials, WrongServer, check_server
+
+log = logging.getLogger("weft.gateway")
 
 _FIRST, _LONGEST, _GROWTH = 0.1, 2.0, 1.6  # seconds between attempts (gRPC's connection-backoff.md)
 _JITTER = 0.2
 _SETTLES = 5.0  # seconds a new connection may take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """How connections to an agent are encrypted."""
+
+    credentials: Credentials
+    expected: Callable[[str], Collection[str]]
+    """SPIFFE ids of which whoever is at an address must show one."""
+
+    def context(self) -> ssl.SSLContext:
+        """For a new connection."""
+        return self.credentials.context
 
 
 class Endpoint:
@@ -20,6 +39,7 @@ class Endpoint:
         address: "host:port" or "unix:path".
         connections: where open connections are kept.
         changed: called when it can be used, or failed.
+        security: how connections are encrypted; None: they are not.
 
     Attributes:
         connection: the last one; whether it takes calls it knows by itself.
@@ -27,8 +47,13 @@ class Endpoint:
     """
 
     def __init__(
-        self, address: str, connections: set[Connection], changed: Callable[[], None]
+        self,
+        address: str,
+        connections: set[Connection],
+        changed: Callable[[], None],
+        security: Security | None = None,
     ) -> None:
+        self._security = security
         self._address = address
         self._connections = connections
         self._changed = changed
@@ -56,7 +81,7 @@ class Endpoint:
         while True:
             begun = loop.time()
             try:
-                self.connection = await _connect(self._address, self._connections)
+                self.connection = await _connect(self._address, self._connections, self._security)
             except OSError:
                 self.failed = True
                 self._changed()
@@ -71,15 +96,19 @@ class Endpoint:
                 await asyncio.sleep(begun + pause - loop.time())  # where each is lost at once
 
 
-async def _connect(address: str, connections: set[Connection]) -> Connection:
+async def _connect(
+    address: str, connections: set[Connection], security: Security | None = None
+) -> Connection:
     """A connection to "host:port" or "unix:path" that takes calls.
 
     Args:
         address: where.
         connections: where it is kept as long as it is open.
+        security: how it is encrypted, unless it is of this machine; None: it is not.
 
     Raises:
-        OSError: there is none, or who listens there does not speak HTTP/2 (`TimeoutError`, `ConnectionError`).
+        OSError: there is none, or who listens there does not speak HTTP/2 (`TimeoutError`, `ConnectionError`), or is somebody
+            else (`WrongServer`).
     """
     loop = asyncio.get_running_loop()
 
@@ -91,10 +120,27 @@ async def _connect(address: str, connections: set[Connection]) -> Connection:
             _, connection = await loop.create_unix_connection(make, address.removeprefix("unix:"))
         else:
             host, _, port = address.rpartition(":")
-            _, connection = await loop.create_connection(make, host.strip("[]"), int(port))
+            context = None if security is None else security.context()
+            transport, connection = await loop.create_connection(
+                make, host.strip("[]"), int(port), ssl=context
+            )
+            if security is not None:
+                _check(transport, connection, security.expected(address))
         try:
             await connection.settled
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _check(
+    transport: asyncio.BaseTransport, connection: Connection, expected: Collection[str]
+) -> None:
+    """Ends a connection to somebody else; nothing of a call has been sent by then."""
+    try:
+        check_server(transport, expected)
+    except WrongServer as failed:
+        log.warning("not the agent", extra={"cause": str(failed)})
+        connection.close()
+        raise

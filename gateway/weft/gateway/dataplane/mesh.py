@@ -7,7 +7,7 @@ what it serves and whom it calls are never of two minds. While the registry is a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ from weft.gateway.dataplane import headers
 from weft.gateway.dataplane.balancer import Balancer
 from weft.gateway.dataplane.call import Call
 from weft.gateway.dataplane.connection import Connection
+from weft.gateway.dataplane.endpoint import Security
 from weft.gateway.dataplane.errors import CallFailed
 from weft.rpc.call import Metadata
 from weft.rpc.calling import Calling
@@ -31,6 +32,7 @@ class Mesh:
     Args:
         telemetry: where calls are traced; None: nowhere.
         own: addresses of agents that are always there, by name.
+        security: how connections to an agent are encrypted, by its name; None: they are not.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Mesh:
         *,
         telemetry: Telemetry | None = None,
         own: Mapping[str, str] = MappingProxyType({}),
+        security: Callable[[str], Security] | None = None,
     ) -> None:
+        self._security = security
         self._telemetry = telemetry
         self._own = {name: (address,) for name, address in own.items()}
         self._connections: set[Connection] = set()
@@ -59,7 +63,8 @@ class Mesh:
         for name, places in now.items():
             balancer = self._agents.get(name)
             if balancer is None:
-                balancer = self._agents[name] = Balancer(self._connections)
+                security = None if self._security is None else self._security(name)
+                balancer = self._agents[name] = Balancer(self._connections, security)
             if balancer.addresses != places:
                 balancer.update(places)
 

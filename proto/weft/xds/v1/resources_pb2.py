@@ -27,21 +27,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bweft/xds/v1/resources.proto\x12\x0bweft.xds.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"H\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x0c\x61pi_listener\x18\x13 \x01(\x0b\x32\x18.weft.xds.v1.ApiListener\"9\n\x0b\x41piListener\x12*\n\x0c\x61pi_listener\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"e\n\x15HttpConnectionManager\x12\x1d\n\x03rds\x18\x03 \x01(\x0b\x32\x10.weft.xds.v1.Rds\x12-\n\x0chttp_filters\x18\x05 \x03(\x0b\x32\x17.weft.xds.v1.HttpFilter\"R\n\x03Rds\x12\x30\n\rconfig_source\x18\x01 \x01(\x0b\x32\x19.weft.xds.v1.ConfigSource\x12\x19\n\x11route_config_name\x18\x02 \x01(\t\"F\n\nHttpFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.Any\"\x08\n\x06Router\"w\n\x0c\x43onfigSource\x12\x30\n\x03\x61\x64s\x18\x03 \x01(\x0b\x32#.weft.xds.v1.AggregatedConfigSource\x12\x35\n\x14resource_api_version\x18\x06 \x01(\x0e\x32\x17.weft.xds.v1.ApiVersion\"\x18\n\x16\x41ggregatedConfigSource\"S\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32\x18.weft.xds.v1.VirtualHost\"P\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12\"\n\x06routes\x18\x03 \x03(\x0b\x32\x12.weft.xds.v1.Route\"X\n\x05Route\x12&\n\x05match\x18\x01 \x01(\x0b\x32\x17.weft.xds.v1.RouteMatch\x12\'\n\x05route\x18\x02 \x01(\x0b\x32\x18.weft.xds.v1.RouteAction\"@\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x0e\n\x04path\x18\x02 \x01(\tH\x00\x42\x10\n\x0epath_specifier\"N\n\x0bRouteAction\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12.\n\x0cretry_policy\x18\t \x01(\x0b\x32\x18.weft.xds.v1.RetryPolicy\"\x85\x01\n\x0bRetryPolicy\x12\x10\n\x08retry_on\x18\x01 \x01(\t\x12\x31\n\x0bnum_retries\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x31\n\x0eretry_back_off\x18\x08 \x01(\x0b\x32\x19.weft.xds.v1.RetryBackOff\"q\n\x0cRetryBackOff\x12\x30\n\rbase_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xde\x01\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.weft.xds.v1.DiscoveryType\x12\x39\n\x12\x65\x64s_cluster_config\x18\x03 \x01(\x0b\x32\x1d.weft.xds.v1.EdsClusterConfig\x12(\n\tlb_policy\x18\x06 \x01(\x0e\x32\x15.weft.xds.v1.LbPolicy\x12\x36\n\x10\x63ircuit_breakers\x18\n \x01(\x0b\x32\x1c.weft.xds.v1.CircuitBreakers\"W\n\x10\x45\x64sClusterConfig\x12-\n\neds_config\x18\x01 \x01(\x0b\x32\x19.weft.xds.v1.ConfigSource\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\">\n\x0f\x43ircuitBreakers\x12+\n\nthresholds\x18\x01 \x03(\x0b\x32\x17.weft.xds.v1.Thresholds\"@\n\nThresholds\x12\x32\n\x0cmax_requests\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"b\n\x15\x43lusterLoadAssignment\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x33\n\tendpoints\x18\x02 \x03(\x0b\x32 .weft.xds.v1.LocalityLbEndpoints\"\xaa\x01\n\x13LocalityLbEndpoints\x12\'\n\x08locality\x18\x01 \x01(\x0b\x32\x15.weft.xds.v1.Locality\x12-\n\x0clb_endpoints\x18\x02 \x03(\x0b\x32\x17.weft.xds.v1.LbEndpoint\x12;\n\x15load_balancing_weight\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"(\n\x08Locality\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04zone\x18\x02 \x01(\t\"g\n\nLbEndpoint\x12\'\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x15.weft.xds.v1.Endpoint\x12\x30\n\rhealth_status\x18\x02 \x01(\x0e\x32\x19.weft.xds.v1.HealthStatus\"1\n\x08\x45ndpoint\x12%\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x14.weft.xds.v1.Address\"=\n\x07\x41\x64\x64ress\x12\x32\n\x0esocket_address\x18\x01 \x01(\x0b\x32\x1a.weft.xds.v1.SocketAddress\"4\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r*=\n\nApiVersion\x12\x1b\n\x17\x41PI_VERSION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41PI_VERSION_V3\x10\x02*G\n\rDiscoveryType\x12\x1e\n\x1a\x44ISCOVERY_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44ISCOVERY_TYPE_EDS\x10\x03*%\n\x08LbPolicy\x12\x19\n\x15LB_POLICY_UNSPECIFIED\x10\x00*H\n\x0cHealthStatus\x12\x1d\n\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEALTH_STATUS_HEALTHY\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bweft/xds/v1/resources.proto\x12\x0bweft.xds.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"H\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x0c\x61pi_listener\x18\x13 \x01(\x0b\x32\x18.weft.xds.v1.ApiListener\"9\n\x0b\x41piListener\x12*\n\x0c\x61pi_listener\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"e\n\x15HttpConnectionManager\x12\x1d\n\x03rds\x18\x03 \x01(\x0b\x32\x10.weft.xds.v1.Rds\x12-\n\x0chttp_filters\x18\x05 \x03(\x0b\x32\x17.weft.xds.v1.HttpFilter\"R\n\x03Rds\x12\x30\n\rconfig_source\x18\x01 \x01(\x0b\x32\x19.weft.xds.v1.ConfigSource\x12\x19\n\x11route_config_name\x18\x02 \x01(\t\"F\n\nHttpFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.Any\"\x08\n\x06Router\"w\n\x0c\x43onfigSource\x12\x30\n\x03\x61\x64s\x18\x03 \x01(\x0b\x32#.weft.xds.v1.AggregatedConfigSource\x12\x35\n\x14resource_api_version\x18\x06 \x01(\x0e\x32\x17.weft.xds.v1.ApiVersion\"\x18\n\x16\x41ggregatedConfigSource\"S\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32\x18.weft.xds.v1.VirtualHost\"P\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12\"\n\x06routes\x18\x03 \x03(\x0b\x32\x12.weft.xds.v1.Route\"X\n\x05Route\x12&\n\x05match\x18\x01 \x01(\x0b\x32\x17.weft.xds.v1.RouteMatch\x12\'\n\x05route\x18\x02 \x01(\x0b\x32\x18.weft.xds.v1.RouteAction\"@\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x0e\n\x04path\x18\x02 \x01(\tH\x00\x42\x10\n\x0epath_specifier\"N\n\x0bRouteAction\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12.\n\x0cretry_policy\x18\t \x01(\x0b\x32\x18.weft.xds.v1.RetryPolicy\"\x85\x01\n\x0bRetryPolicy\x12\x10\n\x08retry_on\x18\x01 \x01(\t\x12\x31\n\x0bnum_retries\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x31\n\x0eretry_back_off\x18\x08 \x01(\x0b\x32\x19.weft.xds.v1.RetryBackOff\"q\n\x0cRetryBackOff\x12\x30\n\rbase_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x96\x02\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.weft.xds.v1.DiscoveryType\x12\x39\n\x12\x65\x64s_cluster_config\x18\x03 \x01(\x0b\x32\x1d.weft.xds.v1.EdsClusterConfig\x12(\n\tlb_policy\x18\x06 \x01(\x0e\x32\x15.weft.xds.v1.LbPolicy\x12\x36\n\x10\x63ircuit_breakers\x18\n \x01(\x0b\x32\x1c.weft.xds.v1.CircuitBreakers\x12\x36\n\x10transport_socket\x18\x18 \x01(\x0b\x32\x1c.weft.xds.v1.TransportSocket\"K\n\x0fTransportSocket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0ctyped_config\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\"O\n\x12UpstreamTlsContext\x12\x39\n\x12\x63ommon_tls_context\x18\x01 \x01(\x0b\x32\x1d.weft.xds.v1.CommonTlsContext\"\xb4\x01\n\x10\x43ommonTlsContext\x12\x45\n\x12validation_context\x18\x03 \x01(\x0b\x32).weft.xds.v1.CertificateValidationContext\x12Y\n!tls_certificate_provider_instance\x18\x0e \x01(\x0b\x32..weft.xds.v1.CertificateProviderPluginInstance\"\xb5\x01\n\x1c\x43\x65rtificateValidationContext\x12;\n\x17match_subject_alt_names\x18\t \x03(\x0b\x32\x1a.weft.xds.v1.StringMatcher\x12X\n ca_certificate_provider_instance\x18\r \x01(\x0b\x32..weft.xds.v1.CertificateProviderPluginInstance\"T\n!CertificateProviderPluginInstance\x12\x15\n\rinstance_name\x18\x01 \x01(\t\x12\x18\n\x10\x63\x65rtificate_name\x18\x02 \x01(\t\"1\n\rStringMatcher\x12\x0f\n\x05\x65xact\x18\x01 \x01(\tH\x00\x42\x0f\n\rmatch_pattern\"W\n\x10\x45\x64sClusterConfig\x12-\n\neds_config\x18\x01 \x01(\x0b\x32\x19.weft.xds.v1.ConfigSource\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\">\n\x0f\x43ircuitBreakers\x12+\n\nthresholds\x18\x01 \x03(\x0b\x32\x17.weft.xds.v1.Thresholds\"@\n\nThresholds\x12\x32\n\x0cmax_requests\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"b\n\x15\x43lusterLoadAssignment\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x33\n\tendpoints\x18\x02 \x03(\x0b\x32 .weft.xds.v1.LocalityLbEndpoints\"\xaa\x01\n\x13LocalityLbEndpoints\x12\'\n\x08locality\x18\x01 \x01(\x0b\x32\x15.weft.xds.v1.Locality\x12-\n\x0clb_endpoints\x18\x02 \x03(\x0b\x32\x17.weft.xds.v1.LbEndpoint\x12;\n\x15load_balancing_weight\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"(\n\x08Locality\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04zone\x18\x02 \x01(\t\"g\n\nLbEndpoint\x12\'\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x15.weft.xds.v1.Endpoint\x12\x30\n\rhealth_status\x18\x02 \x01(\x0e\x32\x19.weft.xds.v1.HealthStatus\"1\n\x08\x45ndpoint\x12%\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x14.weft.xds.v1.Address\"=\n\x07\x41\x64\x64ress\x12\x32\n\x0esocket_address\x18\x01 \x01(\x0b\x32\x1a.weft.xds.v1.SocketAddress\"4\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r*=\n\nApiVersion\x12\x1b\n\x17\x41PI_VERSION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41PI_VERSION_V3\x10\x02*G\n\rDiscoveryType\x12\x1e\n\x1a\x44ISCOVERY_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44ISCOVERY_TYPE_EDS\x10\x03*%\n\x08LbPolicy\x12\x19\n\x15LB_POLICY_UNSPECIFIED\x10\x00*H\n\x0cHealthStatus\x12\x1d\n\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEALTH_STATUS_HEALTHY\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'weft.xds.v1.resources_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APIVERSION']._serialized_start=2370
-  _globals['_APIVERSION']._serialized_end=2431
-  _globals['_DISCOVERYTYPE']._serialized_start=2433
-  _globals['_DISCOVERYTYPE']._serialized_end=2504
-  _globals['_LBPOLICY']._serialized_start=2506
-  _globals['_LBPOLICY']._serialized_end=2543
-  _globals['_HEALTHSTATUS']._serialized_start=2545
-  _globals['_HEALTHSTATUS']._serialized_end=2617
+  _globals['_APIVERSION']._serialized_start=3088
+  _globals['_APIVERSION']._serialized_end=3149
+  _globals['_DISCOVERYTYPE']._serialized_start=3151
+  _globals['_DISCOVERYTYPE']._serialized_end=3222
+  _globals['_LBPOLICY']._serialized_start=3224
+  _globals['_LBPOLICY']._serialized_end=3261
+  _globals['_HEALTHSTATUS']._serialized_start=3263
+  _globals['_HEALTHSTATUS']._serialized_end=3335
   _globals['_LISTENER']._serialized_start=135
   _globals['_LISTENER']._serialized_end=207
   _globals['_APILISTENER']._serialized_start=209
@@ -73,25 +73,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYBACKOFF']._serialized_start=1223
   _globals['_RETRYBACKOFF']._serialized_end=1336
   _globals['_CLUSTER']._serialized_start=1339
-  _globals['_CLUSTER']._serialized_end=1561
-  _globals['_EDSCLUSTERCONFIG']._serialized_start=1563
-  _globals['_EDSCLUSTERCONFIG']._serialized_end=1650
-  _globals['_CIRCUITBREAKERS']._serialized_start=1652
-  _globals['_CIRCUITBREAKERS']._serialized_end=1714
-  _globals['_THRESHOLDS']._serialized_start=1716
-  _globals['_THRESHOLDS']._serialized_end=1780
-  _globals['_CLUSTERLOADASSIGNMENT']._serialized_start=1782
-  _globals['_CLUSTERLOADASSIGNMENT']._serialized_end=1880
-  _globals['_LOCALITYLBENDPOINTS']._serialized_start=1883
-  _globals['_LOCALITYLBENDPOINTS']._serialized_end=2053
-  _globals['_LOCALITY']._serialized_start=2055
-  _globals['_LOCALITY']._serialized_end=2095
-  _globals['_LBENDPOINT']._serialized_start=2097
-  _globals['_LBENDPOINT']._serialized_end=2200
-  _globals['_ENDPOINT']._serialized_start=2202
-  _globals['_ENDPOINT']._serialized_end=2251
-  _globals['_ADDRESS']._serialized_start=2253
-  _globals['_ADDRESS']._serialized_end=2314
-  _globals['_SOCKETADDRESS']._serialized_start=2316
-  _globals['_SOCKETADDRESS']._serialized_end=2368
+  _globals['_CLUSTER']._serialized_end=1617
+  _globals['_TRANSPORTSOCKET']._serialized_start=1619
+  _globals['_TRANSPORTSOCKET']._serialized_end=1694
+  _globals['_UPSTREAMTLSCONTEXT']._serialized_start=1696
+  _globals['_UPSTREAMTLSCONTEXT']._serialized_end=1775
+  _globals['_COMMONTLSCONTEXT']._serialized_start=1778
+  _globals['_COMMONTLSCONTEXT']._serialized_end=1958
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_start=1961
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_end=2142
+  _globals['_CERTIFICATEPROVIDERPLUGININSTANCE']._serialized_start=2144
+  _globals['_CERTIFICATEPROVIDERPLUGININSTANCE']._serialized_end=2228
+  _globals['_STRINGMATCHER']._serialized_start=2230
+  _globals['_STRINGMATCHER']._serialized_end=2279
+  _globals['_EDSCLUSTERCONFIG']._serialized_start=2281
+  _globals['_EDSCLUSTERCONFIG']._serialized_end=2368
+  _globals['_CIRCUITBREAKERS']._serialized_start=2370
+  _globals['_CIRCUITBREAKERS']._serialized_end=2432
+  _globals['_THRESHOLDS']._serialized_start=2434
+  _globals['_THRESHOLDS']._serialized_end=2498
+  _globals['_CLUSTERLOADASSIGNMENT']._serialized_start=2500
+  _globals['_CLUSTERLOADASSIGNMENT']._serialized_end=2598
+  _globals['_LOCALITYLBENDPOINTS']._serialized_start=2601
+  _globals['_LOCALITYLBENDPOINTS']._serialized_end=2771
+  _globals['_LOCALITY']._serialized_start=2773
+  _globals['_LOCALITY']._serialized_end=2813
+  _globals['_LBENDPOINT']._serialized_start=2815
+  _globals['_LBENDPOINT']._serialized_end=2918
+  _globals['_ENDPOINT']._serialized_start=2920
+  _globals['_ENDPOINT']._serialized_end=2969
+  _globals['_ADDRESS']._serialized_start=2971
+  _globals['_ADDRESS']._serialized_end=3032
+  _globals['_SOCKETADDRESS']._serialized_start=3034
+  _globals['_SOCKETADDRESS']._serialized_end=3086
 # @@protoc_insertion_point(module_scope)

@@ -523,6 +523,7 @@ class Cluster(_message.Message):
     EDS_CLUSTER_CONFIG_FIELD_NUMBER: _builtins.int
     LB_POLICY_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
+    TRANSPORT_SOCKET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     type: Global___DiscoveryType.ValueType
@@ -537,6 +538,10 @@ class Cluster(_message.Message):
     def circuit_breakers(self) -> Global___CircuitBreakers:
         """Limits of a client towards the cluster."""
 
+    @_builtins.property
+    def transport_socket(self) -> Global___TransportSocket:
+        """How clients connect that ask for it ("xds" credentials). Absent: as their fall-back says."""
+
     def __init__(
         self,
         *,
@@ -545,14 +550,177 @@ class Cluster(_message.Message):
         eds_cluster_config: Global___EdsClusterConfig | None = ...,
         lb_policy: Global___LbPolicy.ValueType = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
+        transport_socket: Global___TransportSocket | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "transport_socket", b"transport_socket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "name", b"name", "transport_socket", b"transport_socket", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class TransportSocket(_message.Message):
+    """envoy.config.core.v3.TransportSocket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"envoy.transport_sockets.tls", the only one gRPC knows."""
+    @_builtins.property
+    def typed_config(self) -> _any_pb2.Any:
+        """An UpstreamTlsContext."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        typed_config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["typed_config", b"typed_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransportSocket: _TypeAlias = TransportSocket  # noqa: Y015
+
+@_typing.final
+class UpstreamTlsContext(_message.Message):
+    """envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext (gRFC A29)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_TLS_CONTEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_tls_context(self) -> Global___CommonTlsContext:
+        """What is shown, and who is believed."""
+
+    def __init__(
+        self,
+        *,
+        common_tls_context: Global___CommonTlsContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpstreamTlsContext: _TypeAlias = UpstreamTlsContext  # noqa: Y015
+
+@_typing.final
+class CommonTlsContext(_message.Message):
+    """envoy.extensions.transport_sockets.tls.v3.CommonTlsContext."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATION_CONTEXT_FIELD_NUMBER: _builtins.int
+    TLS_CERTIFICATE_PROVIDER_INSTANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def validation_context(self) -> Global___CertificateValidationContext:
+        """Whose certificates are believed."""
+
+    @_builtins.property
+    def tls_certificate_provider_instance(self) -> Global___CertificateProviderPluginInstance:
+        """The client's own certificate, by its bootstrap."""
+
+    def __init__(
+        self,
+        *,
+        validation_context: Global___CertificateValidationContext | None = ...,
+        tls_certificate_provider_instance: Global___CertificateProviderPluginInstance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tls_certificate_provider_instance", b"tls_certificate_provider_instance", "validation_context", b"validation_context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tls_certificate_provider_instance", b"tls_certificate_provider_instance", "validation_context", b"validation_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommonTlsContext: _TypeAlias = CommonTlsContext  # noqa: Y015
+
+@_typing.final
+class CertificateValidationContext(_message.Message):
+    """envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_SUBJECT_ALT_NAMES_FIELD_NUMBER: _builtins.int
+    CA_CERTIFICATE_PROVIDER_INSTANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def match_subject_alt_names(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringMatcher]:
+        """Names one of which the server's certificate must have. Deprecated for Envoy, and the one that gRPC reads."""
+
+    @_builtins.property
+    def ca_certificate_provider_instance(self) -> Global___CertificateProviderPluginInstance:
+        """The roots, by the client's bootstrap."""
+
+    def __init__(
+        self,
+        *,
+        match_subject_alt_names: _abc.Iterable[Global___StringMatcher] | None = ...,
+        ca_certificate_provider_instance: Global___CertificateProviderPluginInstance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_provider_instance", b"ca_certificate_provider_instance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_provider_instance", b"ca_certificate_provider_instance", "match_subject_alt_names", b"match_subject_alt_names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateValidationContext: _TypeAlias = CertificateValidationContext  # noqa: Y015
+
+@_typing.final
+class CertificateProviderPluginInstance(_message.Message):
+    """envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_NAME_FIELD_NUMBER: _builtins.int
+    instance_name: _builtins.str
+    """Its name under `certificate_providers` of the bootstrap."""
+    certificate_name: _builtins.str
+    """A certificate of it. Empty: its only one."""
+    def __init__(
+        self,
+        *,
+        instance_name: _builtins.str = ...,
+        certificate_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_name", b"certificate_name", "instance_name", b"instance_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateProviderPluginInstance: _TypeAlias = CertificateProviderPluginInstance  # noqa: Y015
+
+@_typing.final
+class StringMatcher(_message.Message):
+    """envoy.type.matcher.v3.StringMatcher."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXACT_FIELD_NUMBER: _builtins.int
+    exact: _builtins.str
+    """Exactly this."""
+    def __init__(
+        self,
+        *,
+        exact: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["exact"]  # noqa: Y015
+    _WhichOneofArgType_match_pattern: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_match_pattern) -> _WhichOneofReturnType_match_pattern | None: ...
+
+Global___StringMatcher: _TypeAlias = StringMatcher  # noqa: Y015
 
 @_typing.final
 class EdsClusterConfig(_message.Message):

@@ -17,6 +17,7 @@ from weft.registry.index import Index, State
 from weft.registry.lifecycle import changes
 from weft.registry.store import Store
 from weft.rpc import paging
+from weft.rpc.membership import Membership
 from weft.v1 import lifecycle_pb2 as pb
 from weft.v1 import lifecycle_pb2_grpc
 
@@ -49,11 +50,20 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
         sets: knows the methods of agents.
         follower: tells when a change is seen here.
         patience: how long that may take.
+        members: tells operators from agents and parts; None: there is no mTLS, and whoever calls may do all.
     """
 
     def __init__(
-        self, *, store: Store, index: Index, sets: Catalog, follower: Follower, patience: timedelta
+        self,
+        *,
+        store: Store,
+        index: Index,
+        sets: Catalog,
+        follower: Follower,
+        patience: timedelta,
+        members: Membership | None = None,
     ) -> None:
+        self._members = members
         self._store = store
         self._index = index
         self._sets = sets
@@ -64,6 +74,7 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
         self, request: pb.PauseAgentRequest, context: Context
     ) -> pb.PauseAgentResponse:
         """See lifecycle.proto."""
+        self._check(context)
         control = await self._hold("pause", request, State.INSTANCE_STATE_PAUSED, context)
         return pb.PauseAgentResponse(control=control)
 
@@ -71,6 +82,7 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
         self, request: pb.DrainAgentRequest, context: Context
     ) -> pb.DrainAgentResponse:
         """See lifecycle.proto."""
+        self._check(context)
         control = await self._hold("drain", request, State.INSTANCE_STATE_DRAINING, context)
         return pb.DrainAgentResponse(control=control)
 
@@ -78,6 +90,7 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
         self, request: pb.ResumeAgentRequest, context: Context
     ) -> pb.ResumeAgentResponse:
         """See lifecycle.proto."""
+        self._check(context)
         known = self._known(request.agent, request.instance_ids, request.reason)
         others = [each for each in known if each not in request.instance_ids]
         event = pb.ControlEvent(
@@ -93,6 +106,7 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
 
     async def SetAgent(self, request: pb.SetAgentRequest, context: Context) -> pb.SetAgentResponse:
         """See lifecycle.proto."""
+        self._check(context)
         self._known(request.agent, (), request.reason)
         mask = request.update_paths
         validate.check(changes.settings(request.settings, self._methods(request.agent)))
@@ -111,15 +125,19 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
 
         return pb.SetAgentResponse(control=await self._change(request.agent, put, event, context))
 
-    async def GetControl(self, request: pb.GetControlRequest, _: Context) -> pb.GetControlResponse:
+    async def GetControl(
+        self, request: pb.GetControlRequest, context: Context
+    ) -> pb.GetControlResponse:
         """See lifecycle.proto."""
+        self._check(context)
         self._known(request.agent, (), "")
         return pb.GetControlResponse(control=self._control(request.agent))
 
     async def ListControlEvents(
-        self, request: pb.ListControlEventsRequest, _: Context
+        self, request: pb.ListControlEventsRequest, context: Context
     ) -> pb.ListControlEventsResponse:
         """See lifecycle.proto."""
+        self._check(context)
         size = paging.page_size(request.page_size, default=_PAGE, most=_MAX_PAGE)
         if request.agent:
             self._known(request.agent, (), "")
@@ -131,6 +149,10 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
         if len(found) > size:
             response.next_page_token = paging.page_token((found[size - 1][0],), made_for=listed)
         return response
+
+    def _check(self, context: Context) -> None:
+        if self._members is not None:
+            self._members.check_operator(context)
 
     async def _hold(
         self,

@@ -13,6 +13,7 @@ from datetime import timedelta
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
+from weft.mtls import PROVIDER
 from weft.xds.v1 import resources_pb2 as pb
 
 _PREFIX = "type.googleapis.com/envoy."
@@ -21,6 +22,7 @@ ROUTES = _PREFIX + "config.route.v3.RouteConfiguration"
 CLUSTER = _PREFIX + "config.cluster.v3.Cluster"
 ENDPOINTS = _PREFIX + "config.endpoint.v3.ClusterLoadAssignment"
 _HTTP = _PREFIX + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_TLS = _PREFIX + "extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _ROUTER = _PREFIX + "extensions.filters.http.router.v3.Router"
 
 # The default is 1,024 open calls per client and cluster, above which calls fail; long streams count.
@@ -57,18 +59,39 @@ def routes(name: str, retryable: Iterable[str]) -> bytes:
     return _encode(ROUTES, pb.RouteConfiguration(name=name, virtual_hosts=[host]))
 
 
-def cluster(name: str) -> bytes:
-    """The cluster: round robin over endpoints that come by EDS."""
+def cluster(name: str, ids: Iterable[str] = ()) -> bytes:
+    """The cluster: round robin over endpoints that come by EDS.
+
+    Args:
+        name: of the agent.
+        ids: SPIFFE ids of which its servers must show one; none: connections are not encrypted.
+    """
     limits = pb.Thresholds()
     limits.max_requests.value = _MAX_REQUESTS
-    return _encode(
-        CLUSTER,
-        pb.Cluster(
-            name=name,
-            type=pb.DISCOVERY_TYPE_EDS,
-            eds_cluster_config=pb.EdsClusterConfig(eds_config=_ads(), service_name=name),
-            circuit_breakers=pb.CircuitBreakers(thresholds=[limits]),
-        ),
+    made = pb.Cluster(
+        name=name,
+        type=pb.DISCOVERY_TYPE_EDS,
+        eds_cluster_config=pb.EdsClusterConfig(eds_config=_ads(), service_name=name),
+        circuit_breakers=pb.CircuitBreakers(thresholds=[limits]),
+    )
+    if expected := sorted(set(ids)):
+        made.transport_socket.CopyFrom(_mutual(expected))
+    return _encode(CLUSTER, made)
+
+
+def _mutual(ids: Iterable[str]) -> pb.TransportSocket:
+    """MTLS by the certificates that the client's bootstrap names (gRFC A29)."""
+    own = pb.CertificateProviderPluginInstance(instance_name=PROVIDER)
+    believed = pb.CertificateValidationContext(
+        match_subject_alt_names=[pb.StringMatcher(exact=each) for each in ids],
+        ca_certificate_provider_instance=own,
+    )
+    context = pb.CommonTlsContext(
+        validation_context=believed, tls_certificate_provider_instance=own
+    )
+    return pb.TransportSocket(
+        name="envoy.transport_sockets.tls",
+        typed_config=_any(_TLS, pb.UpstreamTlsContext(common_tls_context=context)),
     )
 
 

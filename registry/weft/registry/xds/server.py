@@ -33,6 +33,7 @@ class ControlPlane:
         sets: which methods may be retried.
         streams: where open calls are kept.
         telemetry: where streams and rejections are counted; None: nowhere.
+        own_id: SPIFFE id of the registry, where connections are encrypted.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class ControlPlane:
         sets: Catalog,
         streams: Streams,
         telemetry: Telemetry | None = None,
+        own_id: str = "",
     ) -> None:
         self.address = ""
         self._index = index
         self._streams = streams
         self._metrics = None if telemetry is None else telemetry.metrics
-        self._snapshot = Snapshot(index, sets)
+        self._snapshot = Snapshot(index, sets, own_id)
         self._clients: dict[str, set[_Client]] = {}  # by subscribed name
 
     def add_to(self, _servicer: object, server: Any) -> None:

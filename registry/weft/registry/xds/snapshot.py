@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 
 from weft.registry.catalog import Catalog
 from weft.registry.index import Index
@@ -19,9 +20,11 @@ class Snapshot:
     Args:
         index: who is there.
         sets: which methods may be retried.
+        own_id: SPIFFE id of the registry itself, where connections are encrypted.
     """
 
-    def __init__(self, index: Index, sets: Catalog) -> None:
+    def __init__(self, index: Index, sets: Catalog, own_id: str = "") -> None:
+        self._own_id = own_id
         self._index = index
         self._sets = sets
         self._built: dict[tuple[str, str], bytes] = {}
@@ -34,6 +37,7 @@ class Snapshot:
 
     def invalidate(self, agent: str) -> None:
         """Forgets what depends on an agent's state; it is built again when asked for."""
+        self._built.pop((resources.CLUSTER, agent), None)
         self._built.pop((resources.ENDPOINTS, agent), None)
         self._built.pop((resources.ROUTES, agent), None)
 
@@ -57,11 +61,19 @@ class Snapshot:
             built = self._built[type_url, name] = self._build(type_url, name)
         return built
 
+    def _ids(self, name: str) -> Iterable[str]:
+        """Who may answer for an agent: its instances, and the registry, which does for agents that are unknown."""
+        if not self._own_id:
+            return ()
+        agent = self._index.agent(name)
+        found = () if agent is None else agent.instances
+        return {self._own_id, *filter(None, (instance.spiffe_id for instance in found))}
+
     def _build(self, type_url: str, name: str) -> bytes:
         if type_url == resources.LISTENER:
             return resources.listener(name)
         if type_url == resources.CLUSTER:
-            return resources.cluster(name)
+            return resources.cluster(name, self._ids(name))
         if type_url == resources.ROUTES:
             agent = self._index.agent(name)
             return resources.routes(
