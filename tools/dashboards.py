@@ -578,7 +578,9 @@ GATEWAY = [
             unit="dtdurations",
             warn=30 * 86400,
             bad=14 * 86400,
-            queries={"": "min(weft_certificate_expiry_timestamp_seconds) - time()"},
+            queries={
+                "": 'min(weft_certificate_expiry_timestamp_seconds{certificate="gateway"}) - time()'
+            },
             runbooks=("WeftCertificateExpires",),
         ),
     ],

@@ -66,6 +66,8 @@ def membership(settings: Settings) -> Membership | None:
 
 def _here(settings: Settings, home: Path) -> bool:
     """Whether the mesh is that of a `weft up --mtls` on this machine: the registry elsewhere is of another."""
-    host = settings.registry.rpartition(":")[0].strip("[]")
-    here = host == "localhost" or host.startswith("127.") or host == "::1"
+    hosts = [
+        address.strip().rpartition(":")[0].strip("[]") for address in settings.registry.split(",")
+    ]
+    here = all(host in {"localhost", "::1"} or host.startswith("127.") for host in hosts)
     return here and (home / _MARK).exists()

@@ -5,7 +5,14 @@ async with mtls.issued(home, who=lambda trust_domain: ...) as credentials: ...
 """
 
 from weft.mtls.authority import LIFE, Authority, Leaf
-from weft.mtls.credentials import PROVIDER, WATCH, Credentials, WrongServer, check_server
+from weft.mtls.credentials import (
+    PROVIDER,
+    WATCH,
+    Credentials,
+    WrongServer,
+    check_member,
+    check_server,
+)
 from weft.mtls.files import Files, load
 from weft.mtls.folder import files_of, replace
 from weft.mtls.ids import SpiffeId, agents_id, client_id, part_id, part_name
@@ -25,6 +32,7 @@ __all__ = [
     "SpiffeId",
     "WrongServer",
     "agents_id",
+    "check_member",
     "check_server",
     "client_id",
     "files_of",

@@ -225,13 +225,32 @@ def check_server(transport: Any, expected: Collection[str]) -> None:
     Raises:
         WrongServer: it is not.
     """
-    certificate = transport.get_extra_info("peercert") or {}
-    names = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
+    names = _names(transport)
     if len(names) != 1 or names[0] not in expected:
         raise WrongServer(
             f"its certificate is of {', '.join(names) or 'nobody'}, and not of "
             f"{' or '.join(sorted(expected)) or 'anybody who is registered'}"
         )
+
+
+def check_member(transport: Any, trust_domain: str) -> None:
+    """Sees that a server is of a trust domain, whoever of it.
+
+    Args:
+        transport: of an asyncio connection that is encrypted.
+        trust_domain: which.
+
+    Raises:
+        WrongServer: it is not.
+    """
+    names = _names(transport)
+    if len(names) != 1 or not names[0].startswith(f"spiffe://{trust_domain}/"):
+        raise WrongServer(f"its certificate is of {', '.join(names) or 'nobody'}")
+
+
+def _names(transport: Any) -> list[str]:
+    certificate = transport.get_extra_info("peercert") or {}
+    return [name for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
 
 
 def _is_by_ip(target: str) -> bool:

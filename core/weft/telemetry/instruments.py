@@ -227,7 +227,7 @@ class Instruments:
         )
         self.certificate_expiry = Gauge(
             "weft_certificate_expiry_timestamp_seconds",
-            "When a certificate this process serves with ends, in seconds since 1970.",
+            "When a certificate of this process ends, in seconds since 1970: `gateway`, of its doors; `mesh`, of mTLS.",
             ["certificate"],
             registry=self.registry,
         )

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from weft.mtls import Credentials, WrongServer, check_server
-from weft.registry.relay import relayed
+from weft.mtls.relay import relayed
 from weft.registry.wire import Connection
 
 log = logging.getLogger("weft.registry")
@@ -242,7 +242,8 @@ class Prober:
         if self._mtls is None:
             yield self._address
             return
-        async with relayed(self._address, self._mtls.context, self._expected()) as target:
+        expected = partial(check_server, expected=self._expected())
+        async with relayed(self._address, self._mtls.context, expected) as target:
             yield target
 
     async def _ask(self, check: Any, name: str, service: _Service) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import click
@@ -36,6 +41,7 @@ def health(
 ) -> None:
     """Ask the gRPC server at ADDRESS how it is (grpc.health.v1): registry, broker, gateway, agents.
 
+    In a mesh with mTLS the server must be of it; one that is not encrypted, such as the gateway's doors, is asked as it is.
     The exit status is 0 when it is serving, else 1: for health checks of containers, where WEFT_HEALTH may name the
     address.
     """
@@ -57,10 +63,43 @@ async def _asked(address: str, service: str, seconds: float) -> str:
 
     from weft import rpc
 
-    async with rpc.Channel(address) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)  # its types know no asynchronous channel
-        try:
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            _reached(address) as target,
+            rpc.Channel(target) as channel,
+        ):
+            stub: Any = health_pb2_grpc.HealthStub(
+                channel
+            )  # its types know no asynchronous channel
             said = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=seconds)
-        except grpc.aio.AioRpcError as failed:
-            return failed.code().name
+    except grpc.aio.AioRpcError as failed:
+        return failed.code().name
+    except TimeoutError:
+        return grpc.StatusCode.DEADLINE_EXCEEDED.name
+    except OSError:
+        return grpc.StatusCode.UNAVAILABLE.name
     return health_pb2.HealthCheckResponse.ServingStatus.Name(said.status)
+
+
+@contextlib.asynccontextmanager
+async def _reached(address: str) -> AsyncIterator[str]:
+    """Where gRPC reaches a server, of which this command does not know who it is.
+
+    Raises:
+        OSError: it cannot be reached, or is not of this mesh.
+    """
+    from weft.cli import membership
+
+    async with membership.as_client() as mtls, contextlib.AsyncExitStack() as stack:
+        target = address
+        if mtls is not None:
+            from weft.mtls import check_member
+            from weft.mtls.relay import relayed
+
+            of_the_mesh = partial(check_member, trust_domain=mtls.trust_domain)
+            with contextlib.suppress(ssl.SSLError):  # not TLS, or not of the mesh's roots
+                target = await stack.enter_async_context(
+                    relayed(address, mtls.context, of_the_mesh)
+                )
+        yield target

@@ -7,18 +7,23 @@ import contextlib
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Collection
-
-from weft.mtls import check_server
+from collections.abc import AsyncIterator, Callable
 
 _CHUNK = 64 * 1024
 
 
 @contextlib.asynccontextmanager
 async def relayed(
-    address: str, context: ssl.SSLContext, expected: Collection[str]
+    address: str,
+    context: ssl.SSLContext,
+    check: Callable[[asyncio.BaseTransport], None],
 ) -> AsyncIterator[str]:
     """Connects to "IP:port", and yields the target at which gRPC reaches it, by one connection.
+
+    Args:
+        address: where.
+        context: by what.
+        check: sees that the server is one that is expected there, such as `check_server`; raises WrongServer.
 
     Raises:
         OSError: it cannot be reached, or is not one of those that are expected there.
@@ -33,7 +38,7 @@ async def relayed(
             copying.add(asyncio.create_task(_copy(source, sink)))
 
     try:
-        check_server(far[1], expected)
+        check(far[1].transport)
         server = await asyncio.start_unix_server(joined, f"{folder}/door")
         try:
             yield f"unix:{folder}/door"
