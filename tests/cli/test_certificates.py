@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,56 @@ def test_the_house_takes_no_call_without_certificates(weft, house):
     told = weft("agents")
     assert told.code == 1
     assert "cannot be reached" in told.err
+
+
+def test_clients_of_other_languages_are_told_of_files_that_stay(nowhere, tmp_path: Path):
+    nowhere("certificates", "init")
+    nowhere.monkeypatch.setenv("WEFT_MTLS", "on")
+    told = nowhere("xds-bootstrap")
+    assert told.code != 0
+    assert "weft certificates issue --client" in told.err
+    folder = tmp_path / "ann"
+    issued = nowhere("certificates", "issue", "--client", "ann", "--out", str(folder), "--json")
+    registries = ("--registry", "10.0.0.7:7070,10.0.0.8:7070")
+    told = nowhere("xds-bootstrap", *registries, "--certificates", str(folder)).json
+    (provider,) = told["certificate_providers"].values()
+    assert provider["plugin_name"] == "file_watcher"
+    settings = issued.json["settings"]
+    assert provider["config"]["certificate_file"] == settings["WEFT_MTLS_CERTIFICATE"]
+    servers = {one["server_uri"]: one["channel_creds"] for one in told["xds_servers"]}
+    tls = [{"type": "tls", "config": provider["config"]}]
+    assert servers == {"10.0.0.7:7070": tls, "10.0.0.8:7070": tls}
+    for name, value in settings.items():
+        nowhere.monkeypatch.setenv(name, value)
+    by_settings = nowhere("xds-bootstrap").json
+    assert by_settings["certificate_providers"] == told["certificate_providers"]
+
+
+@pytest.mark.parametrize(
+    ("server", "state"),
+    [("agent", "SERVING"), ("plain", "SERVING"), ("stranger", "UNAVAILABLE")],
+)
+async def test_servers_of_the_mesh_are_asked_how_they_are(
+    tools, tmp_path: Path, server: str, state: str
+):
+    certificates = Certificates(tmp_path)
+    own = {
+        "agent": certificates.agents("greeter"),
+        "plain": None,
+        "stranger": Certificates(tmp_path / "else").agents("greeter"),
+    }[server]
+    files = certificates.files("client/ann")
+    async with rpc.Server(mtls=own) as serving:
+        command = await asyncio.create_subprocess_exec(
+            *tools.command,
+            *("health", serving.address, "--json"),
+            env=tools.environment(
+                tmp_path / "data",
+                WEFT_MTLS_CERTIFICATE=str(files.certificate),
+                WEFT_MTLS_KEY=str(files.key),
+                WEFT_MTLS_CA=str(files.ca),
+            ),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await command.communicate()
+    assert json.loads(out)["state"] == state

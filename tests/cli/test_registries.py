@@ -29,9 +29,12 @@ def registries(up: Up) -> list[dict[str, Any]]:
 
 
 @pytest.mark.failure
-def test_a_replica_that_dies_is_missed_by_nobody_and_started_again(short_folder: Path) -> None:
+@pytest.mark.parametrize("further", [(), ("--mtls",)], ids=["plain", "mtls"])
+def test_a_replica_that_dies_is_missed_by_nobody_and_started_again(
+    short_folder: Path, further: tuple[str, ...]
+) -> None:
     data = short_folder / "registries"
-    up = Up(data, short_folder / "registries.txt", "--registries", "2")
+    up = Up(data, short_folder / "registries.txt", "--registries", "2", *further)
     try:
         up.wait_for("try      weft ask")
         addresses = up.address("registry").split(",")

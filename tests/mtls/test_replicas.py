@@ -71,7 +71,7 @@ async def test_one_of_several_registries_goes_and_nobody_notices(
         holder = early._registration._registry.current
         await replicas.pop(holder)[1].aclose()
         assert await said(mesh, "early")
-        await wait_until(lambda: early._registration.registered.is_set(), timeout=PATIENCE)
+        await wait_until(early._registration.registered.is_set, timeout=PATIENCE)
         await wait_until(all_living, timeout=PATIENCE)
         await stack.enter_async_context(echo_host(both, certificates, "late"))
         await wait_until(lambda: answers(mesh, "late"), timeout=PATIENCE)

@@ -61,11 +61,11 @@ def _shown(settings: Settings, folder: Path | None) -> Credentials | None:
     from weft import mtls
 
     if folder is not None:
-        files = mtls.files_of(folder.resolve())
+        files = mtls.files_of(folder.absolute())
     else:
         assert means is not None
         assert means.files is not None
-        certificate, key, ca = (path.resolve() for path in means.files)
+        certificate, key, ca = (path.absolute() for path in means.files)
         files = mtls.Files(certificate=certificate, key=key, ca=ca)
     with failures.settings_checked("WEFT_MTLS_*"):
         return mtls.Credentials(files)
