@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from weft.registry.index import Index
+from weft.registry.store import Changes, Row
 from weft.registry.targets import targets
 from weft.v1 import agent_pb2
 
@@ -21,14 +22,18 @@ def instance(number: int, agent: str, **labels: str) -> agent_pb2.Instance:
 
 async def test_a_process_is_one_target_however_many_agents_it_serves():
     index = Index()
-    index.register(
-        [
-            instance(1, "echo", metrics="10.0.0.1:7000"),
-            instance(2, "greeter", metrics="10.0.0.1:7000"),
-            instance(3, "echo", metrics="10.0.0.3:7000"),
-            instance(4, "quiet"),  # shows no metrics
-        ],
-        {},
+    there = [
+        instance(1, "echo", metrics="10.0.0.1:7000"),
+        instance(2, "greeter", metrics="10.0.0.1:7000"),
+        instance(3, "echo", metrics="10.0.0.3:7000"),
+        instance(4, "quiet"),  # shows no metrics
+    ]
+    index.follow(
+        Changes(
+            position=1,
+            agents=[(agent_pb2.Agent(name=each.agent), 1) for each in there],
+            instances=[Row(each, "lease", "replica", "", 1) for each in there],
+        )
     )
     assert targets(index) == [
         {
