@@ -16,7 +16,7 @@ _PATIENCE = 3.0  # seconds
 _MANY, _MOST = 0.8, 0.95  # of the connections
 # Schema -> packages whose migrations make it.
 _SCHEMAS: Mapping[str, tuple[str, ...]] = {
-    "registry": ("weft.registry.sql",),
+    "registry": ("weft.registry.sql", "weft.registry.discovery.sql"),
     "broker": ("weft.broker.sql",),
     "gateway": ("weft.gateway.sql",),
     "orchestrator": ("weft.agents.orchestrator.sql",),
