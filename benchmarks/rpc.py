@@ -28,7 +28,7 @@ from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.gateway import Gateway
 from weft.registry import Registry
-from weft.telemetry import Instruments, Telemetry
+from weft.telemetry import Instruments, Late, PlannedIds, Telemetry
 from weft.v1.identity_pb2 import Identity
 
 _SAY = "/weft.echo.v1.EchoService/Say"
@@ -45,11 +45,16 @@ class Least(Echo):
 
 
 def telemetry(service: str) -> Telemetry:
-    """Metrics on, traces sampled at 1 %; spans are batched and kept nowhere."""
-    provider = TracerProvider(shutdown_on_exit=False)
+    """Metrics on, traces sampled at 1 %, failed and slow calls kept; spans are batched and kept nowhere."""
+    ids = PlannedIds()
+    provider = TracerProvider(id_generator=ids, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    tracer = provider.get_tracer("weft")
     return Telemetry(
-        metrics=Instruments(service), tracer=provider.get_tracer("weft"), sample_ratio=0.01
+        metrics=Instruments(service),
+        tracer=tracer,
+        sample_ratio=0.01,
+        late=Late(tracer, ids, slow=5.0),
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -200,3 +201,10 @@ def test_completion_scripts(nowhere, shell: str):
     told = nowhere("completion", shell)
     assert told.code == 0
     assert f"_WEFT_COMPLETE={shell}_complete" in told.out
+
+
+def test_the_bootstrap_names_the_registry_and_what_node_js_asks_for(nowhere):
+    told = json.loads(nowhere("xds-bootstrap", "--registry", "10.0.0.7:7070", "--node", "me").out)
+    (server,) = told["xds_servers"]
+    assert server["server_uri"] == "10.0.0.7:7070"
+    assert told["node"] == {"id": "me", "locality": {}}

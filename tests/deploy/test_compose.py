@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import AsyncIterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+_SPECIFICATION = "builtin_schemas/vendor/compose-spec.json"
 OURS = [name for name, each in SERVICES.items() if "WEFT_IMAGE" in each["image"]]
 
 pytestmark = pytest.mark.timeout(240)
 
 
 def test_its_form_is_that_of_the_specification() -> None:
-    schema = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
+    schema = json.loads(resources.files("check_jsonschema").joinpath(_SPECIFICATION).read_text())
     jsonschema.Draft7Validator(schema).validate(COMPOSE)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from weft.registry.index import IN_SERVICE, Index
+from weft.registry.store import Changes, Row
 from weft.v1 import agent_pb2
 
 State = agent_pb2.InstanceState
@@ -43,6 +44,20 @@ class Known:
         if self.fault and self.state in IN_SERVICE:
             return State.INSTANCE_STATE_UNREACHABLE
         return self.state
+
+
+def register(index: Index, instance: agent_pb2.Instance, contract: agent_pb2.Agent) -> None:
+    """Registers as the database does: with the next revision, and with what the probes said before."""
+    revision = index.position + 1
+    fault = index.fault(instance.instance_id)
+    index.follow(
+        Changes(
+            position=revision,
+            floor=index.floor,
+            agents=[(contract, revision)],
+            instances=[Row(instance, "lease", "replica", fault, revision)],
+        )
+    )
 
 
 @dataclass
@@ -83,9 +98,7 @@ class IndexMachine(RuleBasedStateMachine):
             state=state,
         )
         fault = self.known[id_].fault if id_ in self.known else ""
-        self.run(
-            self.index.register, [instance], {agent: agent_pb2.Agent(name=agent, description="d")}
-        )
+        self.run(register, self.index, instance, agent_pb2.Agent(name=agent, description="d"))
         self.known[id_] = Known(agent, services, words, state, fault)
         self.agents.add(agent)
 
@@ -170,7 +183,7 @@ TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
-def test_revisions_of_another_run_cannot_be_resumed():
+def test_revisions_of_another_epoch_cannot_be_resumed():
     index = Index(5_000)
     assert index.changes(4_999) is None
     assert index.changes(5_001) is None
@@ -179,8 +192,10 @@ def test_revisions_of_another_run_cannot_be_resumed():
 
 async def test_a_burst_of_changes_wakes_a_waiter_once():
     index = Index(0)
-    index.register(
-        [agent_pb2.Instance(instance_id="i", agent="a", state=2)], {"a": agent_pb2.Agent(name="a")}
+    register(
+        index,
+        agent_pb2.Instance(instance_id="i", agent="a", state=2),
+        agent_pb2.Agent(name="a"),
     )
     async with asyncio.timeout(5):
         await index.changed.wait()
@@ -196,13 +211,10 @@ async def test_a_burst_of_changes_wakes_a_waiter_once():
 async def test_services_of_an_agent_that_is_gone_stay_known():
     index = Index(0)
     ref = agent_pb2.ServiceRef(name="p.One", descriptor_digest="d")
-    index.register(
-        [
-            agent_pb2.Instance(
-                instance_id="i", agent="a", services=[ref], capabilities=["x"], state=2
-            )
-        ],
-        {"a": agent_pb2.Agent(name="a", description="what it does")},
+    register(
+        index,
+        agent_pb2.Instance(instance_id="i", agent="a", services=[ref], capabilities=["x"], state=2),
+        agent_pb2.Agent(name="a", description="what it does"),
     )
     index.remove(["i"])
     agent = index.agent("a")
@@ -222,8 +234,9 @@ async def test_the_instance_that_registered_last_decides_about_a_service(newest)
     order = ["old", "new"] if newest == "new" else ["new", "old"]
     for name in order:
         ref = agent_pb2.ServiceRef(name="p.One", descriptor_digest=name)
-        index.register(
-            [agent_pb2.Instance(instance_id=name, agent="a", services=[ref], state=2)],
-            {"a": agent_pb2.Agent(name="a")},
+        register(
+            index,
+            agent_pb2.Instance(instance_id=name, agent="a", services=[ref], state=2),
+            agent_pb2.Agent(name="a"),
         )
     assert [ref.descriptor_digest for ref in index.agent("a").services] == [newest]

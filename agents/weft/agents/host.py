@@ -77,6 +77,7 @@ class Host:
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
     ) -> None:
+        self._telemetry = telemetry
         self._verifier = _verifier(identity_trust)
         self.server = rpc.Server(listen, telemetry=telemetry, verifier=self._verifier)
         self.mesh = Mesh(
@@ -309,6 +310,7 @@ class Host:
             only=only,
             queue=queue,
             verifier=self._verifier,
+            telemetry=self._telemetry,
         )
 
     async def _start(self, member: Member, queue: str, handler: Handler, limit: int) -> None:

@@ -56,9 +56,8 @@ class Mesh(Sending):
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
     ) -> None:
-        super().__init__(brokers, sender=sender)
+        super().__init__(brokers, sender=sender, telemetry=telemetry)
         self.registry = registry
-        self._telemetry = telemetry
         self._identity = identity
         self._models = models
         self._toolboxes = toolboxes

@@ -126,12 +126,20 @@ async def observed(settings: config.Settings, service: str) -> AsyncIterator[tel
         service, form="json" if as_json else "text", level=settings.log_level, trace_id=_trace_id
     )
     endpoints = [*rpc.Addresses(settings.registry), *filter(None, [settings.otlp_endpoint])]
-    async with telemetry.start(
+    starting = telemetry.start(
         service,
         sample_ratio=settings.trace_sample,
         otlp_endpoints=endpoints,
+        keep=settings.trace_keep == "on",
+        slow=settings.trace_slow,
+        sentry_dsn=settings.sentry_dsn,
         metrics_address=settings.agents_metrics,
-    ) as found:
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            found = await stack.enter_async_context(starting)
+        except ValueError as wrong:
+            raise config.SettingError(str(wrong)) from wrong
         yield found
 
 

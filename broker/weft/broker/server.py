@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from collections.abc import Coroutine
 from datetime import timedelta
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -16,6 +17,7 @@ from weft.broker.bells import Bells
 from weft.broker.clock import Clock
 from weft.broker.dead_letters import DeadLetters
 from weft.broker.delivery import Delivery
+from weft.broker.figures import Figures
 from weft.broker.functions import SOURCE, Functions
 from weft.broker.marks import Marks
 from weft.broker.publishing import Payloads, Publishing, Requests, Rounds
@@ -27,7 +29,7 @@ from weft.broker.service import BrokerService
 from weft.broker.topics import Broadcasts, Topics
 from weft.broker.windows import Windows
 from weft.postgres import Database
-from weft.telemetry import Telemetry
+from weft.telemetry import Telemetry, probe
 
 log = logging.getLogger("weft.broker")
 
@@ -131,6 +133,7 @@ class Broker:
             )
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(part.run()) for part in parts.running]
+                running += [tasks.create_task(work) for work in parts.watching]
                 started.set_result(None)
                 await self._stop.wait()
                 # The other brokers must go on counting with this one until it has nothing in hand any more.
@@ -242,6 +245,19 @@ class _Parts:
             topics,
             self.marks,
         ]
+        self.watching: list[Coroutine[None, None, None]] = []
+        if broker.telemetry is not None:
+            metrics = broker.telemetry.metrics
+            figures = Figures(
+                queues=queues,
+                functions=functions,
+                clock=clock,
+                consumers=delivery.consumers,
+                metrics=metrics,
+            )
+            self.watching = [figures.run(), probe(metrics, "redis", lambda: redis.run(0, "PING"))]
+            if database is not None:
+                self.watching.append(probe(metrics, "postgres", database.ping))
         if database is not None:
             archiver = Archiver(
                 redis=redis,

@@ -11,17 +11,19 @@ import click
 
 from weft.cli import failures
 
-# Command -> what its line in the list of commands says. The module is weft.cli.commands.NAME.
+# Command -> what its line in the list of commands says. The module is weft.cli.commands.NAME, with "_" for "-".
 _COMMANDS = {
     "up": "Run everything on this machine, supervised.",
     "demo": "Show a real question going through the mesh.",
     "ask": "Ask the support fleet a question.",
     "status": "Show which parts can be reached.",
     "health": "Ask one server how it is.",
+    "doctor": "Find what is wrong with an installation.",
     "agents": "List agents, or serve some.",
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "find": "Find agents by what they can do.",
     "resolve": "Show who would receive a call.",
+    "xds-bootstrap": "Print what gRPC clients need to find agents.",
     "call": "Call a skill of an agent.",
     "send": "Send a durable message.",
     "queues": "Show queues, or change one.",
@@ -45,6 +47,7 @@ _COMMANDS = {
     "registry": "Run the registry alone.",
     "broker": "Run the broker alone.",
     "gateway": "Run the gateway alone.",
+    "alerts": "Tell alerts of Prometheus to Discord, Slack or a webhook.",
     "completion": "Print the completion script of a shell.",
 }
 
@@ -60,7 +63,8 @@ class _Root(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        found = getattr(importlib.import_module(f"weft.cli.commands.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        found = getattr(importlib.import_module(f"weft.cli.commands.{name}"), name)
         assert isinstance(found, click.Command)
         return found
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from weft.agents.orchestrator.service import OrchestratorService
     from weft.config import Settings
     from weft.rpc.signing import Signer
+    from weft.telemetry import Telemetry
     from weft.v1.identity_pb2 import Identity
     from weft.v1.orchestrator_pb2_grpc import OrchestratorServiceAsyncStub
 
@@ -37,7 +38,7 @@ _LOST = {
 
 @contextlib.asynccontextmanager
 async def served(
-    settings: Settings, *, registry: grpc.aio.Channel, channel: Channels
+    settings: Settings, *, registry: grpc.aio.Channel, channel: Channels, telemetry: Telemetry
 ) -> AsyncIterator[OrchestratorService]:
     """An orchestrator as the settings say.
 
@@ -55,6 +56,7 @@ async def served(
                     channel=channel,
                     signer=_signer(settings),
                     settings=_orchestrator_settings(settings),
+                    telemetry=telemetry,
                 )
             )
         yield servicer

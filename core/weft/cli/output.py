@@ -95,7 +95,17 @@ def state(name: str) -> Text:
         "DELIVERED",
         "APPROVED",
     }
-    bad = {"UNREACHABLE", "FAILED", "DOWN", "REVOKED", "DEAD", "CANCELLED", "REJECTED", "EXPIRED"}
+    bad = {
+        "UNREACHABLE",
+        "FAILED",
+        "DOWN",
+        "REVOKED",
+        "DEAD",
+        "CANCELLED",
+        "REJECTED",
+        "EXPIRED",
+        "FAIL",
+    }
     word = name.upper()
     style = "green" if word in good else "red" if word in bad else "yellow"
     return Text(name, style=style)

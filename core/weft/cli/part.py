@@ -48,15 +48,23 @@ async def observed(
     from weft.telemetry import logs
 
     logs.setup(service, form=log_format(settings), level=settings.log_level, trace_id=_trace_id)
+    from weft.cli import failures
+
     # Each replica of the registry keeps traces of its own, and any of them may be asked.
     sinks = [*rpc.Addresses(settings.registry), *filter(None, [settings.otlp_endpoint])]
     endpoints = sinks if traced else []
-    async with telemetry.start(
+    starting = telemetry.start(
         service,
         sample_ratio=settings.trace_sample,
         otlp_endpoints=endpoints,
+        keep=settings.trace_keep == "on",
+        slow=settings.trace_slow,
+        sentry_dsn=settings.sentry_dsn,
         metrics_address=metrics,
-    ) as found:
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        with failures.settings_checked("WEFT_SENTRY_DSN"):
+            found = await stack.enter_async_context(starting)
         yield found
 
 

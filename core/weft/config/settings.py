@@ -312,7 +312,27 @@ class Settings:
         "How long uses of tools are kept on record; 0s: for ever.", timedelta(days=90)
     )
     trace_sample: float = _doc("Share of new traces recorded, 0 to 1.", 1.0)
+    trace_keep: Literal["on", "off"] = _doc(
+        "Whether calls that fail or take long are recorded though their trace is not sampled.",
+        "on",
+    )
+    trace_slow: timedelta = _doc(
+        "From when on a call takes long; 0s: none does.", timedelta(seconds=5)
+    )
     otlp_endpoint: str = _doc("OTLP/gRPC receiver of spans, beside the registry.", "")
+    sentry_dsn: str = _doc(
+        "Where errors that are a server's own fault are told (Sentry); empty: nowhere.", ""
+    )
+    alerts_listen: str = _doc(
+        "Where `weft alerts` listens for alerts of Prometheus or an Alertmanager.", "127.0.0.1:7193"
+    )
+    alerts_to: str = _doc("URL of the webhook that is told of alerts; it is a secret.", "")
+    alerts_format: Literal["discord", "slack", "json"] = _doc(
+        "Form in which that webhook wants them.", "json"
+    )
+    alerts_secret: str = _doc(
+        "What webhooks in the form json are signed with, whsec_...; empty: they are not.", ""
+    )
     log_format: Literal["auto", "json", "text"] = _doc(
         "auto: text on a terminal, else json.", "auto"
     )

@@ -8,7 +8,7 @@ from weft.postgres._database import Database
 from weft.postgres._errors import DRIVER_ERRORS, REFUSES
 from weft.postgres._listener import Listener
 from weft.postgres._migrations import MigrationChanged, MigrationFailed, SchemaBehind
-from weft.postgres._queries import Queries, UnknownQuery
+from weft.postgres._queries import Queries, UnknownQuery, migrations
 from weft.postgres._transaction import Transaction
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "SchemaBehind",
     "Transaction",
     "UnknownQuery",
+    "migrations",
 ]

@@ -96,6 +96,10 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def ping(self) -> None:
+        """Asks the server for an answer. Raises rpc.Error where it gives none."""
+        await self._run(lambda on: on.fetchval("SELECT 1", timeout=time_left()), twice=True)
+
     def load(self, package: str) -> None:
         """Reads the named queries of a package; `migrate` does it too."""
         self._queries.load(package)

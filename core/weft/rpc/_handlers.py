@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,9 @@ from weft.rpc.live import AgentPaused, LiveSettings
 from weft.rpc.load import LoadMeter
 from weft.rpc.methods import default_timeout
 from weft.rpc.scopes import check, required_by
-from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
-from weft.rpc.tracing import begin_span, end_span
-from weft.telemetry import Telemetry
+from weft.rpc.status import BY_NUMBER, OWN_FAULTS, SERVER_FAULTS
+from weft.rpc.tracing import begin_span, end_span, keep_served, trace_id_of
+from weft.telemetry import Late, Record, Report, Telemetry
 
 if TYPE_CHECKING:
     from weft.rpc.signing import Verifier
@@ -65,6 +66,7 @@ class FusedHandlers:
         self._verifier = verifier
         self._metrics = telemetry.metrics if telemetry else None
         self._telemetry = telemetry if telemetry and telemetry.tracer else None
+        self._report = telemetry.report if telemetry else None
         self._trace_roots = trace_roots
         self._agent = agent
 
@@ -75,8 +77,13 @@ class FusedHandlers:
         implied = default_timeout(method, streaming=streaming, service=self._service)
         serving = _Serving(method, self._load, self._telemetry, record, implied)
         serving.trace_roots = self._trace_roots
+        if self._telemetry is not None and (late := self._telemetry.late) is not None:
+            serving.late = late
+            if not streaming:  # how long a stream lasts says nothing
+                serving.slow = late.slow
         serving.agent = self._agent
         serving.live = self._live
+        serving.report = self._report
         if self._verifier is not None:
             serving.verifier = self._verifier
             serving.required = required_by(method, self._service)
@@ -110,11 +117,14 @@ class _Serving:
         "agent",
         "attributes",
         "implied",
+        "late",
         "live",
         "load",
         "method",
         "record",
+        "report",
         "required",
+        "slow",
         "telemetry",
         "trace_roots",
         "verifier",
@@ -125,7 +135,7 @@ class _Serving:
         method: str,
         load: LoadMeter,
         telemetry: Telemetry | None,
-        record: Callable[[grpc.StatusCode, float], None] | None,
+        record: Record | None,
         implied: float | None,
     ) -> None:
         self.method = method
@@ -135,7 +145,10 @@ class _Serving:
         self.trace_roots = True
         self.agent = ""
         self.live: LiveSettings | None = None
+        self.late: Late | None = None
+        self.slow = math.inf
         self.record = record
+        self.report: Report | None = None
         self.implied = implied
         self.verifier: Verifier | None = None
         self.required: tuple[str, ...] = ()
@@ -158,11 +171,19 @@ class _Serving:
 
     def end(self, call: Call, code: grpc.StatusCode, started: float) -> None:
         seconds = perf_counter() - started
-        self.load.end(seconds, failed=code is not C.OK and code in SERVER_FAULTS)
-        if self.record is not None:
-            self.record(code, seconds)
+        failed = code is not C.OK and code in SERVER_FAULTS
+        self.load.end(seconds, failed=failed)
+        trace_id = ""
         if call.span is not None:
             end_span(call.span, code)
+            trace_id = trace_id_of(call.span)
+        elif (failed or seconds >= self.slow) and self.late is not None:
+            roots = self.trace_roots
+            trace_id = keep_served(
+                self.late, call, self.attributes, code, seconds, may_begin_trace=roots
+            )
+        if self.record is not None:
+            self.record(code, seconds, trace_id)
 
     def budget(self, call: Call, context: Context) -> float | None:
         """Seconds this server grants a call: where its caller named no deadline, or a later one than operators let.
@@ -184,12 +205,22 @@ class _Serving:
         call.deadline = Deadline.after_seconds(granted)
         return granted
 
-    def error(self, failed: Exception) -> Error:
+    def error(self, failed: Exception, call: Call) -> Error:
         """What the caller is told of `failed`."""
         error = error_from_exception(failed)
         if error is None:
             log.error("%s failed", self.method, exc_info=failed)
             error = Internal()
+        if self.report is not None and error.code in OWN_FAULTS:
+            self.report(
+                failed,
+                {
+                    "rpc.method": self.method.lstrip("/"),
+                    "rpc.response.status_code": error.code.name,
+                    "weft.agent": self.agent,
+                    "trace_id": call.trace_id,
+                },
+            )
         return error
 
 
@@ -275,7 +306,7 @@ def _single(
             code = _cancelled_as(call)
             raise
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
-            error = serving.error(failed)
+            error = serving.error(failed, call)
             code = error.code
             await abort(context, error, _units(call, context))
         finally:
@@ -314,7 +345,7 @@ def _streaming(
             code = _cancelled_as(call)
             raise
         except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
-            error = serving.error(failed)
+            error = serving.error(failed, call)
             code = error.code
             await abort(context, error, _units(call, context))
         finally:

@@ -27,7 +27,8 @@ def xds_bootstrap(registry: str, node_id: str = "weft") -> str:
                     "server_features": ["xds_v3", "ignore_resource_deletion"],
                 }
             ],
-            "node": {"id": node_id},
+            # Node.js takes no node without a locality.
+            "node": {"id": node_id, "locality": {}},
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import grpc
 from opentelemetry import trace
 
 from weft.rpc.call import (
@@ -15,7 +16,7 @@ from weft.rpc.call import (
     new_traceparent,
 )
 from weft.rpc.deadline import Deadline
-from weft.rpc.tracing import AGENT
+from weft.rpc.tracing import AGENT, end_span, keep_made, trace_id_of
 from weft.telemetry import Telemetry
 
 _PASSED = -1.0  # seconds: gRPC starts a call that has 0 left, and it may even succeed
@@ -30,9 +31,21 @@ class Calling:
         implied: seconds a call may take whose caller names no deadline; None: any time.
         own: metadata of calls made while no call is being served.
         measured: whether calls are counted.
+        server: whom it is sent to, such as "10.0.0.7:9000" or "xds:///greeter".
+        streaming: whether either side sends more than one message.
     """
 
-    __slots__ = ("implied", "method", "own", "record", "telemetry", "tracer")
+    __slots__ = (
+        "attributes",
+        "implied",
+        "late",
+        "method",
+        "own",
+        "record",
+        "slow",
+        "telemetry",
+        "tracer",
+    )
 
     def __init__(
         self,
@@ -42,6 +55,8 @@ class Calling:
         own: Metadata = (),
         *,
         measured: bool,
+        server: str = "",
+        streaming: bool = False,
     ) -> None:
         self.method = method.lstrip("/")
         self.telemetry = telemetry
@@ -49,6 +64,14 @@ class Calling:
         self.record = telemetry.metrics.client_call(self.method) if telemetry and measured else None
         self.implied = implied
         self.own = own
+        self.attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": self.method,
+            **_server(server),
+        }
+        self.late = telemetry.late if telemetry and self.tracer is not None else None
+        # How long a stream lasts says nothing.
+        self.slow = self.late.slow if self.late is not None and not streaming else math.inf
 
     def timeout(self, asked: float | None) -> float | None:
         """Seconds a call may take, of which its caller asks for `asked`; None: any time; below 0: none are left."""
@@ -69,9 +92,9 @@ class Calling:
             return (*given, *added), None
         span: trace.Span | None = None
         if self.tracer is not None and self._sampled(call):
-            attributes = {"rpc.system.name": "grpc", "rpc.method": self.method}
+            attributes = self.attributes
             if call is not None and call.agent:
-                attributes[AGENT] = call.agent
+                attributes = {**attributes, AGENT: call.agent}
             span = self.tracer.start_span(
                 self.method, kind=trace.SpanKind.CLIENT, attributes=attributes
             )
@@ -80,11 +103,50 @@ class Calling:
             traceparent = new_traceparent() if call is None else call.traceparent
         return (*(given or ()), *added, (TRACEPARENT_KEY, traceparent)), span
 
+    def ended(
+        self,
+        code: grpc.StatusCode,
+        seconds: float,
+        span: trace.Span | None,
+        sent: Metadata,
+        *,
+        root: bool,
+    ) -> str:
+        """Ends the span of a call, or writes one now for a call that failed or took long; its trace, empty: none.
+
+        Args:
+            code: how it ended.
+            seconds: how long it took.
+            span: the span of the call; None: it was not sampled.
+            sent: metadata it was sent with.
+            root: whether it began its trace.
+        """
+        if span is not None:
+            end_span(span, code)
+            return trace_id_of(span)
+        if self.late is None:
+            return ""
+        key, traceparent = sent[-1]
+        if key != TRACEPARENT_KEY or not isinstance(traceparent, str):
+            return ""
+        attributes = self.attributes
+        return keep_made(self.late, self.method, traceparent, attributes, code, seconds, root=root)
+
     def _sampled(self, call: Any) -> bool:
         active = trace.get_current_span().get_span_context()
         if active.is_valid:
             return active.trace_flags.sampled
         return call is None and self.telemetry is not None and self.telemetry.sample()
+
+
+def _server(target: str) -> dict[str, str]:
+    """Attributes that say whom a call is sent to."""
+    if not target:
+        return {}
+    host, colon, port = target.rpartition(":")
+    if colon and port.isdecimal():
+        return {"server.address": host.strip("[]"), "server.port": port}
+    return {"server.address": target.rpartition("/")[2]}
 
 
 def _traced(metadata: Metadata) -> bool:

@@ -19,15 +19,15 @@ import grpc
 from opentelemetry import trace
 
 from weft.rpc.addresses import Addresses
-from weft.rpc.call import IDENTITY_KEY, Metadata
+from weft.rpc.call import IDENTITY_KEY, Metadata, current_call
 from weft.rpc.calling import Calling
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
 from weft.rpc.server import MAX_MESSAGE_BYTES
-from weft.rpc.status import BY_NUMBER
-from weft.rpc.tracing import end_span
+from weft.rpc.status import BY_NUMBER, SERVER_FAULTS
 from weft.telemetry import Telemetry
 from weft.v1.identity_pb2 import Identity
 
+_OK = grpc.StatusCode.OK
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -105,7 +105,15 @@ class Channel(grpc.aio.Channel):
         implied = default_timeout(method, streaming=streaming)
         if implied == DEFAULT_TIMEOUT:
             implied = self._default_timeout
-        return Calling(method, self._telemetry, implied, self._own, measured=self._measured)
+        return Calling(
+            method,
+            self._telemetry,
+            implied,
+            self._own,
+            measured=self._measured,
+            server=self.target,
+            streaming=streaming,
+        )
 
     def unary_unary(
         self,
@@ -192,15 +200,24 @@ class _Sent(grpc.aio.Metadata):
         return len(self._entries)
 
 
-def _observe(calling: Calling, started: float, span: trace.Span | None) -> Callable[[Any], None]:
-    record = calling.record
+def _observe(
+    calling: Calling,
+    started: float,
+    span: trace.Span | None,
+    sent: Metadata,
+    given: Metadata | None,
+) -> Callable[[Any], None]:
+    record, slow = calling.record, calling.slow
+    root = not given and current_call() is None
 
     def done(call: Any) -> None:
         code = _code_of(call)
+        seconds = perf_counter() - started
+        trace_id = ""
+        if span is not None or seconds >= slow or (code is not _OK and code in SERVER_FAULTS):
+            trace_id = calling.ended(code, seconds, span, sent, root=root)
         if record is not None:
-            record(code, perf_counter() - started)
-        if span is not None:
-            end_span(span, code)
+            record(code, seconds, trace_id)
 
     return done
 
@@ -238,6 +255,6 @@ class _Callable:
             call = self._inner(timeout=left, metadata=_Sent(sent), **further)
         else:
             call = self._inner(request, timeout=left, metadata=_Sent(sent), **further)
-        if calling.record is not None or span is not None:
-            call.add_done_callback(_observe(calling, started, span))
+        if calling.record is not None or span is not None or calling.late is not None:
+            call.add_done_callback(_observe(calling, started, span, sent, metadata))
         return call

@@ -47,4 +47,7 @@ SERVER_FAULTS: frozenset[grpc.StatusCode] = frozenset(
     {C.UNKNOWN, C.INTERNAL, C.UNAVAILABLE, C.DATA_LOSS, C.DEADLINE_EXCEEDED}
 )
 
+# Of these, what no other process can be blamed for: a bug, or an error nobody thought of.
+OWN_FAULTS: frozenset[grpc.StatusCode] = frozenset({C.UNKNOWN, C.INTERNAL, C.DATA_LOSS})
+
 BY_NUMBER: Mapping[int, grpc.StatusCode] = MappingProxyType({code.value[0]: code for code in C})

@@ -15,10 +15,12 @@ from opentelemetry import trace
 
 from weft.rpc.call import TRACEPARENT_KEY, Call, parse_traceparent
 from weft.rpc.status import SERVER_FAULTS
-from weft.telemetry import Telemetry
+from weft.telemetry import Late, Telemetry
 
 # One process serves many agents, so service.name of the resource does not tell which one it was.
 AGENT = "weft.agent"
+# Why a span was written though its trace was not sampled.
+KEPT = "weft.kept"
 
 
 def begin_span(
@@ -50,9 +52,82 @@ def begin_span(
     otel_context.attach(trace.set_span_in_context(call.span, parent))
 
 
+def keep_served(
+    late: Late,
+    call: Call,
+    attributes: Mapping[str, str],
+    code: grpc.StatusCode,
+    seconds: float,
+    *,
+    may_begin_trace: bool = True,
+) -> str:
+    """Writes the SERVER span of a call that was not sampled, and has failed or took long; its trace, empty: none was written.
+
+    Its children were told of its caller's span as their parent, and so are its siblings.
+    """
+    raw = call.first(TRACEPARENT_KEY)
+    remote = parse_traceparent(raw) if isinstance(raw, str) else None
+    if remote is None and not may_begin_trace:
+        return ""
+    context = remote or parse_traceparent(call.traceparent)
+    assert context is not None
+    name = call.method.lstrip("/")
+    kept = {**attributes, **({AGENT: call.agent} if call.agent else {})}
+    own = remote is None
+    return _keep(late, trace.SpanKind.SERVER, name, context, kept, code, seconds, own=own)
+
+
+def keep_made(
+    late: Late,
+    method: str,
+    traceparent: str,
+    attributes: Mapping[str, str],
+    code: grpc.StatusCode,
+    seconds: float,
+    *,
+    root: bool,
+) -> str:
+    """Writes the CLIENT span of a call that was not sampled; see `keep_served`. `root`: whether it began the trace."""
+    context = parse_traceparent(traceparent)
+    if context is None:
+        return ""
+    return _keep(late, trace.SpanKind.CLIENT, method, context, attributes, code, seconds, own=root)
+
+
+def _keep(
+    late: Late,
+    kind: trace.SpanKind,
+    name: str,
+    context: trace.SpanContext,
+    attributes: Mapping[str, str],
+    code: grpc.StatusCode,
+    seconds: float,
+    *,
+    own: bool,
+) -> str:
+    failed = code in SERVER_FAULTS
+    kept = {
+        **attributes,
+        "rpc.response.status_code": code.name,
+        KEPT: "failed" if failed else "slow",
+        **({"error.type": code.name} if failed else {}),
+    }
+    status = trace.Status(trace.StatusCode.ERROR, code.name) if failed else None
+    written = late.write(
+        name, kind, context, own=own, seconds=seconds, attributes=kept, status=status
+    )
+    return f"{context.trace_id:032x}" if written else ""
+
+
+def trace_id_of(span: trace.Span) -> str:
+    """The trace of a span, 32 hexadecimal digits."""
+    return f"{span.get_span_context().trace_id:032x}"
+
+
 def end_span(span: trace.Span, code: grpc.StatusCode) -> None:
     """Ends the span of a call with its status."""
     span.set_attribute("rpc.response.status_code", code.name)
     if code is not grpc.StatusCode.OK and code in SERVER_FAULTS:
+        span.set_attribute("error.type", code.name)
         span.set_status(trace.Status(trace.StatusCode.ERROR, code.name))
     span.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import grpc
 from prometheus_client import (
@@ -35,6 +36,18 @@ _BUCKETS = (
     60,
     120,
 )
+# Those of the OpenTelemetry GenAI conventions.
+_TOKENS = tuple(4**power for power in range(14))
+# Seconds. Runs of workflows wait for people.
+_LONG = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
+
+
+class Record(Protocol):
+    """Records one call, or whatever is timed: how it ended and how long it took."""
+
+    def __call__(self, code: grpc.StatusCode, seconds: float, trace_id: str = "") -> None:
+        """`trace_id`: the trace that shows it, 32 hexadecimal digits, told as an exemplar; empty: none does."""
+        ...
 
 
 class Instruments:
@@ -70,6 +83,12 @@ class Instruments:
         )
         self.in_flight = Gauge(
             "rpc_server_active_requests", "Calls being served.", registry=self.registry
+        )
+        self.dependency_up = Gauge(
+            "weft_dependency_up",
+            "Whether this process reaches a server it needs: postgres, redis. 1: yes, 0: no.",
+            ["dependency"],
+            registry=self.registry,
         )
         self.instances = Gauge(
             "weft_registry_instances",
@@ -124,13 +143,31 @@ class Instruments:
             ["queue", "event"],
             registry=self.registry,
         )
+        self.queue_messages = Gauge(
+            "weft_broker_queue_messages",
+            "Messages of a queue by state: ready, delayed, pending (delivered, not settled), blocked (behind "
+            "another one of their key), dead. Every broker tells of all queues.",
+            ["queue", "state"],
+            registry=self.registry,
+        )
+        self.queue_oldest = Gauge(
+            "weft_broker_queue_oldest_seconds",
+            "Age of the oldest message of a queue that is ready; 0: none is. Every broker tells of all queues.",
+            ["queue"],
+            registry=self.registry,
+        )
+        self.queue_consumers = Gauge(
+            "weft_broker_queue_consumers",
+            "Consumers of a queue at this broker.",
+            ["queue"],
+            registry=self.registry,
+        )
         self.breaker_transitions = Counter(
             "weft_gateway_breaker_transitions",
             "State changes of circuit breakers.",
             ["agent", "rpc_method", "state"],
             registry=self.registry,
         )
-
         self.breaker_state = Gauge(
             "weft_gateway_breaker_state",
             "State of a circuit breaker since its first change: 0 closed, 1 half-open, 2 open.",
@@ -188,6 +225,34 @@ class Instruments:
             ["outcome"],
             registry=self.registry,
         )
+        self.certificate_expiry = Gauge(
+            "weft_certificate_expiry_timestamp_seconds",
+            "When a certificate this process serves with ends, in seconds since 1970.",
+            ["certificate"],
+            registry=self.registry,
+        )
+        self.runs = Gauge(
+            "weft_orchestrator_runs",
+            "Runs of all orchestrators that have not ended: queued, running, waiting.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.runs_overdue = Gauge(
+            "weft_orchestrator_runs_overdue_seconds",
+            "For how long the oldest run is due that no orchestrator takes; 0: none is.",
+            registry=self.registry,
+        )
+        self.approvals = Gauge(
+            "weft_orchestrator_approvals", "Decisions people are asked for.", registry=self.registry
+        )
+        self.run_seconds = Histogram(
+            "weft_orchestrator_run_duration_seconds",
+            "Time from the start of a run to its end, in seconds, of runs this orchestrator ended: succeeded, "
+            "failed, cancelled. Workflows that were never submitted are `inline`.",
+            ["workflow", "state"],
+            buckets=_LONG,
+            registry=self.registry,
+        )
         self._tool = Histogram(
             "weft_tool_use_duration_seconds",
             "Time a use of a tool took, in seconds; also of those that were refused.",
@@ -206,6 +271,13 @@ class Instruments:
             "Time of a request to a model, in seconds, by how it ended: OK or the reason of its error.",
             ["weft_agent", "gen_ai_request_model", "outcome"],
             buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._model_usage = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a request to a model: input (what was read from and written to caches among it), output.",
+            ["weft_agent", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_token_type"],
+            buckets=_TOKENS,
             registry=self.registry,
         )
         self._model_tokens = Counter(
@@ -235,39 +307,44 @@ class Instruments:
         for kind, number in tokens.items():
             if number:
                 self._model_tokens.labels(agent, model, kind).inc(number)
+        if tokens.get("output") or tokens.get("input"):
+            made = tokens.get("output", 0)
+            for kind, number in (("input", sum(tokens.values()) - made), ("output", made)):
+                self._model_usage.labels(agent, model, "chat", kind).observe(number)
         if usd:
             self._model_cost.labels(agent, model).inc(usd)
 
-    def tool_use(self, tool: str) -> Callable[[grpc.StatusCode, float], None]:
-        """A function that records one use of a tool: status, seconds."""
+    def tool_use(self, tool: str) -> Record:
+        """Records uses of a tool."""
         return _by_code(self._tool, tool)
 
-    def server_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
-        """A function that records one served call of `method`: status, seconds."""
+    def server_call(self, method: str) -> Record:
+        """Records calls of `method` that are served."""
         return _by_code(self._server, method)
 
-    def client_call(self, method: str) -> Callable[[grpc.StatusCode, float], None]:
-        """A function that records one made call of `method`: status, seconds."""
+    def client_call(self, method: str) -> Record:
+        """Records calls of `method` that are made."""
         return _by_code(self._client, method)
 
-    def door_call(self, door: str, method: str) -> Callable[[grpc.StatusCode, float], None]:
-        """A function that records one request at a door of the gateway: status, seconds."""
+    def door_call(self, door: str, method: str) -> Record:
+        """Records requests at a door of the gateway."""
         return _by_code(self._door, door, method)
 
 
-def _by_code(histogram: Histogram, *labels: str) -> Callable[[grpc.StatusCode, float], None]:
+def _by_code(histogram: Histogram, *labels: str) -> Record:
     # labels() takes a lock and builds a key; the few codes a method really returns are kept at hand.
     # An Enum hashes in Python code, so the usual status is asked for first.
     well = histogram.labels(*labels, "OK").observe
-    others: dict[grpc.StatusCode, Callable[[float], None]] = {}
+    others: dict[grpc.StatusCode, Callable[[float, dict[str, str] | None], None]] = {}
 
-    def record(code: grpc.StatusCode, seconds: float) -> None:
+    def record(code: grpc.StatusCode, seconds: float, trace_id: str = "") -> None:
+        exemplar = {"trace_id": trace_id} if trace_id else None
         if code is grpc.StatusCode.OK:
-            well(seconds)
+            well(seconds, exemplar)
             return
         observe = others.get(code)
         if observe is None:
             observe = others[code] = histogram.labels(*labels, code.name).observe
-        observe(seconds)
+        observe(seconds, exemplar)
 
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from opentelemetry.sdk.resources import Resource
@@ -9,8 +10,10 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from weft.telemetry.late import PlannedIds
 
-def tracer_provider(service: str, endpoints: Sequence[str]) -> TracerProvider:
+
+def tracer_provider(service: str, endpoints: Sequence[str], ids: PlannedIds) -> TracerProvider:
     """A provider that sends every span to each OTLP/gRPC endpoint ("host:port" or a URL).
 
     Whether a call is traced at all is decided before a span is made (weft.rpc), so the sampler here keeps all.
@@ -20,7 +23,14 @@ def tracer_provider(service: str, endpoints: Sequence[str]) -> TracerProvider:
 
     provider = TracerProvider(
         sampler=ALWAYS_ON,
-        resource=Resource.create({"service.name": service}),
+        id_generator=ids,
+        resource=Resource.create(
+            {
+                "service.name": service,
+                "service.namespace": "weft",
+                "service.instance.id": uuid.uuid4().hex,
+            }
+        ),
         span_limits=SpanLimits(max_attribute_length=4_096),
         shutdown_on_exit=False,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import timedelta
 from time import perf_counter
 
@@ -19,13 +18,13 @@ from weft.gateway.http.exchange import Exchange, Receive, Scope, Send
 from weft.gateway.records import RequestLog
 from weft.gateway.transcoding.catalog import Catalog, Endpoint, Method
 from weft.gateway.transcoding.router import Match
-from weft.rpc.tracing import end_span
-from weft.telemetry import Telemetry
+from weft.rpc.status import SERVER_FAULTS
+from weft.rpc.tracing import end_span, keep_served, trace_id_of
+from weft.telemetry import Record, Telemetry
 
 log = logging.getLogger("weft.gateway")
 
 C = grpc.StatusCode
-Record = Callable[[grpc.StatusCode, float], None]
 _UNKNOWN = "unknown"
 _SOON = timedelta(seconds=1)
 
@@ -67,6 +66,8 @@ class App:
         self._a2a = a2a_door
         self._requests = requests
         self._metrics = telemetry.metrics if telemetry else None
+        self._late = telemetry.late if telemetry else None
+        self._report = telemetry.report if telemetry else None
         self._records: dict[tuple[str, str], Record] = {}
         self.catalog = Catalog()
         self._events = websocket.Events(calls, self._method, self._cors, self._end)
@@ -151,14 +152,21 @@ class App:
             await fail(exchange, failed)
         except asyncio.CancelledError:
             code = C.CANCELLED  # the caller hung up: nobody is there to be told
-        except Exception:
+        except Exception as failed:  # noqa: BLE001 the edge: whatever it is becomes a status
             code = C.INTERNAL
-            # Not its path, which may hold the value of a secret field.
-            log.exception("%s by %s failed", name, door)
+            self._broken(failed, exchange, door, name)
             if not exchange.started:
                 await fail(exchange, rpc.Internal())
         finally:
             self._end(exchange, door, name, code, perf_counter() - began)
+
+    def _broken(self, failed: Exception, exchange: Exchange, door: str, name: str) -> None:
+        """Tells operators of an error that nobody thought of."""
+        if self._report is not None:
+            trace_id = "" if exchange.call is None else exchange.call.trace_id
+            self._report(failed, {"rpc.method": name, "weft.door": door, "trace_id": trace_id})
+        # Not its path, which may hold the value of a secret field.
+        log.error("%s by %s failed", name, door, exc_info=failed)
 
     async def _serve_socket(self, socket: websocket.Socket) -> None:
         exchange = socket.exchange
@@ -187,11 +195,12 @@ class App:
     def _end(
         self, exchange: Exchange, door: str, name: str, code: grpc.StatusCode, seconds: float
     ) -> None:
+        trace_id = self._trace(exchange, door, name, code, seconds)
         if self._metrics is not None:
             record = self._records.get((door, name))
             if record is None:
                 record = self._records[door, name] = self._metrics.door_call(door, name)
-            record(code, seconds)
+            record(code, seconds, trace_id)
         if self._requests is not None:
             self._requests.ended(
                 door,
@@ -203,5 +212,27 @@ class App:
                 received=exchange.received,
                 sent=exchange.sent,
             )
-        if exchange.call is not None and exchange.call.span is not None:
-            end_span(exchange.call.span, code)
+
+    def _trace(
+        self, exchange: Exchange, door: str, name: str, code: grpc.StatusCode, seconds: float
+    ) -> str:
+        """Ends the span of a request, or writes one now if it failed or took long; its trace, empty: none."""
+        call = exchange.call
+        if call is None:
+            return ""
+        if call.span is not None:
+            end_span(call.span, code)
+            return trace_id_of(call.span)
+        method = self.catalog.methods.get(f"/{name}")
+        unary = method is not None and not (method.client_streaming or method.server_streaming)
+        failed = code is not C.OK and code in SERVER_FAULTS
+        if self._late is None or not self._late.keeps(
+            failed=failed, seconds=seconds if unary else 0.0
+        ):
+            return ""
+        attributes = {
+            "weft.door": door,
+            "http.request.method": exchange.method,
+            "rpc.method": name,
+        }
+        return keep_served(self._late, call, attributes, code, seconds)

@@ -50,7 +50,7 @@ from weft.gateway.watched import Watched
 from weft.limits import SharedLimits
 from weft.postgres import Database
 from weft.rpc.signing import Signer
-from weft.telemetry import Telemetry
+from weft.telemetry import Telemetry, probe
 
 log = logging.getLogger("weft.gateway")
 
@@ -253,13 +253,27 @@ class Gateway:
         following = asyncio.create_task(self._view.run(), name="mesh view")
         self._stack.push_async_callback(_cancel, following)
         if self._tls is not None:
-            renewing = asyncio.create_task(self._tls.run(), name="certificates")
+            tls = self._tls
+            renewing = asyncio.create_task(tls.run(), name="certificates")
+            if self._telemetry is not None:
+                expiry = self._telemetry.metrics.certificate_expiry.labels("gateway")
+                expiry.set_function(lambda: tls.expires)
             self._stack.push_async_callback(_cancel, renewing)
-        # Whoever came now would be told to try again: better another gateway has them until this one knows the mesh.
+        await self._until_known()
+        await self._listen_grpc(A2aGrpc(a2a, calls, telemetry=self._telemetry))
+        address = await self._listen_http()
+        self._stack.callback(mcp.close)
+        self._stack.callback(a2a.end_streams)
+        self._stack.callback(self._app.end_events)
+        self.url = f"{'http' if self._tls is None else 'https'}://{address}"
+
+    async def _until_known(self) -> None:
+        """Waits a moment for the mesh: whoever came before would be told to try again, and another gateway may have them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LEARNING):
                 await self._view.ready.wait()
-        await self._listen_grpc(A2aGrpc(a2a, calls, telemetry=self._telemetry))
+
+    async def _listen_http(self) -> str:
         host, _, port = self._listen.rpartition(":")
         settings = HttpSettings(
             host=host.strip("[]"),
@@ -272,12 +286,13 @@ class Gateway:
         http = HttpServer(self._app, settings)
         await http.start()
         self._stack.push_async_callback(http.stop, _DRAIN)
-        self._stack.callback(mcp.close)
-        self._stack.callback(a2a.end_streams)
-        self._stack.callback(self._app.end_events)
-        self.url = f"{'http' if self._tls is None else 'https'}://{http.address}"
+        return http.address
 
     def _tell_operators(self, database: Database) -> None:
+        if self._telemetry is not None:
+            asking = probe(self._telemetry.metrics, "postgres", database.ping)
+            watching = asyncio.create_task(asking, name="probe of the database")
+            self._stack.push_async_callback(_cancel, watching)
         if self._audit is not None:
             telling = asyncio.create_task(self._audit.follow(database), name="audit log")
             self._stack.push_async_callback(_cancel, telling)

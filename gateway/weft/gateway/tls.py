@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import grpc
+from cryptography import x509
 
 log = logging.getLogger("weft.gateway")
 
@@ -54,6 +55,12 @@ class Tls:
         self.context = self._current
         # A new connection is told of the newest context as soon as it says whom it calls, or that it does not say.
         self.context.sni_callback = self._renew
+
+    @property
+    def expires(self) -> float:
+        """When the certificate ends, in seconds since 1970."""
+        _, certificate, _ = self._pem
+        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
     @property
     def asks_by_grpc(self) -> bool:

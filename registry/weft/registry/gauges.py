@@ -10,6 +10,7 @@ from typing import NamedTuple
 from weft.registry.index import Index, State
 from weft.telemetry import Telemetry
 
+_SERVING = "SERVING"
 _EVERY = 1.0  # seconds
 
 
@@ -48,6 +49,8 @@ async def follow(index: Index, telemetry: Telemetry) -> None:
             agent = index.agent(name)
             instances = () if agent is None else agent.instances
             counts = Counter(State.Name(i.state).removeprefix("INSTANCE_STATE_") for i in instances)
+            # An agent that has gone altogether is shown as well, also by a registry that never saw it serving.
+            counts.setdefault(_SERVING, 0)
             for state in shown.get(name, set()) | counts.keys():
                 telemetry.metrics.instances.labels(name, state).set(counts[state])
             shown.setdefault(name, set()).update(counts)

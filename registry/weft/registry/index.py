@@ -157,24 +157,6 @@ class Index:
         if differ or changes.agents:
             self.changed.notify()
 
-    def register(self, instances: Iterable[Instance], contracts: Mapping[str, Agent]) -> int:
-        """Adds or replaces instances and their agents' contracts; the revision they are visible at.
-
-        The index keeps the instances. An instance that comes back keeps its load and, at the same address,
-        what the probes said of it; one that comes back unchanged is no change.
-        """
-        touched: set[str] = set()
-        for instance in instances:
-            former = self._entry(instance.instance_id)
-            if former is None or self.storable(instance.instance_id) != instance:
-                same = former is not None and former.instance.address == instance.address
-                fault = former.fault if former is not None and same else ""
-                touched |= self._put(instance, former, self.position + 1, fault)
-        for name, contract in contracts.items():
-            if self._adopt(name, contract):
-                touched.add(name)
-        return self._touch(touched)
-
     def announce(self, instance_ids: Iterable[str], state: State.ValueType, reason: str) -> int:
         """Sets what instances announce of themselves; the revision it is visible at."""
         touched = set()
@@ -355,7 +337,10 @@ class Index:
         return differ
 
     def _place(self, row: Row) -> set[str]:
-        """Puts an instance where a row says; the agents that look different now."""
+        """Puts an instance where a row says; the agents that look different now.
+
+        The index keeps the instance. One that comes back keeps its load; one that comes back unchanged is no change.
+        """
         former = self._entry(row.instance.instance_id)
         touched: set[str] = set()
         if (

@@ -66,6 +66,9 @@ class Registrar:
                         await self._keep(lease, requests, send)
             finally:
                 lease.holder = None  # from here on the ttl runs
+                if not lease.instance_ids:  # taken over before it was seen to be held here
+                    ids = [instance.instance_id for instance in registration.instances]
+                    self._leases.abandon(lease, ids)
 
     async def _first(self, requests: Requests) -> registry_pb2.Registration | None:
         request = await anext(requests, None)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from weft import rpc
 from weft.postgres import Database
-from weft.registry import catalog, discovery, gauges, leases, lifecycle
+from weft.registry import catalog, discovery, gauges, leases, lifecycle, targets
 from weft.registry.follower import Follower
 from weft.registry.health import Health, Pace
 from weft.registry.index import Index
@@ -26,7 +26,7 @@ from weft.registry.store import APPLICATION, SCHEMA, Store
 from weft.registry.streams import Streams
 from weft.registry.writer import Writer
 from weft.registry.xds import ControlPlane, Sink
-from weft.telemetry import Telemetry
+from weft.telemetry import Telemetry, probe
 from weft.v1 import discovery_pb2_grpc, lifecycle_pb2_grpc, registry_pb2_grpc
 
 log = logging.getLogger("weft.registry")
@@ -148,8 +148,10 @@ class Registry:
             *further,
         ]
         if self._telemetry is not None:
+            self._telemetry.pages[targets.PATH] = targets.page(parts.index)
             background.append(gauges.follow(parts.index, self._telemetry))
             background.append(gauges.replica(parts.seen, self._telemetry))
+            background.append(probe(self._telemetry.metrics, "postgres", parts.store.ping))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part) for part in background]
             started.set_result(None)

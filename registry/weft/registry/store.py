@@ -129,6 +129,10 @@ class Store:
         self._patience = patience
         self._stored: set[str] = set()  # digests that need not be sent to the database again
 
+    async def ping(self) -> None:
+        """Asks the database for an answer. Raises rpc.Error where it gives none."""
+        await self._database.ping()
+
     async def open(self) -> None:
         """Brings the schema up to date."""
         await self._database.migrate(package=SQL)

@@ -170,9 +170,17 @@ class Writer:
         )
         self._owed = owed
         whole = Batch(batch.registrations, owed.states, owed.faults, owed.removals)
+        # Behind all that was numbered here alone.
+        writing = asyncio.create_task(
+            self._store.write(whole, at_least=self._index.position + 1), name="write"
+        )
         try:
-            # Behind all that was numbered here alone.
-            revision = await self._store.write(whole, at_least=self._index.position + 1)
+            revision = await asyncio.shield(writing)
+        except asyncio.CancelledError:  # this replica stops: what is under way is not broken off
+            await asyncio.wait({writing})
+            if writing.exception() is None:
+                self._owed = Batch()
+            raise
         except Exception as failed:  # whatever it is, it must not end the registry
             self._take_effect(group)
             error = _told(failed)
@@ -185,6 +193,10 @@ class Writer:
             group.end(error)
             return None
         self._owed, self._away = Batch(), False
+        if (
+            group.timer is not None
+        ):  # what is stored comes by the follower, and perhaps something newer with it
+            group.timer.cancel()
         return revision
 
     async def _confirm(self, group: _Group, revision: int) -> None:

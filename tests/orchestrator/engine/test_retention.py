@@ -16,6 +16,7 @@ from weft.agents.orchestrator.engine.retention import Retention
 from weft.agents.orchestrator.spending import Purses, ledger_of
 from weft.cli import orchestration
 from weft.rpc.testing import channel_for, wait_until
+from weft.telemetry import Instruments, Telemetry
 from weft.v1 import orchestrator_pb2 as pb
 from weft.v1 import orchestrator_pb2_grpc
 
@@ -63,7 +64,12 @@ async def test_the_setting_says_how_long(
     given = {"WEFT_DATABASE_URL": database_url, "WEFT_ORCHESTRATOR_KEEP": "1s"}
     add = orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server
     async with rpc.Channel(mesh.registry) as registry, mesh.channel("echo") as echo:
-        served = orchestration.served(config.load(given), registry=registry, channel=lambda _: echo)
+        served = orchestration.served(
+            config.load(given),
+            registry=registry,
+            channel=lambda _: echo,
+            telemetry=Telemetry(metrics=Instruments("orchestrator")),
+        )
         async with served as service, channel_for(add, service) as channel:
             client = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
             run = await begin(client, chain("a"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
 
 import asyncpg
 import grpc
@@ -104,9 +105,10 @@ async def read() -> AsyncIterator[Callable[[str], Reader]]:
 async def replicas(
     run_registry: Callable[..., registry.Registry],
 ) -> AsyncIterator[list[registry.Registry]]:
-    """Three running replicas."""
+    """Three running replicas, with leases that outlast a busy moment of this machine."""
+    terms = registry.Terms(ttl=timedelta(seconds=3), heartbeat_interval=timedelta(seconds=0.2))
     async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(run_registry()) for _ in range(3)]
+        yield [await stack.enter_async_context(run_registry(terms=terms)) for _ in range(3)]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from datetime import timedelta
+from functools import partial
 
 import grpc
 import pytest
@@ -71,6 +72,62 @@ async def test_random_changes_at_random_replicas_end_in_one_state(
         await watcher.end()
     for each in held.values():
         await each.vanish()
+
+
+def has(watcher, revision: int) -> bool:
+    return watcher.revision == revision
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_watcher_that_goes_from_replica_to_replica_misses_nothing(
+    replicas, read, follow, agree, join, world, seed
+):
+    chance = random.Random(seed)
+    readers = [read(replica) for replica in replicas]
+    members = [
+        await join(chance.choice(replicas), world.instance(f"m{n}", agent=f"a{n % 3}"))
+        for n in range(6)
+    ]
+    quiet = asyncio.Event()
+
+    async def change(each) -> None:
+        for number in range(15):
+            await each.state(chance.choice(STATES), f"{number}")
+        await each.leave()
+
+    async def wander() -> tuple[dict[str, agent_pb2.Agent], int, int]:
+        heard: dict[str, agent_pb2.Agent] = {}
+        revision = snapshots = hops = alone = 0
+        while True:
+            last = quiet.is_set()
+            watcher = follow(chance.choice(readers), after=revision)
+            hops += 1
+            # Numbered by a replica alone, while this machine was too busy to store a change in time.
+            alone += revision % 1_000_000 != 0
+            if last:
+                final = (await agree(readers)).revision
+                await wait_until(partial(has, watcher, final))
+            else:
+                await asyncio.sleep(chance.random() / 50)
+            revision = await watcher.end()
+            heard |= watcher.heard
+            snapshots += watcher.snapshots
+            if last:
+                return heard, snapshots - alone, hops
+
+    wandering = asyncio.create_task(wander())
+    late = await join(chance.choice(replicas), world.instance("late", agent="late"))
+    await asyncio.gather(*(change(each) for each in members))
+    await late.state(agent_pb2.INSTANCE_STATE_DEGRADED, "the last change")
+    quiet.set()
+    heard, snapshots, hops = await wandering
+    assert hops > 3
+    truth = {agent.name: agent for agent in (await agree(readers)).agents}
+    for agent in heard.values():
+        for instance in agent.instances:
+            instance.ClearField("load")
+    assert heard == truth
+    assert snapshots == 1, "one to begin with"
 
 
 async def test_a_replica_that_comes_later_knows_all_at_once(

@@ -175,7 +175,7 @@ async def test_a_replica_that_stops_leaves_the_list_and_its_leases_to_others(
     async def left() -> bool:
         return short.address not in await reader.peers()
 
-    await wait_until(left)
+    await wait_until(left, PATIENCE)
 
     async def gone() -> bool:
         return await reader.serving() == []

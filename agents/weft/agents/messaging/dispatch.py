@@ -12,8 +12,10 @@ from google.protobuf.descriptor import ServiceDescriptor
 from weft import rpc
 from weft.agents.messaging.served import MESSAGE_KEY, call_of, metadata_of
 from weft.agents.messaging.settlement import Reject, Retry
+from weft.agents.messaging.tracing import processing
 from weft.rpc.call import Metadata, serve_as
 from weft.rpc.methods import DEFAULT_TIMEOUT, default_timeout
+from weft.telemetry import Telemetry
 from weft.v1 import message_pb2, options_pb2
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Dispatch:
         only: gRPC path of the skill that gets every message, whatever method it names; empty: the one it names.
         queue: where the messages are; by default the agent's.
         verifier: that of the agent's own server, which is told when a message was accepted.
+        telemetry: where messages are traced; None: nowhere.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class Dispatch:
         only: str = "",
         queue: str = "",
         verifier: Verifier | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._verifier = verifier
+        self._telemetry = telemetry
         self._agent = agent
         self._queue = queue or agent
         self._publish = publish
@@ -81,9 +86,11 @@ class Dispatch:
         if skill is None:
             raise Reject("METHOD_UNKNOWN", f"{path!r} takes no messages here")
         most = default_timeout(path, streaming=False) or DEFAULT_TIMEOUT
-        serve_as(call_of(delivery, path, most, queue=self._queue))
+        call = call_of(delivery, path, most, queue=self._queue)
+        serve_as(call)
         try:
-            response: bytes = await skill(message.payload, metadata=self._metadata(delivery))
+            with processing(self._telemetry, message, self._queue, call, self._agent):
+                response: bytes = await skill(message.payload, metadata=self._metadata(delivery))
         except grpc.aio.AioRpcError as failed:
             if failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 _raise_if_not_begun(rpc.error_from_call(failed))

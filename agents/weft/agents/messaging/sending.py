@@ -13,8 +13,10 @@ from weft import rpc
 from weft.agents.messaging.calls import Calls
 from weft.agents.messaging.publisher import Publisher, Receipt
 from weft.agents.messaging.skills import Method, RequestT, ResponseT, skill_of
+from weft.agents.messaging.tracing import sending
 from weft.rpc import error_from_status
 from weft.rpc.call import RUN_KEY
+from weft.telemetry import Telemetry
 from weft.v1 import broker_pb2, message_pb2
 
 _WAIT = timedelta(seconds=30)
@@ -32,9 +34,11 @@ class Sending:
     Args:
         brokers: "host:port" of each broker, joined by commas; empty: there is none, and sending is an error.
         sender: who sends.
+        telemetry: where messages are traced; None: nowhere.
     """
 
-    def __init__(self, brokers: str, *, sender: str) -> None:
+    def __init__(self, brokers: str, *, sender: str, telemetry: Telemetry | None = None) -> None:
+        self._telemetry = telemetry
         self._brokers = brokers
         self._sender = sender
         self._publisher: Publisher | None = None
@@ -120,7 +124,8 @@ class Sending:
         if self._publisher is None:
             self._publisher = Publisher(self._brokers, sender=self._sender)
             await self._publisher.__aenter__()
-        return await self._publisher.publish(message)
+        with sending(self._telemetry, message):
+            return await self._publisher.publish(message)
 
     async def request(
         self,
@@ -148,7 +153,7 @@ class Sending:
             priority,
         )
         deadline = rpc.Deadline.after(within).min(rpc.Deadline.current())
-        with deadline.applied():
+        with deadline.applied(), sending(self._telemetry, message):
             answer = await self._call("Request", broker_pb2.RequestRequest(message=message))
         reply: message_pb2.Reply = answer.reply
         if reply.WhichOneof("outcome") == "error":
@@ -166,9 +171,10 @@ class Sending:
         """Sends a request to every agent whose name matches; the names of those that get it."""
         message = _message(request, id=id or uuid.uuid4().hex, sender=self._sender)
         message.method = skill_of(method).path
-        answer = await self._call(
-            "Broadcast", broker_pb2.BroadcastRequest(message=message, pattern=pattern)
-        )
+        with sending(self._telemetry, message):
+            answer = await self._call(
+                "Broadcast", broker_pb2.BroadcastRequest(message=message, pattern=pattern)
+            )
         return list(answer.queues)
 
     async def _call(self, name: str, request: Any) -> Any:

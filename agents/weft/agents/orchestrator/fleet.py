@@ -18,6 +18,7 @@ from weft.agents.orchestrator.engine.bells import CHANNEL, Bells
 from weft.agents.orchestrator.engine.calls import Calls
 from weft.agents.orchestrator.engine.directory import Directory
 from weft.agents.orchestrator.engine.driver import Means
+from weft.agents.orchestrator.engine.figures import Figures
 from weft.agents.orchestrator.engine.log import Log
 from weft.agents.orchestrator.engine.plans import Compiler, Plans
 from weft.agents.orchestrator.engine.retention import Retention
@@ -30,6 +31,7 @@ from weft.agents.orchestrator.spending import Purses, ledger_of
 from weft.agents.orchestrator.workflows import WorkflowContract, Workflows
 from weft.postgres import Database, Listener
 from weft.rpc.signing import Signer
+from weft.telemetry import Telemetry, probe
 from weft.webhooks import Sender, SenderSettings, Targets
 
 SCHEMA = "orchestrator"
@@ -72,6 +74,7 @@ async def orchestrator(
     draws: Callable[[Runs, Workflows, Plans], Draws] | None = None,
     signer: Signer | None = None,
     settings: OrchestratorSettings | None = None,
+    telemetry: Telemetry | None = None,
 ) -> AsyncIterator[OrchestratorService]:
     """The servicer, ready to serve, while a worker carries runs out; both end when the context is left.
 
@@ -83,6 +86,7 @@ async def orchestrator(
         draws: makes what draws them; None: a Drawer.
         signer: signs the identities in whose name runs call; None: they go as they came, and expire.
         settings: how it does.
+        telemetry: where runs are counted; None: nowhere.
 
     Raises:
         ValueError: of `webhook_networks`, one is not a network.
@@ -105,6 +109,12 @@ async def orchestrator(
         purses = Purses(await stack.enter_async_context(await ledger_of(database_url)), store)
         retention = Retention(store, purses, settings.keep)
         await stack.enter_async_context(_doing(retention.run(), "retention of runs"))
+        figures = None
+        if telemetry is not None:
+            figures = Figures(store, telemetry.metrics)
+            await stack.enter_async_context(_doing(figures.run(), "figures of runs"))
+            asking = probe(telemetry.metrics, "postgres", store.ping)
+            await stack.enter_async_context(_doing(asking, "probe of the database"))
         if settings.worker.at_once:
             means = Means(
                 store=RunStore(store),
@@ -114,6 +124,7 @@ async def orchestrator(
                 calls=Calls(channel, Directory(registry).find, signer=signer),
                 purses=purses,
                 settings=settings.worker,
+                figures=figures,
             )
             worker = Worker(means)
             await stack.enter_async_context(_doing(worker.run(), "worker of runs"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from weft.agents.memory.embedding import Embedder
     from weft.cli.hosts import Hosts
     from weft.config import Settings
+    from weft.telemetry import Telemetry
     from weft.v1 import agent_pb2
 
 _FLEETS = ("support", "orchestrator", "knowledge")
@@ -142,7 +143,7 @@ async def _serve(
         if "support" in fleets:
             names += await _add_fleet(host, settings, only, embedder, stack)
         if "orchestrator" in fleets:
-            names.append(await _add_orchestrator(host, settings, stack))
+            names.append(await _add_orchestrator(host, settings, watched, stack))
         if "knowledge" in fleets:
             names.append(await _add_knowledge(host, settings, embedder, stack))
         metrics = "" if settings.agents_metrics.endswith(":0") else settings.agents_metrics
@@ -192,13 +193,15 @@ async def _add_fleet(
 
 
 async def _add_orchestrator(
-    host: Host, settings: Settings, stack: contextlib.AsyncExitStack
+    host: Host, settings: Settings, watched: Telemetry, stack: contextlib.AsyncExitStack
 ) -> str:
     from weft import rpc
     from weft.cli import orchestration
 
     registry = await stack.enter_async_context(rpc.Channel(settings.registry))
-    served = orchestration.served(settings, registry=registry, channel=host.mesh.channel)
+    served = orchestration.served(
+        settings, registry=registry, channel=host.mesh.channel, telemetry=watched
+    )
     servicer = await stack.enter_async_context(served)
     stack.push_async_callback(host.stop)
     return host.add(servicer, version=importlib.metadata.version("weft"))

@@ -122,6 +122,7 @@ def _summary(agent: agent_pb2.Agent) -> dict[str, Any]:
 async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]:
     # What is measured below shall not be the time of an import.
     import asyncpg  # noqa: F401
+    import grpc
 
     from weft import embedded, rpc
     from weft.cli import connect, rest
@@ -135,7 +136,11 @@ async def _look(settings: Settings) -> tuple[list[_Part], list[agent_pb2.Agent]]
     async def registry() -> str:
         async with connect.registry(settings.registry) as found:
             agents.extend(await found.agents(timeout=_PATIENCE))
-            replicas.extend((await found.replicas(timeout=_PATIENCE)).replicas)
+            try:
+                replicas.extend((await found.replicas(timeout=_PATIENCE)).replicas)
+            except grpc.aio.AioRpcError as failed:  # a registry of a version that has none
+                if failed.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                    raise
         return f"{len(agents)} agents, {sum(len(a.instances) for a in agents)} instances"
 
     async def replica(address: str) -> str:

@@ -27,7 +27,8 @@ from weft.gateway.transcoding.catalog import Method
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
 from weft.rpc.errors import abort
 from weft.rpc.methods import DEFAULT_TIMEOUT
-from weft.rpc.tracing import begin_span, end_span
+from weft.rpc.status import SERVER_FAULTS
+from weft.rpc.tracing import begin_span, end_span, keep_served, trace_id_of
 from weft.telemetry import Telemetry
 
 log = logging.getLogger("weft.gateway")
@@ -318,14 +319,28 @@ class _Passing:
         self, call: Call | None, code: grpc.StatusCode, started: float, received: int, sent: int
     ) -> None:
         seconds = perf_counter() - started
+        trace_id = self._trace(call, code, seconds)
         if self._record is not None:
-            self._record(code, seconds)
+            self._record(code, seconds, trace_id)
         if self.requests is not None:
             self.requests.ended(
                 "grpc", self._path[1:], code, seconds, call=call, received=received, sent=sent
             )
-        if call is not None and call.span is not None:
+
+    def _trace(self, call: Call | None, code: grpc.StatusCode, seconds: float) -> str:
+        """Ends the span of a call, or writes one now if it failed or took long; its trace, empty: none."""
+        if call is None:
+            return ""
+        if call.span is not None:
             end_span(call.span, code)
+            return trace_id_of(call.span)
+        late = self._telemetry.late if self._telemetry is not None else None
+        if late is None or not late.keeps(
+            failed=code is not C.OK and code in SERVER_FAULTS,
+            seconds=seconds if self._target.unary else 0.0,
+        ):
+            return ""
+        return keep_served(late, call, self._attributes, code, seconds)
 
 
 class _Size:

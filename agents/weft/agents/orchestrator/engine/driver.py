@@ -22,6 +22,7 @@ from weft.agents.orchestrator.engine import attempts
 from weft.agents.orchestrator.engine.appends import Appends
 from weft.agents.orchestrator.engine.bells import Bells
 from weft.agents.orchestrator.engine.calls import Caller, Calls
+from weft.agents.orchestrator.engine.figures import Figures
 from weft.agents.orchestrator.engine.ledger import Ledger, moment
 from weft.agents.orchestrator.engine.log import Log
 from weft.agents.orchestrator.engine.model import StoredRun
@@ -83,6 +84,7 @@ class Means:
     calls: Calls
     purses: Purses
     settings: WorkerSettings
+    figures: Figures | None = None
 
 
 class Driver:
@@ -507,6 +509,8 @@ class Driver:
         self.leaving = True
         fresh = self._ledger.take_fresh()
         await self._means.store.end(self._run, fresh, ended)
+        if self._means.figures is not None:
+            self._means.figures.ended(self._run, ended)
         self._means.bells.ended(self._run.number, *fresh)
 
     async def fail(self, failure: StepFailure) -> None:

@@ -102,3 +102,13 @@ FROM (
 ) AS first
 WHERE signals.number = first.number
 RETURNING signals.type, signals.message;
+
+-- name: count_runs
+-- What has not ended: runs by state, for how many seconds the oldest of them is due that nobody takes, decisions asked for.
+SELECT count(*) FILTER (WHERE state = 'QUEUED') AS queued,
+    count(*) FILTER (WHERE state = 'RUNNING') AS running,
+    count(*) FILTER (WHERE state = 'WAITING') AS waiting,
+    extract(epoch FROM now() - min(due) FILTER (WHERE due <= now()))::float8 AS overdue,
+    (SELECT count(*) FROM approvals WHERE verdict IS NULL) AS approvals
+FROM runs
+WHERE due IS NOT NULL;
