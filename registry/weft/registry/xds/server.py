@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,8 @@ import grpc
 from weft.registry.catalog import Catalog
 from weft.registry.index import Index
 from weft.registry.streams import Streams
-from weft.registry.xds.snapshot import TYPES, Snapshot, sink_address
+from weft.registry.xds.drills import Drills
+from weft.registry.xds.snapshot import TYPES, Snapshot, Viewer, sink_address
 from weft.registry.xds.subscription import Subscription
 from weft.telemetry import Telemetry
 from weft.xds.v1 import discovery_pb2 as pb
@@ -48,6 +49,7 @@ class ControlPlane:
         self._streams = streams
         self._metrics = None if telemetry is None else telemetry.metrics
         self._snapshot = Snapshot(index, sets)
+        self._drills = Drills(index, self._changed)
         self._clients: dict[str, set[_Client]] = {}  # by subscribed name
 
     def add_to(self, _servicer: object, server: Any) -> None:
@@ -65,17 +67,25 @@ class ControlPlane:
         Args:
             cold_start: how long the endpoints of unknown names are not answered.
         """
-        async with asyncio.TaskGroup() as tasks:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._warm_up(cold_start.total_seconds()))
+            stack.callback(self._drills.stop)
             revision = self._index.revision
+            for agent in self._index.names():
+                self._drills.follow(agent)
             while True:
                 await self._index.changed.wait()
-                names = self._index.changes(revision)
+                agents = self._index.changes(revision)
                 revision = self._index.revision
-                for name in self._index.names() if names is None else names:
-                    self._snapshot.invalidate(name)
-                    for client in self._clients.get(name, ()):
-                        client.wake((name,))
+                for agent in self._index.names() if agents is None else agents:
+                    self._changed(agent)
+                    self._drills.follow(agent)
+
+    def _changed(self, agent: str) -> None:
+        self._snapshot.invalidate(agent)
+        for name in self._snapshot.names(agent):
+            for client in self._clients.get(name, ()):
+                client.wake((name,))
 
     async def _warm_up(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -86,7 +96,7 @@ class ControlPlane:
 
     async def _stream(self, requests: AsyncIterator[pb.DiscoveryRequest], context: Context) -> None:
         sink = sink_address(self.address, context.peer())
-        client = _Client(functools.partial(self._snapshot.get, sink=sink))
+        client = _Client(self._snapshot, Viewer(sink=sink))
         if self._metrics is not None:
             self._metrics.xds_streams.inc()
         try:
@@ -114,15 +124,16 @@ class ControlPlane:
             clients.discard(client)
             if not clients:
                 del self._clients[name]
-                self._snapshot.forget(name)
+                self._snapshot.forget(name.partition("/")[0])
 
 
 class _Client:
     """One stream. Its writer has a pace of its own: one that reads slowly holds up nobody, and skips states."""
 
-    def __init__(self, get: Callable[[str, str], bytes | None]) -> None:
+    def __init__(self, snapshot: Snapshot, viewer: Viewer) -> None:
         self.names: frozenset[str] = frozenset()
-        self._get = get
+        self._snapshot = snapshot
+        self._viewer = viewer
         self._node = ""
         self._subscriptions = {type_url: Subscription(type_url) for type_url in TYPES}
         self._changed: set[str] = set()
@@ -137,6 +148,7 @@ class _Client:
         """Takes a request; False: it rejects what was sent."""
         if request.HasField("node"):
             self._node = f"{request.node.id} ({request.node.user_agent_name})"
+            self._viewer = self._viewer._replace(zone=request.node.locality.zone)
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
             return True  # a type that is never published: the client's own time-out tells it so
@@ -168,3 +180,6 @@ class _Client:
                 response = subscription.respond(self._get, changed)
                 if response is not None:
                     await context.write(response)
+
+    def _get(self, type_url: str, name: str) -> bytes | None:
+        return self._snapshot.get(type_url, name, self._viewer)
