@@ -86,6 +86,7 @@ class Host:
             telemetry=telemetry,
             models=models,
             toolboxes=toolboxes,
+            zone=zone,
         )
         self._brokers = brokers
         self._topics: list[Topic] = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -17,6 +19,9 @@ Traffic = traffic_pb2.Traffic
 Violations = Iterator[tuple[str, str]]
 
 _FIELDS = tuple(field.name for field in Traffic.DESCRIPTOR.fields)
+_ENUMS: Mapping[str, Any] = MappingProxyType(
+    {"zones": traffic_pb2.ZonePolicy, "balancing": traffic_pb2.Balancing}
+)
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 _HEADER = re.compile(r"[a-z0-9_.-]{1,100}")
 _RESERVED = ("grpc-", "weft-")
@@ -33,10 +38,9 @@ _LONGEST_DRILL = timedelta(days=1)
 def given(traffic: Traffic) -> Violations:
     """Violations of what an operator says."""
     yield from _subsets(traffic.subsets)
-    for field in ("zones", "balancing"):
-        kind = Traffic.DESCRIPTOR.fields_by_name[field].enum_type
-        if getattr(traffic, field) not in kind.values_by_number:
-            yield f"traffic.{field}", f"is none of {', '.join(kind.values_by_name)}"
+    for field, kind in _ENUMS.items():
+        if getattr(traffic, field) not in kind.values():
+            yield f"traffic.{field}", f"is none of {', '.join(kind.keys())}"
     if traffic.hash_header:
         yield from _header("traffic.hash_header", traffic.hash_header)
     if traffic.retries > _MAX_RETRIES:

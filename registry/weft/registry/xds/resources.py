@@ -40,7 +40,9 @@ _VOLUME = 5  # calls in that time below which they do not
 _FAILURES, _EJECTED = 50, 50  # percent
 _EJECTION, _LONGEST_EJECTION = timedelta(seconds=5), timedelta(minutes=5)
 _RING = 1_024
-_WEIGHED = timedelta(seconds=1)  # how often weights are worked out, and how long a report is waited for
+_WEIGHED = timedelta(
+    seconds=1
+)  # how often weights are worked out, and how long a report is waited for
 _STALE = timedelta(seconds=30)
 
 Place = tuple[str, str]  # address "IP:port", zone
@@ -139,7 +141,9 @@ def endpoints(name: str, places: Sequence[Place], traffic: traffic_pb2.Traffic, 
         place = assignment.endpoints.add(
             locality=pb.Locality(region="weft", zone=of), priority=priority
         )
-        place.load_balancing_weight.value = len(addresses)  # without weight it is skipped in silence
+        place.load_balancing_weight.value = len(
+            addresses
+        )  # without weight it is skipped in silence
         for address in addresses:
             host, _, port = address.rpartition(":")
             socket = pb.SocketAddress(address=host.strip("[]"), port_value=int(port))
