@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from weft import rpc
 from weft.registry.traffic import Policy, rules
 from weft.rpc.testing import wait_until
+from weft.rpc.utilization import UTILIZATION_KEY
 from weft.support.v1 import triage_pb2, triage_pb2_grpc
 from weft.v1 import lifecycle_pb2, lifecycle_pb2_grpc, registry_pb2, registry_pb2_grpc
 from weft.v1.traffic_pb2 import (
@@ -27,13 +28,16 @@ from weft.v1.traffic_pb2 import (
     Subset,
     Traffic,
 )
+from weft.xds.v1.orca_pb2 import OrcaLoadReport
 
 AGENT = "support-triage"
 SPLIT = [Subset(name="canary", selector="track=canary", percent=10)]
 
 
 def ahead(seconds: float) -> Timestamp:
-    return Timestamp(seconds=int(time.time() + seconds), nanos=int((time.time() + seconds) % 1 * 1e9))
+    return Timestamp(
+        seconds=int(time.time() + seconds), nanos=int((time.time() + seconds) % 1 * 1e9)
+    )
 
 
 @pytest_asyncio.fixture
@@ -98,7 +102,9 @@ async def asked_both(channel) -> bool:
     return (await asked(channel, 60)).keys() == {"old", "new"}
 
 
-async def test_subsets_by_version_and_what_is_left_of_100_percent(mesh, operator, join, replica, dial):
+async def test_subsets_by_version_and_what_is_left_of_100_percent(
+    mesh, operator, join, replica, dial
+):
     one, two = await replica("one"), await replica("two")
     await join(mesh, one.instance(version="1.4.0"))
     await join(mesh, two.instance(version="2.0.0-rc.1"))
@@ -187,6 +193,26 @@ async def test_an_instance_that_answers_errors_is_left_alone(mesh, operator, joi
             return bool((await asked(channel, 10))["UNAVAILABLE"])
 
         await wait_until(asked_again)
+
+
+async def test_clients_that_know_it_go_by_what_instances_report(
+    mesh, operator, join, replica, dial
+):
+    for name, used in (("idle", 0.2), ("busy", 0.8)):
+        serving = await replica(name)
+        report = OrcaLoadReport(rps_fractional=100, application_utilization=used)
+        serving.triage.trailing = ((UTILIZATION_KEY, report.SerializeToString()),)
+        await join(mesh, serving.instance())
+    async with dial(mesh.address) as channel:
+        counted = await asked(channel, 200)
+        assert counted["idle"] == pytest.approx(100, abs=2), counted
+        await set_traffic(operator, balancing=BALANCING_WEIGHTED_ROUND_ROBIN)
+
+        async def four_to_one() -> bool:
+            counted = await asked(channel, 200)
+            return 3.5 < counted["idle"] / max(1, counted["busy"]) < 4.5
+
+        await wait_until(four_to_one)
 
 
 async def test_a_drill_fails_calls_until_it_ends_by_itself(mesh, operator, join, replica, dial):

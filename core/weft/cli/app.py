@@ -18,6 +18,7 @@ _COMMANDS = {
     "ask": "Ask the support fleet a question.",
     "status": "Show which parts can be reached.",
     "agents": "List agents, or serve some.",
+    "traffic": "Say how calls find an instance: splits, zones, drills.",
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "find": "Find agents by what they can do.",
     "resolve": "Show who would receive a call.",
