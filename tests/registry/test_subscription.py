@@ -28,7 +28,9 @@ class Client:
         return self.subscription.take(request)
 
     def push(self):
-        return self.subscription.respond(lambda _, name: self.world.get(name))
+        return self.subscription.respond(
+            lambda _, name: self.world.get(name), lambda _: self.world.keys()
+        )
 
 
 def test_only_what_changed_is_pushed_and_nothing_twice():

@@ -815,12 +815,34 @@ class Cluster(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TypedExtensionProtocolOptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _any_pb2.Any: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _any_pb2.Any | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     EDS_CLUSTER_CONFIG_FIELD_NUMBER: _builtins.int
     LB_POLICY_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
     OUTLIER_DETECTION_FIELD_NUMBER: _builtins.int
+    TYPED_EXTENSION_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     RING_HASH_LB_CONFIG_FIELD_NUMBER: _builtins.int
     LOAD_BALANCING_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -842,6 +864,10 @@ class Cluster(_message.Message):
         """Which endpoints are left alone for a time."""
 
     @_builtins.property
+    def typed_extension_protocol_options(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]:
+        """How Envoy speaks to endpoints, by the name of the extension."""
+
+    @_builtins.property
     def ring_hash_lb_config(self) -> Global___RingHashConfig:
         """Of RING_HASH."""
 
@@ -858,16 +884,82 @@ class Cluster(_message.Message):
         lb_policy: Global___LbPolicy.ValueType = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
         outlier_detection: Global___OutlierDetection | None = ...,
+        typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         ring_hash_lb_config: Global___RingHashConfig | None = ...,
         load_balancing_policy: Global___LoadBalancingPolicy | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "load_balancing_policy", b"load_balancing_policy", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "load_balancing_policy", b"load_balancing_policy", "name", b"name", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "load_balancing_policy", b"load_balancing_policy", "name", b"name", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class HttpProtocolOptions(_message.Message):
+    """envoy.extensions.upstreams.http.v3.HttpProtocolOptions: only Envoy reads it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLICIT_HTTP_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explicit_http_config(self) -> Global___ExplicitHttpConfig:
+        """What is spoken, with no asking."""
+
+    def __init__(
+        self,
+        *,
+        explicit_http_config: Global___ExplicitHttpConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explicit_http_config", b"explicit_http_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explicit_http_config", b"explicit_http_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpProtocolOptions: _TypeAlias = HttpProtocolOptions  # noqa: Y015
+
+@_typing.final
+class ExplicitHttpConfig(_message.Message):
+    """envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTTP2_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def http2_protocol_options(self) -> Global___Http2ProtocolOptions:
+        """HTTP/2."""
+
+    def __init__(
+        self,
+        *,
+        http2_protocol_options: Global___Http2ProtocolOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http2_protocol_options", b"http2_protocol_options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http2_protocol_options", b"http2_protocol_options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplicitHttpConfig: _TypeAlias = ExplicitHttpConfig  # noqa: Y015
+
+@_typing.final
+class Http2ProtocolOptions(_message.Message):
+    """envoy.config.core.v3.Http2ProtocolOptions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Http2ProtocolOptions: _TypeAlias = Http2ProtocolOptions  # noqa: Y015
 
 @_typing.final
 class RingHashConfig(_message.Message):

@@ -30,6 +30,8 @@ _WRR_LOCALITY = _BALANCING + "wrr_locality.v3.WrrLocality"
 _WEIGHTED = _BALANCING + "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
 _ROUND_ROBIN = _BALANCING + "round_robin.v3.RoundRobin"
 
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
 # The default is 1,024 open calls per client and cluster, above which calls fail; long streams count.
 _MAX_REQUESTS = 4_000_000_000
 _RETRIES = 3
@@ -94,13 +96,25 @@ def routes(
     return encode(ROUTES, pb.RouteConfiguration(name=name, virtual_hosts=[host]))
 
 
-def cluster(name: str, traffic: traffic_pb2.Traffic) -> bytes:
-    """The cluster: how calls are spread over endpoints that come by EDS."""
-    return encode(CLUSTER, cluster_of(name, traffic))
+def cluster(name: str, traffic: traffic_pb2.Traffic, *, envoy: bool = False) -> bytes:
+    """The cluster: how calls are spread over endpoints that come by EDS.
+
+    Args:
+        name: of the agent, or of a subset of it.
+        traffic: says how.
+        envoy: whether it is for an Envoy, which has to be told that agents speak HTTP/2.
+    """
+    made = _cluster(name, traffic)
+    if envoy:
+        options = pb.HttpProtocolOptions()
+        options.explicit_http_config.http2_protocol_options.SetInParent()
+        made.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(
+            packed(f"type.googleapis.com/{_HTTP_OPTIONS}", options)
+        )
+    return encode(CLUSTER, made)
 
 
-def cluster_of(name: str, traffic: traffic_pb2.Traffic) -> pb.Cluster:
-    """The cluster as every client has it."""
+def _cluster(name: str, traffic: traffic_pb2.Traffic) -> pb.Cluster:
     limits = pb.Thresholds()
     limits.max_requests.value = traffic.max_requests or _MAX_REQUESTS
     made = pb.Cluster(

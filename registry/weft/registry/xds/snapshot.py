@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from weft.registry.catalog import Catalog
@@ -18,10 +19,17 @@ TYPES = (resources.CLUSTER, resources.ENDPOINTS, resources.LISTENER, resources.R
 
 
 class Viewer(NamedTuple):
-    """Who asks. `sink`: address "IP:port" where calls to unknown agents are answered. `zone`: where the client runs."""
+    """Who asks.
+
+    Attributes:
+        sink: address "IP:port" where calls to unknown agents are answered.
+        zone: where the client runs.
+        envoy: whether it is an Envoy, and not a gRPC client.
+    """
 
     sink: str = ""
     zone: str = ""
+    envoy: bool = False
 
 
 class Snapshot:
@@ -35,7 +43,7 @@ class Snapshot:
     def __init__(self, index: Index, sets: Catalog) -> None:
         self._index = index
         self._sets = sets
-        self._built: dict[str, dict[tuple[str, str, str], bytes]] = {}  # by agent
+        self._built: dict[str, dict[tuple[str, str, str, bool], bytes]] = {}  # by agent
         self._cold = True
         self._sinks: dict[str, dict[tuple[str, str], bytes]] = {}  # by agent
 
@@ -73,21 +81,31 @@ class Snapshot:
             return sinks[key]
         zone = viewer.zone if type_url == resources.ENDPOINTS and self._by_zone(agent) else ""
         built = self._built.setdefault(agent, {})
-        found = built.get((type_url, name, zone))
+        envoy = viewer.envoy and type_url == resources.CLUSTER
+        found = built.get((type_url, name, zone, envoy))
         if found is None:
-            found = built[type_url, name, zone] = self._build(type_url, agent, subset, zone)
+            found = self._build(type_url, agent, subset, zone, envoy=envoy)
+            built[type_url, name, zone, envoy] = found
         return found
+
+    def catalogue(self, type_url: str) -> AbstractSet[str] | None:
+        """Names of all there are of a type, for clients that ask for all; None: not known before the cold start is over."""
+        if self._cold:
+            return None
+        if type_url != resources.CLUSTER:
+            return frozenset()
+        return {name for agent in self._index.names() for name in self.names(agent)}
 
     def _by_zone(self, agent: str) -> bool:
         return self._index.policy(agent).traffic.zones == traffic_pb2.ZONE_POLICY_PREFER
 
-    def _build(self, type_url: str, agent: str, subset: str, zone: str) -> bytes:
+    def _build(self, type_url: str, agent: str, subset: str, zone: str, *, envoy: bool) -> bytes:
         policy = self._index.policy(agent)
         name = resource_name(agent, subset)
         if type_url == resources.LISTENER:
             return resources.listener(name, policy.drill())
         if type_url == resources.CLUSTER:
-            return resources.cluster(name, policy.traffic)
+            return resources.cluster(name, policy.traffic, envoy=envoy)
         if type_url == resources.ROUTES:
             known = self._index.agent(agent)
             retryable = () if known is None else self._sets.retryable(known.services)
