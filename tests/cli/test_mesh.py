@@ -303,7 +303,7 @@ def test_a_new_agent_does_not_touch_what_is_there(nowhere, tmp_path: Path):
 
 
 def test_traffic_is_split_drilled_and_reset(weft):
-    agent = "support-quality"
+    agent = "echo"
     ill = weft("traffic", "split", agent, "canary", "10")
     assert "matches every instance" in ill.err
     told = weft("traffic", "split", agent, "canary", "10", "--labels", "track=canary").out

@@ -20,7 +20,7 @@ from weft.registry.xds import resources
 from weft.registry.xds.delta import DeltaSubscription
 from weft.rpc.testing import wait_until
 from weft.support.v1 import triage_pb2, triage_pb2_grpc
-from weft.v1 import lifecycle_pb2, lifecycle_pb2_grpc
+from weft.v1 import lifecycle_pb2, lifecycle_pb2_grpc, registry_pb2, registry_pb2_grpc
 from weft.v1.traffic_pb2 import Subset, Traffic
 from weft.xds.v1 import discovery_pb2, resources_pb2
 
@@ -136,6 +136,13 @@ async def test_replicas_give_the_same_contents_the_same_version(run_registry, jo
             assert await client.told(ENDPOINTS) == {"support-triage"}
             known = dict(client.versions)
         async with rpc.Channel(second.address) as channel:
+            stub = registry_pb2_grpc.RegistryServiceStub(channel)
+
+            async def known_there() -> bool:
+                listed = await stub.ListAgents(registry_pb2.ListAgentsRequest())
+                return any(agent.instances for agent in listed.agents)
+
+            await wait_until(known_there)
             client = Delta(channel)
             await client.ask(CLUSTER, initial_resource_versions=clusters)
             assert await client.told(CLUSTER) == set()  # an answer, with nothing new
