@@ -310,12 +310,11 @@ async def answered(channel: rpc.Channel) -> str:
 
 @pytest.mark.parametrize("kind", ["DELTA_GRPC", "GRPC"])
 async def test_an_envoy_follows_and_goes_on_when_a_replica_is_gone(
-    kind, run_registry, join, replica, edge
+    kind, run_registry, spawn, database_url, join, replica, edge
 ):
     a, b = await replica("a"), await replica("b")
     async with run_registry() as first:
-        second = run_registry()
-        await second.__aenter__()
+        second = await spawn("registry", database_url, "127.0.0.1:0")
         await join(first, a.instance())
         running = await edge(kind, second.address, first.address)
         async with rpc.Channel(running.address) as channel:
@@ -332,8 +331,8 @@ async def test_an_envoy_follows_and_goes_on_when_a_replica_is_gone(
                 return both == {"a", "b"}
 
             await wait_until(seen)
-            # Whichever replica it follows: one goes, then what is new comes by the other.
-            await second.stop()
+            # Whichever replica it follows: one is killed, then what is new comes by the other.
+            await second.kill()
             await joined.leave()
 
             async def only_a() -> bool:
