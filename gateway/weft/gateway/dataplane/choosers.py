@@ -13,7 +13,8 @@ from weft.gateway.dataplane.connection import Connection
 from weft.gateway.dataplane.endpoint import Endpoint
 from weft.gateway.dataplane.traffic import Balancing
 
-_POINTS = 64  # of an endpoint on the ring
+_POINTS, _LEAST = 64, 4  # of an endpoint on the ring
+_RING = 4_096  # points of all, beyond which each has fewer: a ring is made within milliseconds
 _WEIGHED = 1.0  # seconds for which weights are good
 
 
@@ -69,10 +70,11 @@ class Ring:
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self.endpoints = endpoints
+        each = max(_LEAST, min(_POINTS, _RING // max(1, len(endpoints))))
         points = sorted(
             (hashed(f"{endpoint.address}_{number}"), endpoint.address, endpoint)
             for endpoint in endpoints
-            for number in range(_POINTS)
+            for number in range(each)
         )
         self._points = [point for point, _, _ in points]
         self._at = [endpoint for _, _, endpoint in points]
