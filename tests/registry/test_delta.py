@@ -104,6 +104,26 @@ async def test_all_clusters_as_they_come_and_go(mesh, join, world):
         assert client.removed == ["support-triage/canary"]
 
 
+async def test_all_of_several_types_in_the_state_of_the_world(mesh, join, world):
+    await join(mesh, world.instance("a"))
+    async with rpc.Channel(mesh.address) as channel:
+        stream = channel.stream_stream(
+            PATH.replace("Delta", "Stream"),
+            discovery_pb2.DiscoveryRequest.SerializeToString,
+            discovery_pb2.DiscoveryResponse.FromString,
+        )()
+        for type_url, number in ((CLUSTER, 1), (resources.LISTENER, 0)):
+            await stream.write(discovery_pb2.DiscoveryRequest(type_url=type_url))
+            async with asyncio.timeout(5):
+                answer = await stream.read()
+            # Where there is nothing it says so: the client waits for an answer.
+            assert (answer.type_url, len(answer.resources)) == (type_url, number)
+        await join(mesh, world.instance("b", agent="support-research"))
+        async with asyncio.timeout(5):
+            answer = await stream.read()
+        assert (answer.type_url, len(answer.resources)) == (CLUSTER, 2)
+
+
 async def test_only_what_changed_is_sent_and_again_to_who_asks_again(mesh, join, world):
     one, two = world.instance("a"), world.instance("b", agent="support-research")
     await join(mesh, one)
@@ -235,6 +255,7 @@ def bootstrap(kind: str, registries: list[str]) -> dict[str, Any]:
                 "grpc_services": [service],
             },
             "cds_config": {"ads": {}, "resource_api_version": "V3"},
+            "lds_config": {"ads": {}, "resource_api_version": "V3"},
         },
         "static_resources": {
             "listeners": [

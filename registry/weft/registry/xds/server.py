@@ -184,13 +184,13 @@ class _Client:
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
             return True  # a type that is never published: the client's own time-out tells it so
-        before = subscription.names
+        before, all_before = subscription.names, subscription.everything
         rejected = subscription.take(request)  # type: ignore[arg-type]  # as the method of the stream has it
         if subscription.names != before or isinstance(request, pb.DeltaDiscoveryRequest):
             self.names = frozenset().union(*(s.names for s in self._subscriptions.values()))
             again = getattr(request, "resource_names_subscribe", ())
             self.wake((subscription.names - before).union(again))
-        if subscription.everything and not self.everything:
+        if subscription.everything and not all_before:
             self.everything = True
             self.wake(())
         if rejected is None:
