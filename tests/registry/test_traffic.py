@@ -223,7 +223,7 @@ async def test_a_drill_fails_calls_until_it_ends_by_itself(
     await join(mesh, a.instance())
     async with dial(mesh.address) as channel:
         assert await asked(channel, 5) == {"a": 5}
-        ends = ahead(2)
+        ends = ahead(4)
         fault = Fault(
             abort_percent=100, abort_code=8, header="x-drill", header_value=value, expire_time=ends
         )
@@ -241,7 +241,7 @@ async def test_a_drill_fails_calls_until_it_ends_by_itself(
         async def over() -> bool:
             return await asked(channel, 5, drilled) == {"a": 5}
 
-        await wait_until(over, timedelta(seconds=8))
+        await wait_until(over, timedelta(seconds=12))
         assert time.time() >= ends.ToNanoseconds() / 1e9
 
 
