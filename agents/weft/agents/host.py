@@ -87,6 +87,7 @@ class Host:
             telemetry=telemetry,
             models=models,
             toolboxes=toolboxes,
+            zone=zone,
         )
         self._brokers = brokers
         self._topics: list[Topic] = []

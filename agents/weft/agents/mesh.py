@@ -43,6 +43,7 @@ class Mesh(Sending):
         identity: who calls, for calls made while no call is being served.
         models: those of the process; None: there are none.
         toolboxes: makes toolboxes; None: there are none.
+        zone: failure domain of the process; calls stay there where operators say so.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Mesh(Sending):
         identity: Identity | None = None,
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
+        zone: str = "",
     ) -> None:
         super().__init__(brokers, sender=sender, telemetry=telemetry)
         self.registry = registry
@@ -62,7 +64,7 @@ class Mesh(Sending):
         self._models = models
         self._toolboxes = toolboxes
         self._channels: dict[str, rpc.Channel] = {}
-        rpc.use_registry(registry)
+        rpc.use_registry(registry, zone=zone)
 
     def channel(self, agent: str) -> rpc.Channel:
         """The channel to an agent, at xds:///AGENT."""

@@ -66,6 +66,6 @@ async def connected(settings: Settings) -> AsyncIterator[KnowledgeServiceAsyncSt
                 "No agent `knowledge` is in service. Start everything with `weft up`, or one with "
                 "`weft agents serve knowledge`."
             ) from failed
-    rpc.use_registry(settings.registry)
+    rpc.use_registry(settings.registry, zone=settings.zone)
     async with rpc.Channel(f"xds:///{AGENT}", identity=identities.operator(settings)) as channel:
         yield KnowledgeServiceStub(channel)

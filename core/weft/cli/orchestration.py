@@ -102,7 +102,7 @@ async def connected(settings: Settings, person: str = "") -> AsyncIterator[Orche
                 "No orchestrator is in service. Start everything with `weft up`, or one with "
                 "`weft agents serve orchestrator`."
             ) from failed
-    rpc.use_registry(settings.registry)
+    rpc.use_registry(settings.registry, zone=settings.zone)
     identity = identities.person(settings, person) if person else identities.operator(settings)
     async with rpc.Channel(f"xds:///{AGENT}", identity=identity) as channel:
         yield Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceStub(channel), identity)

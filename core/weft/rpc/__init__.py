@@ -36,6 +36,7 @@ from weft.rpc.live import AgentPaused, LiveSettings
 from weft.rpc.load import LoadMeter
 from weft.rpc.server import AddressInUseError, Server
 from weft.rpc.status import CONNECT_CODE, HTTP_STATUS
+from weft.rpc.utilization import Utilization
 
 __all__ = [
     "BOOTSTRAP_VARIABLE",
@@ -68,6 +69,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Utilization",
     "current_call",
     "error_from_call",
     "error_from_status",

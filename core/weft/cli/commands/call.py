@@ -102,7 +102,7 @@ async def _run(
         click.echo(render(skill.method.input_type))
         return
     requests = _requests(skill, text)
-    rpc.use_registry(settings.registry)
+    rpc.use_registry(settings.registry, zone=settings.zone)
     identity = identities.operator(settings)
     async with rpc.Channel(f"xds:///{agent}", identity=identity) as channel:
         async for response in _responses(channel, skill, requests, timeout):

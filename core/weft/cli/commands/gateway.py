@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     "registry",
     "database_url",
     "redis_url",
+    "zone",
     listen="gateway_listen",
     grpc_listen="gateway_grpc_listen",
     metrics="gateway_metrics",
@@ -222,6 +223,7 @@ def _gateway(
 
     return Gateway(
         registry=settings.registry,
+        zone=settings.zone,
         listen=settings.gateway_listen,
         grpc_listen=settings.gateway_grpc_listen,
         database_url=settings.database_url,

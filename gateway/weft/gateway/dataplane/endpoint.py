@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 
 from weft.gateway.dataplane.connection import Connection
+from weft.gateway.dataplane.tally import Tally
+
+log = logging.getLogger("weft.gateway")
 
 _FIRST, _LONGEST, _GROWTH = 0.1, 2.0, 1.6  # seconds between attempts (gRPC's connection-backoff.md)
 _JITTER = 0.2
@@ -24,17 +28,52 @@ class Endpoint:
     Attributes:
         connection: the last one; whether it takes calls it knows by itself.
         failed: whether the last attempt to connect failed; so calls need not wait for the next.
+        tally: what became of its calls.
+        ejected: whether it is left alone for a time, since its calls fail.
     """
 
     def __init__(
         self, address: str, connections: set[Connection], changed: Callable[[], None]
     ) -> None:
-        self._address = address
+        self.address = address
         self._connections = connections
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
         self.failed = False
+        self.tally = Tally()
+        self.ejected = False
+        self._times = 0  # it was left alone, lately
+        self._returned = 0.0
+        self._return: asyncio.TimerHandle | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is not known yet if it can be reached."""
+        return self.connection is None and not self.failed
+
+    def eject(self, seconds: float, longest: float) -> None:
+        """Leaves it alone, for longer each time unless it did well for as long."""
+        loop = asyncio.get_running_loop()
+        if self._times and loop.time() - self._returned > seconds * self._times:
+            self._times = 0
+        self._times += 1
+        self.ejected = True
+        log.warning(
+            "an instance is left alone: its calls fail",
+            extra={"address": self.address, "seconds": min(longest, seconds * self._times)},
+        )
+        self._return = loop.call_later(min(longest, seconds * self._times), self.spare)
+
+    def spare(self) -> None:
+        """Leaves it alone no longer."""
+        if self._return is not None:
+            self._return.cancel()
+            self._return = None
+        if self.ejected:
+            self.ejected = False
+            self._returned = asyncio.get_running_loop().time()
+            self._changed()
 
     def wake(self) -> None:
         """Connects, if it does not do so already."""
@@ -43,6 +82,9 @@ class Endpoint:
 
     def stop(self) -> None:
         """Begins no more calls; those that run go on to their end."""
+        if self._return is not None:
+            self._return.cancel()
+        self.tally.on_failure = None
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -56,7 +98,8 @@ class Endpoint:
         while True:
             begun = loop.time()
             try:
-                self.connection = await _connect(self._address, self._connections)
+                self.connection = await _connect(self.address, self._connections)
+                self.connection.tally = self.tally
             except OSError:
                 self.failed = True
                 self._changed()
