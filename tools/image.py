@@ -30,7 +30,6 @@ CONTAINERFILE = ROOT / "deploy/image/Containerfile"
 _SUITE = "bookworm"
 _BASE = "docker.io/library/python:3.11-slim-bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates"
-_MIRROR = "http://deb.debian.org/debian"
 _CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
 _KNOWN = frozenset(
     [
@@ -104,7 +103,7 @@ def build(folder: Path, base: Path | None) -> None:
         base = folder / "base"
         command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, str(base)]
         _said("the base by debootstrap")
-        subprocess.run([*command, _MIRROR], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     for stage in found:
         if stage.base != _BASE:
             raise ValueError(f"{stage.base} has no stand-in; it is made for {_BASE}")

@@ -302,6 +302,33 @@ def test_a_new_agent_does_not_touch_what_is_there(nowhere, tmp_path: Path):
         assert nowhere("new", "agent", name, "--dir", str(tmp_path)).code == 2
 
 
+def test_traffic_is_split_drilled_and_reset(weft):
+    agent = "echo"
+    ill = weft("traffic", "split", agent, "canary", "10")
+    assert "matches every instance" in ill.err
+    told = weft("traffic", "split", agent, "canary", "10", "--labels", "track=canary").out
+    assert "10 percent of the calls to canary (labels track=canary)" in told
+    told = weft("traffic", "set", agent, "zones=prefer", "retries=0", "outliers.failures=80").out
+    assert "zones: prefer" in told
+    assert "retries: 0" in told
+    assert "from 80 percent of failures" in told
+    drill = ("--abort", "20", "--code", "internal", "--header", "x-drill=1", "--for", "10m")
+    assert (
+        "20 percent of the calls fail with INTERNAL" in weft("traffic", "fault", agent, *drill).out
+    )
+    found = weft("traffic", "show", agent, "--json").json
+    assert found["subsets"] == [{"name": "canary", "selector": "track=canary", "percent": 10}]
+    assert found["fault"]["header"] == "x-drill"
+    weft("traffic", "fault", agent, "--off")
+    weft("traffic", "split", agent, "canary", "--remove")
+    assert weft("traffic", "show", agent, "--json").json.keys() == {"zones", "retries", "outliers"}
+    weft("traffic", "reset", agent, "--reason", "done")
+    assert weft("traffic", "show", agent, "--json").json == {}
+    events = weft("agents", "events", agent, "--limit", "1").out
+    assert "traffic:" in events
+    assert "done" in events
+
+
 def test_agents_are_paused_set_and_let_go_on(weft):
     told = weft("agents", "pause", "support-quality", "--reason", "wrong marks")
     assert told.code == 0

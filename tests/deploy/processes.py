@@ -19,7 +19,7 @@ from tests.lifetime import ending_with_parent
 
 from weft.rpc.testing import wait_until
 
-PATIENCE = timedelta(seconds=45)  # for a start on a busy machine
+PATIENCE = timedelta(seconds=90)  # for a start on a busy machine
 COMMAND = (sys.executable, "-m", "weft.cli")
 
 

@@ -15,6 +15,7 @@ from tests.ports import free_port
 
 from weft import embedded
 
+pytestmark = pytest.mark.timeout(240)
 SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS public; CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
 CREATE SCHEMA desk; CREATE TABLE desk.weft_migrations ();

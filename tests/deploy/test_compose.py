@@ -34,7 +34,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 _SPECIFICATION = "builtin_schemas/vendor/compose-spec.json"
 OURS = [name for name, each in SERVICES.items() if "WEFT_IMAGE" in each["image"]]
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_its_form_is_that_of_the_specification() -> None:

@@ -14,7 +14,7 @@ from tests.ports import free_port
 
 from weft.cli.schemas import SCHEMAS
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.ports import free_port
 from weft.rpc.testing import wait_until
 
 UNANSWERABLE = "Xyzzy plugh frobnicate quux?"
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 
 @dataclass

@@ -31,6 +31,7 @@ def test_prometheus_takes_the_configuration_and_the_rules():
     assert "SUCCESS" in _promtool("check", "config", "prometheus.yml")
 
 
+@pytest.mark.timeout(180)
 def test_each_rule_is_silent_fires_and_clears():
     _promtool("test", "rules", "weft.test.yml")
 
@@ -42,12 +43,12 @@ def test_no_rule_is_without_a_test():
         assert [bool(check["exp_samples"]) for check in test["promql_expr_test"]] == [0, 1, 0]
 
 
-@pytest.mark.parametrize("limit", ["== 0\n        for: 1m", "> 0.05"])
-def test_a_rule_that_is_changed_fails_its_test(limit, tmp_path):
-    """The tests can fail: a limit nobody reaches is noticed."""
+@pytest.mark.timeout(180)
+def test_a_rule_that_is_changed_fails_its_test(tmp_path):
+    """The tests can fail: a limit that nothing reaches is noticed."""
     text = (SHIPPED / "weft.rules.yml").read_text()
-    changed = text.replace(limit, "> 1e9\n        for: 1m" if "\n" in limit else "> 1e9")
-    assert changed != (SHIPPED / "weft.rules.yml").read_text()
+    changed = text.replace("> 0.05", "> 1.5")
+    assert changed != text
     (tmp_path / "weft.rules.yml").write_text(changed)
     (tmp_path / "weft.test.yml").write_text((SHIPPED / "weft.test.yml").read_text())
     done = subprocess.run(

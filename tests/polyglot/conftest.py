@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -31,6 +32,8 @@ from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "clients"
 PATIENCE = timedelta(seconds=20)
+
+_NUMBERS = itertools.count()
 
 PROGRAMS = {
     "go": [CLIENTS / "go/bin/client"],
@@ -77,7 +80,7 @@ class Program:
     @classmethod
     async def start(cls, log: Path, *command: str | Path, **settings: str) -> Program:
         """Starts it; what it says on standard error goes to a file."""
-        with log.open("ab") as errors:
+        with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 *ending_with_parent([_found(command[0]), *command[1:]]),
                 stdout=asyncio.subprocess.PIPE,
@@ -138,7 +141,8 @@ class Town:
     programs: list[Program] = field(default_factory=list)
 
     async def start(self, name: str, *command: str | Path, **settings: str) -> Program:
-        program = await Program.start(self.folder / name, *command, **settings)
+        log = self.folder / f"{name}-{next(_NUMBERS)}"
+        program = await Program.start(log, *command, **settings)
         self.programs.append(program)
         return program
 
@@ -172,7 +176,7 @@ class Town:
     async def start_agent(self, language: str, *arguments: str) -> Program:
         """The same, not yet in service."""
         return await self.start(
-            f"agent-{language}-{len(self.programs)}",
+            f"agent-{language}",
             *(*AGENTS[language], "--registry", self.registry, "--brokers", self.broker),
             *arguments,
         )

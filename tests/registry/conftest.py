@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -152,7 +152,9 @@ class Member:
             self.freeze()  # not amid a heartbeat: cancelling a read cancels the stream
             goodbye = registry_pb2.RegisterRequest(deregistration=registry_pb2.Deregistration())
             await self.stream.write(goodbye)
-            assert await self.stream.read() is grpc.aio.EOF
+            while (answer := await self.stream.read()) is not grpc.aio.EOF:
+                # What operators said was read in place of the answer to a heartbeat.
+                assert answer.WhichOneof("message") in {"directive", "renewed"}
 
     async def ended(self) -> rpc.Error:
         """The error the registry ended the stream with."""
@@ -228,9 +230,10 @@ class Triage(triage_pb2_grpc.TriageServiceServicer):
         self.name = name
         self.calls = 0
         self.failing = 0
+        self.trailing: tuple[tuple[str, bytes], ...] = ()
 
     async def Classify(
-        self, request: triage_pb2.ClassifyRequest, context: object
+        self, request: triage_pb2.ClassifyRequest, context: Any
     ) -> triage_pb2.ClassifyResponse:
         self.calls += 1
         if self.failing:
@@ -238,6 +241,7 @@ class Triage(triage_pb2_grpc.TriageServiceServicer):
             raise rpc.Unavailable("asked to fail")
         if request.text.startswith("sleep"):
             await asyncio.sleep(float(request.text.split()[1]))
+        context.set_trailing_metadata(self.trailing)
         return triage_pb2.ClassifyResponse(model=self.name)
 
     async def Teach(self, requests: object, context: object) -> triage_pb2.TeachResponse:

@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 
 from weft import rpc
-from weft.registry.discovery import labels, types
-from weft.registry.discovery.versions import Range
+from weft.registry import labels
+from weft.registry.discovery import types
+from weft.registry.versions import Range
 from weft.v1 import agent_pb2, discovery_pb2, discovery_pb2_grpc
 
 RESEARCH = "weft.support.v1.ResearchService"

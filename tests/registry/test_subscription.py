@@ -7,6 +7,7 @@ from google.protobuf import any_pb2
 from weft.registry.xds import resources
 from weft.registry.xds.snapshot import sink_address
 from weft.registry.xds.subscription import Subscription
+from weft.v1 import traffic_pb2
 from weft.xds.v1 import discovery_pb2, resources_pb2
 
 
@@ -27,7 +28,9 @@ class Client:
         return self.subscription.take(request)
 
     def push(self):
-        return self.subscription.respond(lambda _, name: self.world.get(name))
+        return self.subscription.respond(
+            lambda _, name: self.world.get(name), lambda _: self.world.keys()
+        )
 
 
 def test_only_what_changed_is_pushed_and_nothing_twice():
@@ -101,7 +104,12 @@ def test_a_rejected_resource_is_reported_and_not_repeated_until_it_changes():
 
 def test_endpoints_are_weighted_unique_and_never_names():
     packed = any_pb2.Any.FromString(
-        resources.endpoints("a", ["127.0.0.1:1", "[::1]:2", "127.0.0.1:1"])
+        resources.endpoints(
+            "a",
+            [("127.0.0.1:1", ""), ("[::1]:2", ""), ("127.0.0.1:1", "")],
+            traffic_pb2.Traffic(),
+            "",
+        )
     )
     assert packed.type_url == resources.ENDPOINTS
     assignment = resources_pb2.ClusterLoadAssignment.FromString(packed.value)
@@ -110,7 +118,7 @@ def test_endpoints_are_weighted_unique_and_never_names():
     assert place.load_balancing_weight.value > 0
     sockets = [each.endpoint.address.socket_address for each in place.lb_endpoints]
     assert [(s.address, s.port_value) for s in sockets] == [("127.0.0.1", 1), ("::1", 2)]
-    empty = any_pb2.Any.FromString(resources.endpoints("a", []))
+    empty = any_pb2.Any.FromString(resources.endpoints("a", [], traffic_pb2.Traffic(), ""))
     assert not resources_pb2.ClusterLoadAssignment.FromString(empty.value).endpoints
 
 

@@ -96,6 +96,7 @@ class Host:
             models=models,
             toolboxes=toolboxes,
             mtls=mtls,
+            zone=zone,
         )
         self._brokers = brokers
         self._topics: list[Topic] = []

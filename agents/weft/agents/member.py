@@ -52,6 +52,10 @@ class Member:
         self.live.paused = directive.hold.reason if paused else None
         self.load.let_in(settings.max_concurrency or self.limit, closed=paused)
         self.live.prompts = dict(settings.prompts)
+        if not directive.report_utilization:
+            self.live.utilization = None
+        elif self.live.utilization is None:
+            self.live.utilization = rpc.Utilization(self.load)
         problems = []
         self.live.model = settings.model
         if settings.model and settings.model not in models:

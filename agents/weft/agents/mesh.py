@@ -45,6 +45,7 @@ class Mesh(Sending):
         models: those of the process; None: there are none.
         toolboxes: makes toolboxes; None: there are none.
         mtls: what it shows to agents, registry and brokers, and whom it believes; None: nothing is encrypted.
+        zone: failure domain of the process; calls stay there where operators say so.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Mesh(Sending):
         models: Models | None = None,
         toolboxes: Toolboxes | None = None,
         mtls: Credentials | None = None,
+        zone: str = "",
     ) -> None:
         super().__init__(brokers, sender=sender, telemetry=telemetry, mtls=mtls)
         self.registry = registry
@@ -65,7 +67,7 @@ class Mesh(Sending):
         self._models = models
         self._toolboxes = toolboxes
         self._channels: dict[str, rpc.Channel] = {}
-        rpc.use_registry(registry, mtls=mtls)
+        rpc.use_registry(registry, zone=zone, mtls=mtls)
 
     def channel(self, agent: str) -> rpc.Channel:
         """The channel to an agent, at xds:///AGENT."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 from weft import rpc
 from weft.broker.clock import Clock
@@ -16,6 +17,7 @@ from weft.v1 import broker_pb2 as pb
 log = logging.getLogger("weft.broker")
 
 _EVERY = 5.0  # seconds
+_REST = 50  # times as long as counting took: with thousands of queues it is done less often
 _AT_ONCE = 64  # queues asked at a time, so that a long list delays no message
 
 
@@ -49,11 +51,12 @@ class Figures:
     async def run(self) -> None:
         """Counts until cancelled; for a task of its own."""
         while True:
+            began = monotonic()
             try:
                 await self._count()
             except rpc.Error as failed:
                 log.debug("queues cannot be counted now", exc_info=failed)
-            await asyncio.sleep(_EVERY)
+            await asyncio.sleep(max(_EVERY, (monotonic() - began) * _REST))
 
     async def _count(self) -> None:
         queues = self._queues.all()

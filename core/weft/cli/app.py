@@ -20,6 +20,7 @@ _COMMANDS = {
     "health": "Ask one server how it is.",
     "doctor": "Find what is wrong with an installation.",
     "agents": "List agents, or serve some.",
+    "traffic": "Say how calls find an instance: splits, zones, drills.",
     "remote": "Show servers and agents elsewhere as agents of the mesh.",
     "find": "Find agents by what they can do.",
     "resolve": "Show who would receive a call.",

@@ -25,7 +25,7 @@ _OBEYED = 10.0  # seconds instances get to do as told before the command says wh
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
 
-_agent = click.argument("agent", shell_complete=complete.agents)
+agent_argument = click.argument("agent", shell_complete=complete.agents)
 _instances = click.option(
     "--instance",
     "instances",
@@ -33,7 +33,7 @@ _instances = click.option(
     metavar="ID",
     help="Only this instance, by its id or the beginning of it; may be repeated. Default: all, and later ones.",
 )
-_reason = click.option("--reason", default="", help="Why, for the record; callers are told.")
+reason_option = click.option("--reason", default="", help="Why, for the record; callers are told.")
 
 Ask = Callable[["LifecycleServiceAsyncStub", "grpc.aio.Metadata"], Awaitable[Any]]
 
@@ -44,9 +44,9 @@ Ask = Callable[["LifecycleServiceAsyncStub", "grpc.aio.Metadata"], Awaitable[Any
         "weft agents pause support-solution --instance 3f9c2a",
     )
 )
-@_agent
+@agent_argument
 @_instances
-@_reason
+@reason_option
 @configured("registry")
 @json_option
 def pause(
@@ -60,9 +60,9 @@ def pause(
 
 
 @click.command(epilog=examples("weft agents drain support-triage --instance 3f9c2a"))
-@_agent
+@agent_argument
 @_instances
-@_reason
+@reason_option
 @configured("registry")
 @json_option
 def drain(
@@ -73,9 +73,9 @@ def drain(
 
 
 @click.command(epilog=examples("weft agents resume support-solution"))
-@_agent
+@agent_argument
 @_instances
-@_reason
+@reason_option
 @configured("registry")
 @json_option
 def resume(
@@ -93,9 +93,9 @@ def resume(
         "weft agents set support-solution model=",
     ),
 )
-@_agent
+@agent_argument
 @click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
-@_reason
+@reason_option
 @configured("registry")
 @json_option
 def set_values(
@@ -120,20 +120,20 @@ def set_values(
             update_paths=paths,
             reason=reason,
         )
-        return await stub.SetAgent(request, metadata=metadata, timeout=_patience())
+        return await stub.SetAgent(request, metadata=metadata, timeout=patience())
 
     _act(settings, agent, ask, as_json=as_json)
 
 
 @click.command(epilog=examples("weft agents control support-solution"))
-@_agent
+@agent_argument
 @configured("registry")
 @json_option
 def control(*, settings: Settings, agent: str, as_json: bool) -> None:
     """Show what operators have set of an agent, and which instances do as told."""
     from weft.cli import connect
 
-    found = connect.run(_asked(settings, _getting(agent)))
+    found = connect.run(asked(settings, getting(agent)))
     _show(found, as_json=as_json)
 
 
@@ -149,9 +149,9 @@ def events(*, settings: Settings, agent: str, limit: int, as_json: bool) -> None
 
     async def ask(stub: LifecycleServiceAsyncStub, metadata: Any) -> Any:
         request = lifecycle_pb2.ListControlEventsRequest(agent=agent, page_size=limit)
-        return await stub.ListControlEvents(request, metadata=metadata, timeout=_patience())
+        return await stub.ListControlEvents(request, metadata=metadata, timeout=patience())
 
-    found = connect.run(_asked(settings, ask)).events
+    found = connect.run(asked(settings, ask)).events
     if as_json:
         output.print_json([output.as_json(event) for event in found])
         return
@@ -191,7 +191,7 @@ def _hold(
         request = getattr(lifecycle_pb2, f"{method}Request")(
             agent=agent, instance_ids=ids, reason=reason
         )
-        return await getattr(stub, method)(request, metadata=metadata, timeout=_patience())
+        return await getattr(stub, method)(request, metadata=metadata, timeout=patience())
 
     _act(settings, agent, ask, as_json=as_json)
 
@@ -200,13 +200,14 @@ def _act(settings: Settings, agent: str, ask: Ask, *, as_json: bool) -> None:
     from weft.cli import connect
 
     async def act() -> lifecycle_pb2.Control:
-        done = await _asked(settings, ask)
+        done = await asked(settings, ask)
         return await _obeyed(settings, agent, done.control.version)
 
     _show(connect.run(act()), as_json=as_json)
 
 
-async def _asked(settings: Settings, ask: Ask) -> Any:
+async def asked(settings: Settings, ask: Ask) -> Any:
+    """What the registry answers an operator."""
     import grpc
 
     from weft.cli import connect, identities
@@ -235,16 +236,17 @@ async def _obeyed(settings: Settings, agent: str, version: int) -> lifecycle_pb2
                     if all(i.applied.version >= version for i in instances):
                         break
         watch.cancel()
-    found: lifecycle_pb2.Control = await _asked(settings, _getting(agent))
+    found: lifecycle_pb2.Control = await asked(settings, getting(agent))
     return found
 
 
-def _getting(agent: str) -> Ask:
+def getting(agent: str) -> Ask:
+    """Asks for the Control of an agent."""
     from weft.v1 import lifecycle_pb2
 
     async def get(stub: LifecycleServiceAsyncStub, metadata: Any) -> Any:
         request = lifecycle_pb2.GetControlRequest(agent=agent)
-        return (await stub.GetControl(request, metadata=metadata, timeout=_patience())).control
+        return (await stub.GetControl(request, metadata=metadata, timeout=patience())).control
 
     return get
 
@@ -256,7 +258,7 @@ async def _whole_ids(
     from weft.v1 import lifecycle_pb2
 
     request = lifecycle_pb2.GetControlRequest(agent=agent)
-    known = (await stub.GetControl(request, timeout=_patience())).control.instances
+    known = (await stub.GetControl(request, timeout=patience())).control.instances
     ids = [instance.instance_id for instance in known]
     whole = []
     for beginning in given:
@@ -287,7 +289,7 @@ def _settings(values: Sequence[str]) -> tuple[lifecycle_pb2.AgentSettings, list[
             case "timeout":
                 paths.append(f"timeouts.{key}")
                 if given:
-                    settings.timeouts[key].FromTimedelta(_duration(given))
+                    settings.timeouts[key].FromTimedelta(duration(given))
             case "model":
                 paths.append("model")
                 settings.model = given
@@ -308,7 +310,8 @@ def _whole_number(given: str) -> int:
     return int(given or 0)
 
 
-def _duration(given: str) -> timedelta:
+def duration(given: str) -> timedelta:
+    """A duration as people write it."""
     found = _DURATION.fullmatch(given)
     if found is None:
         raise click.UsageError(f"{given!r} is no duration, such as 500ms, 2s or 1.5m.")
@@ -317,6 +320,9 @@ def _duration(given: str) -> timedelta:
 
 def _what(event: lifecycle_pb2.ControlEvent) -> str:
     only = ", ".join(one[:8] for one in event.instance_ids)
+    if event.action == "traffic":
+        names = event.update_paths or [field.name for field, _ in event.traffic.ListFields()]
+        return f"traffic: {', '.join(names)}"
     if event.action != "set":
         return f"{event.action} {only}".rstrip()
     return f"set {', '.join(_lines(event.settings)) or 'back'}"
@@ -364,7 +370,8 @@ def _show(found: lifecycle_pb2.Control, *, as_json: bool) -> None:
     )
 
 
-def _patience() -> float:
+def patience() -> float:
+    """Seconds the registry may take."""
     from weft.cli import connect
 
     return connect.PATIENCE

@@ -37,6 +37,7 @@ from weft.rpc.load import LoadMeter
 from weft.rpc.server import AddressInUseError, Server
 from weft.rpc.status import CONNECT_CODE, HTTP_STATUS
 from weft.rpc.tracing import span_receivers
+from weft.rpc.utilization import Utilization
 
 __all__ = [
     "BOOTSTRAP_VARIABLE",
@@ -69,6 +70,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Utilization",
     "current_call",
     "error_from_call",
     "error_from_status",

@@ -35,6 +35,7 @@ from weft.rpc.methods import default_timeout
 from weft.rpc.scopes import check, required_by
 from weft.rpc.status import BY_NUMBER, OWN_FAULTS, SERVER_FAULTS
 from weft.rpc.tracing import begin_span, end_span, keep_served, trace_id_of
+from weft.rpc.utilization import UTILIZATION_KEY, Utilization
 from weft.telemetry import Late, Record, Report, Telemetry
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ def _no_message() -> InvalidArgument:
 def _single(
     behaviour: Callable[[Any, Context], Awaitable[Any]], serving: _Serving, read: Read
 ) -> Callable[[Any, Context], Awaitable[Any]]:
-    load = serving.load
+    load, live = serving.load, serving.live
 
     async def serve(request: Any, context: Context) -> Any:
         started = perf_counter()
@@ -304,8 +305,7 @@ def _single(
             else:
                 async with asyncio.timeout(budget):
                     response = await behaviour(read(request), context)
-            if call.units is not None:
-                _tell_units(call, context)
+            _tell(call, live, context)
             return response  # noqa: TRY300 what is told of units belongs to the call
         except grpc.aio.AbortError:
             code = _aborted_with(context)
@@ -326,7 +326,7 @@ def _single(
 def _streaming(
     behaviour: Callable[[Any, Context], Any], serving: _Serving, read: Read
 ) -> Callable[[Any, Context], AsyncIterator[Any]]:
-    load = serving.load
+    load, live = serving.load, serving.live
 
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         started = perf_counter()
@@ -344,8 +344,7 @@ def _streaming(
                 async with asyncio.timeout(budget):
                     async for response in behaviour(read(request), context):
                         yield response
-            if call.units is not None:
-                _tell_units(call, context)
+            _tell(call, live, context)
         except grpc.aio.AbortError:
             code = _aborted_with(context)
             raise
@@ -374,6 +373,21 @@ def _tell_units(call: Call, context: Context) -> None:
     trailing = tuple(context.trailing_metadata() or ())
     if all(key != UNITS_KEY for key, _ in trailing):
         context.set_trailing_metadata((*trailing, *_units(call, context)))
+
+
+def _tell(call: Call, live: LiveSettings | None, context: Context) -> None:
+    """Sends what is told beside an answer, if anything is."""
+    if call.units is not None:
+        _tell_units(call, context)
+    if live is not None and live.utilization is not None:
+        _tell_utilization(live.utilization, context)
+
+
+def _tell_utilization(utilization: Utilization, context: Context) -> None:
+    report = utilization.report()
+    if report is not None:
+        trailing = tuple(context.trailing_metadata() or ())
+        context.set_trailing_metadata((*trailing, (UTILIZATION_KEY, report)))
 
 
 def _aborted_with(context: Context) -> grpc.StatusCode:

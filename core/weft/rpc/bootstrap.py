@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 BOOTSTRAP_VARIABLE = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
 
-def xds_bootstrap(registry: str, node_id: str = "weft", *, mtls: Credentials | None = None) -> str:
+def xds_bootstrap(
+    registry: str, node_id: str = "weft", zone: str = "", *, mtls: Credentials | None = None
+) -> str:
     """The bootstrap document for any gRPC client in any language.
 
     Args:
@@ -23,6 +25,7 @@ def xds_bootstrap(registry: str, node_id: str = "weft", *, mtls: Credentials | N
             of its own in the document, since no certificate is of a list: a client asks the next for what it does not
             have when the first is gone (gRFC A71), and otherwise waits until that is back.
         node_id: how the client calls itself.
+        zone: failure domain it runs in; calls stay there where operators say so. Empty: unknown.
         mtls: what it shows to registry and agents; None: connections are not encrypted.
     """
     addresses = Addresses(registry)
@@ -41,16 +44,18 @@ def xds_bootstrap(registry: str, node_id: str = "weft", *, mtls: Credentials | N
             for target in targets
         ],
         # Node.js takes no node without a locality.
-        "node": {"id": node_id, "locality": {}},
+        "node": {"id": node_id, "locality": {"zone": zone} if zone else {}},
     }
     if mtls is not None:
         document["certificate_providers"] = mtls.bootstrap()
     return json.dumps(document)
 
 
-def use_registry(registry: str, node_id: str = "weft", *, mtls: Credentials | None = None) -> None:
+def use_registry(
+    registry: str, node_id: str = "weft", zone: str = "", *, mtls: Credentials | None = None
+) -> None:
     """Makes this process resolve `xds:///` at a registry, or one of several joined by commas; call it before the first such channel is made.
 
     The gRPC core takes its bootstrap from the environment and from nowhere else.
     """
-    os.environ[BOOTSTRAP_VARIABLE] = xds_bootstrap(registry, node_id, mtls=mtls)
+    os.environ[BOOTSTRAP_VARIABLE] = xds_bootstrap(registry, node_id, zone, mtls=mtls)

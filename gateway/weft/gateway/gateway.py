@@ -43,7 +43,7 @@ from weft.gateway.http.settings import HttpSettings
 from weft.gateway.jobs import own_agent
 from weft.gateway.jobs.asked import Asking
 from weft.gateway.jobs.office import JobSettings, Office
-from weft.gateway.mesh_view import Addresses, Contracts, MeshView, Paused
+from weft.gateway.mesh_view import Addresses, Contracts, MeshView, Paused, Spread
 from weft.gateway.records import AuditLog, RequestLog, RequestLogSettings
 from weft.gateway.tls import Tls, TlsSettings
 from weft.gateway.transcoding.catalog import Catalog, Contract, Idempotency, Method
@@ -66,6 +66,7 @@ class Gateway:
 
     Args:
         registry: address of the registry, or of several of its replicas, joined by commas.
+        zone: failure domain it runs in; calls stay there where operators say so.
         database_url: PostgreSQL, for API keys.
         listen: "host:port" for HTTP; port 0 takes any.
         grpc_listen: "host:port" for gRPC; port 0 takes any.
@@ -104,6 +105,7 @@ class Gateway:
         self,
         *,
         registry: str,
+        zone: str = "",
         database_url: str,
         listen: str = "127.0.0.1:7080",
         grpc_listen: str = "127.0.0.1:7081",
@@ -164,7 +166,7 @@ class Gateway:
         self._telemetry = telemetry
         self._watched = Watched(telemetry, self._audit)
         self._mtls = mtls
-        self._view = MeshView(registry, self._use, self._place, mtls=mtls)
+        self._view = MeshView(registry, self._use, self._place, zone=zone, mtls=mtls)
         self._stack = contextlib.AsyncExitStack()
         self._guarded: Guarded
         self._app: App
@@ -378,8 +380,8 @@ class Gateway:
     ) -> None:
         await self.stop()
 
-    def _place(self, addresses: Addresses, paused: Paused) -> None:
-        self._upstream.update(addresses, paused)
+    def _place(self, addresses: Addresses, paused: Paused, spread: Spread) -> None:
+        self._upstream.update(addresses, paused, spread)
 
     def _use(self, contracts: Contracts, sets: Mapping[str, bytes]) -> None:
         catalog = Catalog(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from weft import rpc
+from weft.gateway.dataplane import Traffic
+from weft.gateway.mesh_traffic import traffic_of
 from weft.telemetry import Telemetry
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
@@ -28,6 +30,7 @@ _IN_SERVICE = frozenset({agent_pb2.INSTANCE_STATE_SERVING, agent_pb2.INSTANCE_ST
 Contracts = Mapping[str, Mapping[str, str]]  # agent -> service -> descriptor digest
 Addresses = Mapping[str, Sequence[str]]  # agent -> where its instances in service are
 Paused = Mapping[str, str]  # agent that operators hold back as a whole -> why
+Spread = Mapping[str, Traffic]  # agent of which operators said how calls are spread -> how
 
 
 class MeshView:
@@ -38,7 +41,9 @@ class MeshView:
     Args:
         registry: address of the registry, or of several of its replicas, joined by commas.
         on_contracts: called with (contracts, descriptor sets by digest) when they change.
-        on_addresses: called with the addresses of all agents, and those that are paused, when agents change.
+        on_addresses: called with the addresses of all agents, those that are paused, and how calls are spread, when agents
+            change.
+        zone: where this gateway runs; empty: unknown.
         mtls: what it shows to the registry; None: the connection is not encrypted.
     """
 
@@ -46,8 +51,9 @@ class MeshView:
         self,
         registry: str,
         on_contracts: Callable[[Contracts, Mapping[str, bytes]], None],
-        on_addresses: Callable[[Addresses, Paused], None],
+        on_addresses: Callable[[Addresses, Paused, Spread], None],
         *,
+        zone: str = "",
         telemetry: Telemetry | None = None,
         mtls: Credentials | None = None,
     ) -> None:
@@ -60,6 +66,8 @@ class MeshView:
         self._contracts: dict[str, dict[str, str]] = {}
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._paused: dict[str, str] = {}
+        self._zone = zone
+        self._spread: dict[str, Traffic] = {}
         self._sets: dict[str, bytes] = {}
         self.agents: dict[str, agent_pb2.Agent] = {}
         self.ready = asyncio.Event()
@@ -95,18 +103,17 @@ class MeshView:
                 self.agents.clear()
                 self._addresses.clear()
                 self._paused.clear()
+                self._spread.clear()
             for agent in change.agents:
                 self.agents[agent.name] = agent
-                self._addresses[agent.name] = tuple(
-                    instance.address
-                    for instance in agent.instances
-                    if instance.state in _IN_SERVICE
-                )
+                in_service = [each for each in agent.instances if each.state in _IN_SERVICE]
+                self._addresses[agent.name] = tuple(each.address for each in in_service)
+                self._spread[agent.name] = traffic_of(agent, in_service, self._zone)
                 self._paused.pop(agent.name, None)
                 why = None if self._addresses[agent.name] else next(_paused(agent), None)
                 if why is not None:
                     self._paused[agent.name] = why
-            self._on_addresses(self._addresses, self._paused)
+            self._on_addresses(self._addresses, self._paused, self._spread)
             await self._learn(stub)
             self._revision = change.revision
             self.ready.set()

@@ -27,7 +27,18 @@ _NOT_METADATA = frozenset(
     name.encode()
     for name in (
         *("accept", "age", "allow", "alt-svc", "authorization", "cache-control", "connection"),
-        *("cookie", "date", "dnt", "etag", "expect", "expires", "forwarded", "from", "host"),
+        *(
+            "cookie",
+            "date",
+            "dnt",
+            "endpoint-load-metrics-bin",
+            "etag",
+            "expect",
+            "expires",
+            "forwarded",
+            "from",
+            "host",
+        ),
         *("http2-settings", "idempotency-key", "keep-alive", "last-modified", "link", "location"),
         *("max-forwards", "origin", "pragma", "prefer", "priority", "range", "referer"),
         *("referrer-policy", "retry-after", "save-data", "server", "set-cookie"),

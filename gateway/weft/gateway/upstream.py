@@ -12,7 +12,7 @@ from typing import TypeVar
 import grpc
 
 from weft import rpc
-from weft.gateway.dataplane import Call, CallFailed, Mesh, Security
+from weft.gateway.dataplane import Call, CallFailed, Mesh, Security, Traffic
 from weft.gateway.failures import AgentPaused, AgentUnavailable, AgentUnknown, from_agent
 from weft.gateway.guards import Breakers, Permit
 from weft.gateway.guards.retries import Retries
@@ -22,6 +22,7 @@ from weft.telemetry import Telemetry
 
 T = TypeVar("T")
 Answered = Callable[[Metadata], Awaitable[object]]
+_NONE = frozenset[str]()
 
 
 class Upstream:
@@ -48,20 +49,36 @@ class Upstream:
     ) -> None:
         self.breakers = breakers
         self._paused: Mapping[str, str] = {}
+        self._retrying: Mapping[str, int] = {}
+        self._read: Mapping[str, frozenset[str]] = {}
         self._in_service = in_service
         self._retries = retries or Retries()
         self._mesh = Mesh(telemetry=telemetry, own=own, security=security)
 
-    def update(self, addresses: Mapping[str, Sequence[str]], paused: Mapping[str, str]) -> None:
+    def update(
+        self,
+        addresses: Mapping[str, Sequence[str]],
+        paused: Mapping[str, str],
+        traffic: Mapping[str, Traffic] = MappingProxyType({}),
+    ) -> None:
         """Takes the addresses at which agents take calls now; calls under way at others go on.
 
         Args:
             addresses: by agent.
             paused: why agents are paused that operators hold back as a whole.
+            traffic: how calls are spread, where operators said so.
         """
         self._paused = dict(paused)
         self._retries.keep_only(addresses)
-        self._mesh.update(addresses)
+        self._retrying = {
+            name: of.retries + 1 for name, of in traffic.items() if of.retries is not None
+        }
+        self._read = {name: of.headers for name, of in traffic.items() if of.headers}
+        self._mesh.update(addresses, traffic)
+
+    def headers(self, agent: str) -> frozenset[str]:
+        """Metadata of callers that calls of an agent go by, whatever the door."""
+        return self._read.get(agent, _NONE)
 
     async def unary(
         self,
@@ -114,6 +131,7 @@ class Upstream:
             agent,
             lambda: self._once(agent, path, request, deadline, beside),
             deadline,
+            attempts=self._retrying.get(agent),
             hedge_after=hedge_after,
             given_up=lambda: self.breakers.is_open(agent, path),
         )
@@ -194,6 +212,7 @@ class Upstream:
                 agent,
                 attempt,
                 deadline or rpc.Deadline.after_seconds(math.inf),
+                attempts=self._retrying.get(agent),
                 given_up=lambda: self.breakers.is_open(agent, path),
             )
 

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from weft.v1 import traffic_pb2 as weft_dot_v1_dot_traffic__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13weft/v1/agent.proto\x12\x07weft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\nServiceRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65scriptor_digest\x18\x02 \x01(\t\"\xd5\x03\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\x08services\x18\x04 \x03(\x0b\x32\x13.weft.v1.ServiceRef\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12-\n\x06labels\x18\x07 \x03(\x0b\x32\x1d.weft.v1.Instance.LabelsEntry\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x17\n\x0fmax_concurrency\x18\t \x01(\r\x12%\n\x05state\x18\n \x01(\x0e\x32\x16.weft.v1.InstanceState\x12\x14\n\x0cstate_reason\x18\x0b \x01(\t\x12\x1b\n\x04load\x18\x0c \x01(\x0b\x32\r.weft.v1.Load\x12\x31\n\rregister_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x07\x61pplied\x18\x0e \x01(\x0b\x32\x10.weft.v1.Applied\x12\x11\n\tspiffe_id\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x04Load\x12\x11\n\tin_flight\x18\x01 \x01(\r\x12/\n\x0clatency_ewma\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\x04\",\n\x07\x41pplied\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x10\n\x08problems\x18\x02 \x03(\t\"\x93\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12%\n\x08services\x18\x05 \x03(\x0b\x32\x13.weft.v1.ServiceRef\x12$\n\tinstances\x18\x06 \x03(\x0b\x32\x11.weft.v1.Instance*\xdd\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x01\x12\x1a\n\x16INSTANCE_STATE_SERVING\x10\x02\x12\x1b\n\x17INSTANCE_STATE_DEGRADED\x10\x03\x12\x19\n\x15INSTANCE_STATE_PAUSED\x10\x04\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x05\x12\x1e\n\x1aINSTANCE_STATE_UNREACHABLE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13weft/v1/agent.proto\x12\x07weft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15weft/v1/traffic.proto\"5\n\nServiceRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65scriptor_digest\x18\x02 \x01(\t\"\xe5\x03\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\x08services\x18\x04 \x03(\x0b\x32\x13.weft.v1.ServiceRef\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12-\n\x06labels\x18\x07 \x03(\x0b\x32\x1d.weft.v1.Instance.LabelsEntry\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x17\n\x0fmax_concurrency\x18\t \x01(\r\x12%\n\x05state\x18\n \x01(\x0e\x32\x16.weft.v1.InstanceState\x12\x14\n\x0cstate_reason\x18\x0b \x01(\t\x12\x1b\n\x04load\x18\x0c \x01(\x0b\x32\r.weft.v1.Load\x12\x31\n\rregister_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x07\x61pplied\x18\x0e \x01(\x0b\x32\x10.weft.v1.Applied\x12\x11\n\tspiffe_id\x18\x0f \x01(\t\x12\x0e\n\x06subset\x18\x10 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x04Load\x12\x11\n\tin_flight\x18\x01 \x01(\r\x12/\n\x0clatency_ewma\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\x04\",\n\x07\x41pplied\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x10\n\x08problems\x18\x02 \x03(\t\"\xb6\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12%\n\x08services\x18\x05 \x03(\x0b\x32\x13.weft.v1.ServiceRef\x12$\n\tinstances\x18\x06 \x03(\x0b\x32\x11.weft.v1.Instance\x12!\n\x07traffic\x18\x07 \x01(\x0b\x32\x10.weft.v1.Traffic*\xdd\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x01\x12\x1a\n\x16INSTANCE_STATE_SERVING\x10\x02\x12\x1b\n\x17INSTANCE_STATE_DEGRADED\x10\x03\x12\x19\n\x15INSTANCE_STATE_PAUSED\x10\x04\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x05\x12\x1e\n\x1aINSTANCE_STATE_UNREACHABLE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INSTANCE_LABELSENTRY']._loaded_options = None
   _globals['_INSTANCE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_INSTANCESTATE']._serialized_start=930
-  _globals['_INSTANCESTATE']._serialized_end=1151
-  _globals['_SERVICEREF']._serialized_start=97
-  _globals['_SERVICEREF']._serialized_end=150
-  _globals['_INSTANCE']._serialized_start=153
-  _globals['_INSTANCE']._serialized_end=622
-  _globals['_INSTANCE_LABELSENTRY']._serialized_start=577
-  _globals['_INSTANCE_LABELSENTRY']._serialized_end=622
-  _globals['_LOAD']._serialized_start=624
-  _globals['_LOAD']._serialized_end=731
-  _globals['_APPLIED']._serialized_start=733
-  _globals['_APPLIED']._serialized_end=777
-  _globals['_AGENT']._serialized_start=780
-  _globals['_AGENT']._serialized_end=927
+  _globals['_INSTANCESTATE']._serialized_start=1004
+  _globals['_INSTANCESTATE']._serialized_end=1225
+  _globals['_SERVICEREF']._serialized_start=120
+  _globals['_SERVICEREF']._serialized_end=173
+  _globals['_INSTANCE']._serialized_start=176
+  _globals['_INSTANCE']._serialized_end=661
+  _globals['_INSTANCE_LABELSENTRY']._serialized_start=616
+  _globals['_INSTANCE_LABELSENTRY']._serialized_end=661
+  _globals['_LOAD']._serialized_start=663
+  _globals['_LOAD']._serialized_end=770
+  _globals['_APPLIED']._serialized_start=772
+  _globals['_APPLIED']._serialized_end=816
+  _globals['_AGENT']._serialized_start=819
+  _globals['_AGENT']._serialized_end=1001
 # @@protoc_insertion_point(module_scope)

@@ -18,6 +18,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from weft.v1 import traffic_pb2 as _traffic_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -138,6 +139,7 @@ class Instance(_message.Message):
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
     SPIFFE_ID_FIELD_NUMBER: _builtins.int
+    SUBSET_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Id the instance chose for its life, unique in the mesh. 1 to 64 characters of a-z, 0-9 and hyphen."""
     agent: _builtins.str
@@ -158,6 +160,8 @@ class Instance(_message.Message):
     """Who the instance is by the certificate it registered with, such as "spiffe://weft.local/agent/greeter": its server
     must show the same. Set by the registry; empty in a mesh without mTLS.
     """
+    subset: _builtins.str
+    """The subset of Agent.traffic that it is of. Set by the registry; empty: the rest."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceRef]:
         """Services the instance serves under this agent's name. 1 to 32."""
@@ -202,10 +206,11 @@ class Instance(_message.Message):
         register_time: _timestamp_pb2.Timestamp | None = ...,
         applied: Global___Applied | None = ...,
         spiffe_id: _builtins.str = ...,
+        subset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "load", b"load", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "applied", b"applied", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "spiffe_id", b"spiffe_id", "state", b"state", "state_reason", b"state_reason", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "applied", b"applied", "capabilities", b"capabilities", "instance_id", b"instance_id", "labels", b"labels", "load", b"load", "max_concurrency", b"max_concurrency", "register_time", b"register_time", "services", b"services", "spiffe_id", b"spiffe_id", "state", b"state", "state_reason", b"state_reason", "subset", b"subset", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,6 +294,7 @@ class Agent(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name callers dial."""
     description: _builtins.str
@@ -307,6 +313,10 @@ class Agent(_message.Message):
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """Instances that hold a lease, in any state."""
 
+    @_builtins.property
+    def traffic(self) -> _traffic_pb2.Traffic:
+        """How calls find one of them, as operators say (LifecycleService.SetTraffic). Set by the registry."""
+
     def __init__(
         self,
         *,
@@ -316,10 +326,11 @@ class Agent(_message.Message):
         tier: _builtins.str = ...,
         services: _abc.Iterable[Global___ServiceRef] | None = ...,
         instances: _abc.Iterable[Global___Instance] | None = ...,
+        traffic: _traffic_pb2.Traffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "instances", b"instances", "name", b"name", "services", b"services", "tags", b"tags", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "instances", b"instances", "name", b"name", "services", b"services", "tags", b"tags", "tier", b"tier", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,9 +26,10 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from weft.v1 import agent_pb2 as weft_dot_v1_dot_agent__pb2
 from weft.v1 import identity_pb2 as weft_dot_v1_dot_identity__pb2
+from weft.v1 import traffic_pb2 as weft_dot_v1_dot_traffic__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17weft/v1/lifecycle.proto\x12\x07weft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weft/v1/agent.proto\x1a\x16weft/v1/identity.proto\"\xa1\x02\n\rAgentSettings\x12\x17\n\x0fmax_concurrency\x18\x01 \x01(\r\x12\x36\n\x08timeouts\x18\x02 \x03(\x0b\x32$.weft.v1.AgentSettings.TimeoutsEntry\x12\r\n\x05model\x18\x03 \x01(\t\x12\x34\n\x07prompts\x18\x04 \x03(\x0b\x32#.weft.v1.AgentSettings.PromptsEntry\x1aJ\n\rTimeoutsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration:\x02\x38\x01\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x04Hold\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.weft.v1.InstanceState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x02\n\x07\x43ontrol\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1b\n\x04hold\x18\x03 \x01(\x0b\x32\r.weft.v1.Hold\x12;\n\x0einstance_holds\x18\x04 \x03(\x0b\x32#.weft.v1.Control.InstanceHoldsEntry\x12(\n\x08settings\x18\x05 \x01(\x0b\x32\x16.weft.v1.AgentSettings\x12.\n\tinstances\x18\x06 \x03(\x0b\x32\x1b.weft.v1.ControlledInstance\x1a\x43\n\x12InstanceHoldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.weft.v1.Hold:\x02\x38\x01\"s\n\x12\x43ontrolledInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.weft.v1.InstanceState\x12!\n\x07\x61pplied\x18\x03 \x01(\x0b\x32\x10.weft.v1.Applied\"x\n\tDirective\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1b\n\x04hold\x18\x03 \x01(\x0b\x32\r.weft.v1.Hold\x12(\n\x08settings\x18\x04 \x01(\x0b\x32\x16.weft.v1.AgentSettings\"H\n\x11PauseAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"7\n\x12PauseAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"H\n\x11\x44rainAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"7\n\x12\x44rainAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"I\n\x12ResumeAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\x13ResumeAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"p\n\x0fSetAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12(\n\x08settings\x18\x02 \x01(\x0b\x32\x16.weft.v1.AgentSettings\x12\x14\n\x0cupdate_paths\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"5\n\x10SetAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"\"\n\x11GetControlRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"7\n\x12GetControlResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"\x88\x02\n\x0c\x43ontrolEvent\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12(\n\x08settings\x18\x06 \x01(\x0b\x32\x16.weft.v1.AgentSettings\x12\x14\n\x0cupdate_paths\x18\x07 \x03(\t\x12#\n\x08identity\x18\x08 \x01(\x0b\x32\x11.weft.v1.Identity\x12\x0c\n\x04peer\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x18ListControlEventsRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x19ListControlEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.weft.v1.ControlEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xec\x03\n\x10LifecycleService\x12J\n\nPauseAgent\x12\x1a.weft.v1.PauseAgentRequest\x1a\x1b.weft.v1.PauseAgentResponse\"\x03\x90\x02\x02\x12J\n\nDrainAgent\x12\x1a.weft.v1.DrainAgentRequest\x1a\x1b.weft.v1.DrainAgentResponse\"\x03\x90\x02\x02\x12M\n\x0bResumeAgent\x12\x1b.weft.v1.ResumeAgentRequest\x1a\x1c.weft.v1.ResumeAgentResponse\"\x03\x90\x02\x02\x12\x44\n\x08SetAgent\x12\x18.weft.v1.SetAgentRequest\x1a\x19.weft.v1.SetAgentResponse\"\x03\x90\x02\x02\x12J\n\nGetControl\x12\x1a.weft.v1.GetControlRequest\x1a\x1b.weft.v1.GetControlResponse\"\x03\x90\x02\x01\x12_\n\x11ListControlEvents\x12!.weft.v1.ListControlEventsRequest\x1a\".weft.v1.ListControlEventsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17weft/v1/lifecycle.proto\x12\x07weft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weft/v1/agent.proto\x1a\x16weft/v1/identity.proto\x1a\x15weft/v1/traffic.proto\"\xa1\x02\n\rAgentSettings\x12\x17\n\x0fmax_concurrency\x18\x01 \x01(\r\x12\x36\n\x08timeouts\x18\x02 \x03(\x0b\x32$.weft.v1.AgentSettings.TimeoutsEntry\x12\r\n\x05model\x18\x03 \x01(\t\x12\x34\n\x07prompts\x18\x04 \x03(\x0b\x32#.weft.v1.AgentSettings.PromptsEntry\x1aJ\n\rTimeoutsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration:\x02\x38\x01\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x04Hold\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.weft.v1.InstanceState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc5\x02\n\x07\x43ontrol\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1b\n\x04hold\x18\x03 \x01(\x0b\x32\r.weft.v1.Hold\x12;\n\x0einstance_holds\x18\x04 \x03(\x0b\x32#.weft.v1.Control.InstanceHoldsEntry\x12(\n\x08settings\x18\x05 \x01(\x0b\x32\x16.weft.v1.AgentSettings\x12.\n\tinstances\x18\x06 \x03(\x0b\x32\x1b.weft.v1.ControlledInstance\x12!\n\x07traffic\x18\x07 \x01(\x0b\x32\x10.weft.v1.Traffic\x1a\x43\n\x12InstanceHoldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.weft.v1.Hold:\x02\x38\x01\"s\n\x12\x43ontrolledInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.weft.v1.InstanceState\x12!\n\x07\x61pplied\x18\x03 \x01(\x0b\x32\x10.weft.v1.Applied\"\x94\x01\n\tDirective\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1b\n\x04hold\x18\x03 \x01(\x0b\x32\r.weft.v1.Hold\x12(\n\x08settings\x18\x04 \x01(\x0b\x32\x16.weft.v1.AgentSettings\x12\x1a\n\x12report_utilization\x18\x05 \x01(\x08\"H\n\x11PauseAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"7\n\x12PauseAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"H\n\x11\x44rainAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"7\n\x12\x44rainAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"I\n\x12ResumeAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\x13ResumeAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"p\n\x0fSetAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12(\n\x08settings\x18\x02 \x01(\x0b\x32\x16.weft.v1.AgentSettings\x12\x14\n\x0cupdate_paths\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"5\n\x10SetAgentResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"k\n\x11SetTrafficRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12!\n\x07traffic\x18\x02 \x01(\x0b\x32\x10.weft.v1.Traffic\x12\x14\n\x0cupdate_paths\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"7\n\x12SetTrafficResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"\"\n\x11GetControlRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"7\n\x12GetControlResponse\x12!\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x10.weft.v1.Control\"\xab\x02\n\x0c\x43ontrolEvent\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x14\n\x0cinstance_ids\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12(\n\x08settings\x18\x06 \x01(\x0b\x32\x16.weft.v1.AgentSettings\x12\x14\n\x0cupdate_paths\x18\x07 \x03(\t\x12#\n\x08identity\x18\x08 \x01(\x0b\x32\x11.weft.v1.Identity\x12\x0c\n\x04peer\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x07traffic\x18\x0b \x01(\x0b\x32\x10.weft.v1.Traffic\"P\n\x18ListControlEventsRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x19ListControlEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.weft.v1.ControlEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb8\x04\n\x10LifecycleService\x12J\n\nPauseAgent\x12\x1a.weft.v1.PauseAgentRequest\x1a\x1b.weft.v1.PauseAgentResponse\"\x03\x90\x02\x02\x12J\n\nDrainAgent\x12\x1a.weft.v1.DrainAgentRequest\x1a\x1b.weft.v1.DrainAgentResponse\"\x03\x90\x02\x02\x12M\n\x0bResumeAgent\x12\x1b.weft.v1.ResumeAgentRequest\x1a\x1c.weft.v1.ResumeAgentResponse\"\x03\x90\x02\x02\x12\x44\n\x08SetAgent\x12\x18.weft.v1.SetAgentRequest\x1a\x19.weft.v1.SetAgentResponse\"\x03\x90\x02\x02\x12J\n\nSetTraffic\x12\x1a.weft.v1.SetTrafficRequest\x1a\x1b.weft.v1.SetTrafficResponse\"\x03\x90\x02\x02\x12J\n\nGetControl\x12\x1a.weft.v1.GetControlRequest\x1a\x1b.weft.v1.GetControlResponse\"\x03\x90\x02\x01\x12_\n\x11ListControlEvents\x12!.weft.v1.ListControlEventsRequest\x1a\".weft.v1.ListControlEventsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,52 +50,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIFECYCLESERVICE'].methods_by_name['ResumeAgent']._serialized_options = b'\220\002\002'
   _globals['_LIFECYCLESERVICE'].methods_by_name['SetAgent']._loaded_options = None
   _globals['_LIFECYCLESERVICE'].methods_by_name['SetAgent']._serialized_options = b'\220\002\002'
+  _globals['_LIFECYCLESERVICE'].methods_by_name['SetTraffic']._loaded_options = None
+  _globals['_LIFECYCLESERVICE'].methods_by_name['SetTraffic']._serialized_options = b'\220\002\002'
   _globals['_LIFECYCLESERVICE'].methods_by_name['GetControl']._loaded_options = None
   _globals['_LIFECYCLESERVICE'].methods_by_name['GetControl']._serialized_options = b'\220\002\001'
   _globals['_LIFECYCLESERVICE'].methods_by_name['ListControlEvents']._loaded_options = None
   _globals['_LIFECYCLESERVICE'].methods_by_name['ListControlEvents']._serialized_options = b'\220\002\001'
-  _globals['_AGENTSETTINGS']._serialized_start=147
-  _globals['_AGENTSETTINGS']._serialized_end=436
-  _globals['_AGENTSETTINGS_TIMEOUTSENTRY']._serialized_start=314
-  _globals['_AGENTSETTINGS_TIMEOUTSENTRY']._serialized_end=388
-  _globals['_AGENTSETTINGS_PROMPTSENTRY']._serialized_start=390
-  _globals['_AGENTSETTINGS_PROMPTSENTRY']._serialized_end=436
-  _globals['_HOLD']._serialized_start=438
-  _globals['_HOLD']._serialized_end=548
-  _globals['_CONTROL']._serialized_start=551
-  _globals['_CONTROL']._serialized_end=841
-  _globals['_CONTROL_INSTANCEHOLDSENTRY']._serialized_start=774
-  _globals['_CONTROL_INSTANCEHOLDSENTRY']._serialized_end=841
-  _globals['_CONTROLLEDINSTANCE']._serialized_start=843
-  _globals['_CONTROLLEDINSTANCE']._serialized_end=958
-  _globals['_DIRECTIVE']._serialized_start=960
-  _globals['_DIRECTIVE']._serialized_end=1080
-  _globals['_PAUSEAGENTREQUEST']._serialized_start=1082
-  _globals['_PAUSEAGENTREQUEST']._serialized_end=1154
-  _globals['_PAUSEAGENTRESPONSE']._serialized_start=1156
-  _globals['_PAUSEAGENTRESPONSE']._serialized_end=1211
-  _globals['_DRAINAGENTREQUEST']._serialized_start=1213
-  _globals['_DRAINAGENTREQUEST']._serialized_end=1285
-  _globals['_DRAINAGENTRESPONSE']._serialized_start=1287
-  _globals['_DRAINAGENTRESPONSE']._serialized_end=1342
-  _globals['_RESUMEAGENTREQUEST']._serialized_start=1344
-  _globals['_RESUMEAGENTREQUEST']._serialized_end=1417
-  _globals['_RESUMEAGENTRESPONSE']._serialized_start=1419
-  _globals['_RESUMEAGENTRESPONSE']._serialized_end=1475
-  _globals['_SETAGENTREQUEST']._serialized_start=1477
-  _globals['_SETAGENTREQUEST']._serialized_end=1589
-  _globals['_SETAGENTRESPONSE']._serialized_start=1591
-  _globals['_SETAGENTRESPONSE']._serialized_end=1644
-  _globals['_GETCONTROLREQUEST']._serialized_start=1646
-  _globals['_GETCONTROLREQUEST']._serialized_end=1680
-  _globals['_GETCONTROLRESPONSE']._serialized_start=1682
-  _globals['_GETCONTROLRESPONSE']._serialized_end=1737
-  _globals['_CONTROLEVENT']._serialized_start=1740
-  _globals['_CONTROLEVENT']._serialized_end=2004
-  _globals['_LISTCONTROLEVENTSREQUEST']._serialized_start=2006
-  _globals['_LISTCONTROLEVENTSREQUEST']._serialized_end=2086
-  _globals['_LISTCONTROLEVENTSRESPONSE']._serialized_start=2088
-  _globals['_LISTCONTROLEVENTSRESPONSE']._serialized_end=2179
-  _globals['_LIFECYCLESERVICE']._serialized_start=2182
-  _globals['_LIFECYCLESERVICE']._serialized_end=2674
+  _globals['_AGENTSETTINGS']._serialized_start=170
+  _globals['_AGENTSETTINGS']._serialized_end=459
+  _globals['_AGENTSETTINGS_TIMEOUTSENTRY']._serialized_start=337
+  _globals['_AGENTSETTINGS_TIMEOUTSENTRY']._serialized_end=411
+  _globals['_AGENTSETTINGS_PROMPTSENTRY']._serialized_start=413
+  _globals['_AGENTSETTINGS_PROMPTSENTRY']._serialized_end=459
+  _globals['_HOLD']._serialized_start=461
+  _globals['_HOLD']._serialized_end=571
+  _globals['_CONTROL']._serialized_start=574
+  _globals['_CONTROL']._serialized_end=899
+  _globals['_CONTROL_INSTANCEHOLDSENTRY']._serialized_start=832
+  _globals['_CONTROL_INSTANCEHOLDSENTRY']._serialized_end=899
+  _globals['_CONTROLLEDINSTANCE']._serialized_start=901
+  _globals['_CONTROLLEDINSTANCE']._serialized_end=1016
+  _globals['_DIRECTIVE']._serialized_start=1019
+  _globals['_DIRECTIVE']._serialized_end=1167
+  _globals['_PAUSEAGENTREQUEST']._serialized_start=1169
+  _globals['_PAUSEAGENTREQUEST']._serialized_end=1241
+  _globals['_PAUSEAGENTRESPONSE']._serialized_start=1243
+  _globals['_PAUSEAGENTRESPONSE']._serialized_end=1298
+  _globals['_DRAINAGENTREQUEST']._serialized_start=1300
+  _globals['_DRAINAGENTREQUEST']._serialized_end=1372
+  _globals['_DRAINAGENTRESPONSE']._serialized_start=1374
+  _globals['_DRAINAGENTRESPONSE']._serialized_end=1429
+  _globals['_RESUMEAGENTREQUEST']._serialized_start=1431
+  _globals['_RESUMEAGENTREQUEST']._serialized_end=1504
+  _globals['_RESUMEAGENTRESPONSE']._serialized_start=1506
+  _globals['_RESUMEAGENTRESPONSE']._serialized_end=1562
+  _globals['_SETAGENTREQUEST']._serialized_start=1564
+  _globals['_SETAGENTREQUEST']._serialized_end=1676
+  _globals['_SETAGENTRESPONSE']._serialized_start=1678
+  _globals['_SETAGENTRESPONSE']._serialized_end=1731
+  _globals['_SETTRAFFICREQUEST']._serialized_start=1733
+  _globals['_SETTRAFFICREQUEST']._serialized_end=1840
+  _globals['_SETTRAFFICRESPONSE']._serialized_start=1842
+  _globals['_SETTRAFFICRESPONSE']._serialized_end=1897
+  _globals['_GETCONTROLREQUEST']._serialized_start=1899
+  _globals['_GETCONTROLREQUEST']._serialized_end=1933
+  _globals['_GETCONTROLRESPONSE']._serialized_start=1935
+  _globals['_GETCONTROLRESPONSE']._serialized_end=1990
+  _globals['_CONTROLEVENT']._serialized_start=1993
+  _globals['_CONTROLEVENT']._serialized_end=2292
+  _globals['_LISTCONTROLEVENTSREQUEST']._serialized_start=2294
+  _globals['_LISTCONTROLEVENTSREQUEST']._serialized_end=2374
+  _globals['_LISTCONTROLEVENTSRESPONSE']._serialized_start=2376
+  _globals['_LISTCONTROLEVENTSRESPONSE']._serialized_end=2467
+  _globals['_LIFECYCLESERVICE']._serialized_start=2470
+  _globals['_LIFECYCLESERVICE']._serialized_end=3038
 # @@protoc_insertion_point(module_scope)

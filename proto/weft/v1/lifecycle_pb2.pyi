@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from weft.v1 import agent_pb2 as _agent_pb2
 from weft.v1 import identity_pb2 as _identity_pb2
+from weft.v1 import traffic_pb2 as _traffic_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -166,6 +167,7 @@ class Control(_message.Message):
     INSTANCE_HOLDS_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """Name of the agent."""
     version: _builtins.int
@@ -186,6 +188,10 @@ class Control(_message.Message):
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___ControlledInstance]:
         """Its instances, by id: how far they are. Not stored: known of those that are registered."""
 
+    @_builtins.property
+    def traffic(self) -> _traffic_pb2.Traffic:
+        """How its calls find an instance."""
+
     def __init__(
         self,
         *,
@@ -195,10 +201,11 @@ class Control(_message.Message):
         instance_holds: _abc.Mapping[_builtins.str, Global___Hold] | None = ...,
         settings: Global___AgentSettings | None = ...,
         instances: _abc.Iterable[Global___ControlledInstance] | None = ...,
+        traffic: _traffic_pb2.Traffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "settings", b"settings", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "hold", b"hold", "instance_holds", b"instance_holds", "instances", b"instances", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "hold", b"hold", "instance_holds", b"instance_holds", "instances", b"instances", "settings", b"settings", "traffic", b"traffic", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,10 +253,13 @@ class Directive(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    REPORT_UTILIZATION_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Id of the instance."""
     version: _builtins.int
     """Version of the Control it is of."""
+    report_utilization: _builtins.bool
+    """Whether it tells its utilization with each answer (ORCA)."""
     @_builtins.property
     def hold(self) -> Global___Hold:
         """Holds it back. Absent: nothing does."""
@@ -265,10 +275,11 @@ class Directive(_message.Message):
         version: _builtins.int = ...,
         hold: Global___Hold | None = ...,
         settings: Global___AgentSettings | None = ...,
+        report_utilization: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "instance_id", b"instance_id", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "instance_id", b"instance_id", "report_utilization", b"report_utilization", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,6 +518,70 @@ class SetAgentResponse(_message.Message):
 Global___SetAgentResponse: _TypeAlias = SetAgentResponse  # noqa: Y015
 
 @_typing.final
+class SetTrafficRequest(_message.Message):
+    """Request of LifecycleService.SetTraffic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    UPDATE_PATHS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """Name of the agent."""
+    reason: _builtins.str
+    """Why, for the record. At most 500 characters."""
+    @_builtins.property
+    def traffic(self) -> _traffic_pb2.Traffic:
+        """What to set."""
+
+    @_builtins.property
+    def update_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which fields of `traffic` to set, those that are empty to take back, such as "subsets" or "fault". Empty: all that
+        `traffic` has.
+        """
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        traffic: _traffic_pb2.Traffic | None = ...,
+        update_paths: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason", "traffic", b"traffic", "update_paths", b"update_paths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetTrafficRequest: _TypeAlias = SetTrafficRequest  # noqa: Y015
+
+@_typing.final
+class SetTrafficResponse(_message.Message):
+    """Answer of LifecycleService.SetTraffic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTROL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def control(self) -> Global___Control:
+        """What is in force now."""
+
+    def __init__(
+        self,
+        *,
+        control: Global___Control | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetTrafficResponse: _TypeAlias = SetTrafficResponse  # noqa: Y015
+
+@_typing.final
 class GetControlRequest(_message.Message):
     """Request of LifecycleService.GetControl."""
 
@@ -568,12 +643,13 @@ class ControlEvent(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """Name of the agent."""
     version: _builtins.int
     """Version of the Control that came of it."""
     action: _builtins.str
-    """What was done: "pause", "drain", "resume" or "set"."""
+    """What was done: "pause", "drain", "resume", "set" or "traffic"."""
     reason: _builtins.str
     """Why, as said."""
     peer: _builtins.str
@@ -588,7 +664,7 @@ class ControlEvent(_message.Message):
 
     @_builtins.property
     def update_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which fields were set, of "set"."""
+        """Which fields were set, of "set" and "traffic"."""
 
     @_builtins.property
     def identity(self) -> _identity_pb2.Identity:
@@ -597,6 +673,10 @@ class ControlEvent(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
+
+    @_builtins.property
+    def traffic(self) -> _traffic_pb2.Traffic:
+        """What was set, of "traffic"."""
 
     def __init__(
         self,
@@ -611,10 +691,11 @@ class ControlEvent(_message.Message):
         identity: _identity_pb2.Identity | None = ...,
         peer: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        traffic: _traffic_pb2.Traffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "identity", b"identity", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "identity", b"identity", "settings", b"settings", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent", b"agent", "create_time", b"create_time", "identity", b"identity", "instance_ids", b"instance_ids", "peer", b"peer", "reason", b"reason", "settings", b"settings", "update_paths", b"update_paths", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent", b"agent", "create_time", b"create_time", "identity", b"identity", "instance_ids", b"instance_ids", "peer", b"peer", "reason", b"reason", "settings", b"settings", "traffic", b"traffic", "update_paths", b"update_paths", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

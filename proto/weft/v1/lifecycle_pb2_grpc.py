@@ -61,6 +61,11 @@ class LifecycleServiceStub(object):
                 request_serializer=weft_dot_v1_dot_lifecycle__pb2.SetAgentRequest.SerializeToString,
                 response_deserializer=weft_dot_v1_dot_lifecycle__pb2.SetAgentResponse.FromString,
                 _registered_method=True)
+        self.SetTraffic = channel.unary_unary(
+                '/weft.v1.LifecycleService/SetTraffic',
+                request_serializer=weft_dot_v1_dot_lifecycle__pb2.SetTrafficRequest.SerializeToString,
+                response_deserializer=weft_dot_v1_dot_lifecycle__pb2.SetTrafficResponse.FromString,
+                _registered_method=True)
         self.GetControl = channel.unary_unary(
                 '/weft.v1.LifecycleService/GetControl',
                 request_serializer=weft_dot_v1_dot_lifecycle__pb2.GetControlRequest.SerializeToString,
@@ -113,6 +118,13 @@ class LifecycleServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetTraffic(self, request, context):
+        """Sets how calls of an agent find an instance. Callers follow within moments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetControl(self, request, context):
         """Tells what is in force for an agent, and which of its instances do as told.
         """
@@ -149,6 +161,11 @@ def add_LifecycleServiceServicer_to_server(servicer, server):
                     servicer.SetAgent,
                     request_deserializer=weft_dot_v1_dot_lifecycle__pb2.SetAgentRequest.FromString,
                     response_serializer=weft_dot_v1_dot_lifecycle__pb2.SetAgentResponse.SerializeToString,
+            ),
+            'SetTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTraffic,
+                    request_deserializer=weft_dot_v1_dot_lifecycle__pb2.SetTrafficRequest.FromString,
+                    response_serializer=weft_dot_v1_dot_lifecycle__pb2.SetTrafficResponse.SerializeToString,
             ),
             'GetControl': grpc.unary_unary_rpc_method_handler(
                     servicer.GetControl,
@@ -276,6 +293,33 @@ class LifecycleService(object):
             '/weft.v1.LifecycleService/SetAgent',
             weft_dot_v1_dot_lifecycle__pb2.SetAgentRequest.SerializeToString,
             weft_dot_v1_dot_lifecycle__pb2.SetAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/weft.v1.LifecycleService/SetTraffic',
+            weft_dot_v1_dot_lifecycle__pb2.SetTrafficRequest.SerializeToString,
+            weft_dot_v1_dot_lifecycle__pb2.SetTrafficResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,8 @@ class LifecycleServiceStub:
     """Lets a paused or drained agent, or some of its instances, go on."""
     SetAgent: _grpc.UnaryUnaryMultiCallable[_lifecycle_pb2.SetAgentRequest, _lifecycle_pb2.SetAgentResponse]
     """Sets how an agent works while it runs."""
+    SetTraffic: _grpc.UnaryUnaryMultiCallable[_lifecycle_pb2.SetTrafficRequest, _lifecycle_pb2.SetTrafficResponse]
+    """Sets how calls of an agent find an instance. Callers follow within moments."""
     GetControl: _grpc.UnaryUnaryMultiCallable[_lifecycle_pb2.GetControlRequest, _lifecycle_pb2.GetControlResponse]
     """Tells what is in force for an agent, and which of its instances do as told."""
     ListControlEvents: _grpc.UnaryUnaryMultiCallable[_lifecycle_pb2.ListControlEventsRequest, _lifecycle_pb2.ListControlEventsResponse]
@@ -81,6 +83,8 @@ class LifecycleServiceAsyncStub(LifecycleServiceStub):
     """Lets a paused or drained agent, or some of its instances, go on."""
     SetAgent: _aio.UnaryUnaryMultiCallable[_lifecycle_pb2.SetAgentRequest, _lifecycle_pb2.SetAgentResponse]  # type: ignore[assignment]
     """Sets how an agent works while it runs."""
+    SetTraffic: _aio.UnaryUnaryMultiCallable[_lifecycle_pb2.SetTrafficRequest, _lifecycle_pb2.SetTrafficResponse]  # type: ignore[assignment]
+    """Sets how calls of an agent find an instance. Callers follow within moments."""
     GetControl: _aio.UnaryUnaryMultiCallable[_lifecycle_pb2.GetControlRequest, _lifecycle_pb2.GetControlResponse]  # type: ignore[assignment]
     """Tells what is in force for an agent, and which of its instances do as told."""
     ListControlEvents: _aio.UnaryUnaryMultiCallable[_lifecycle_pb2.ListControlEventsRequest, _lifecycle_pb2.ListControlEventsResponse]  # type: ignore[assignment]
@@ -131,6 +135,14 @@ class LifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lifecycle_pb2.SetAgentResponse, _abc.Awaitable[_lifecycle_pb2.SetAgentResponse]]:
         """Sets how an agent works while it runs."""
+
+    @_abc_1.abstractmethod
+    def SetTraffic(
+        self,
+        request: _lifecycle_pb2.SetTrafficRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lifecycle_pb2.SetTrafficResponse, _abc.Awaitable[_lifecycle_pb2.SetTrafficResponse]]:
+        """Sets how calls of an agent find an instance. Callers follow within moments."""
 
     @_abc_1.abstractmethod
     def GetControl(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from weft.registry.signal import Signal
 from weft.registry.store import Changes, Row
+from weft.registry.traffic import Policy
 from weft.v1 import agent_pb2, lifecycle_pb2
 
 Agent = agent_pb2.Agent
@@ -53,12 +54,13 @@ class _Entry:
 class _Role:
     """An agent: its contract, those who fill it, and what operators want of them."""
 
-    __slots__ = ("contract", "control", "entries", "in_service", "stored", "view")
+    __slots__ = ("contract", "control", "entries", "in_service", "policy", "stored", "view")
 
     def __init__(self, contract: Agent) -> None:
         self.contract = contract
         self.stored = tuple(contract.services)
         self.control: Control | None = None
+        self.policy = Policy()
         self.entries: dict[str, _Entry] = {}
         self.view: Agent | None = None
         self.in_service: tuple[Instance, ...] | None = None
@@ -75,8 +77,10 @@ class _Role:
     def obey(self, control: Control) -> None:
         """Takes what operators want."""
         self.control = control
+        self.policy = Policy(control.traffic)
         for instance_id, entry in self.entries.items():
             entry.hold = self.hold(instance_id)
+            entry.instance.subset = self.policy.subset(entry.instance)
             entry.settle()
 
     def refresh_services(self) -> None:
@@ -218,6 +222,8 @@ class Index:
             role.view = Agent()
             role.view.CopyFrom(role.contract)
             role.view.instances.extend(e.instance for _, e in sorted(role.entries.items()))
+            if role.control is not None and role.control.HasField("traffic"):
+                role.view.traffic.CopyFrom(role.control.traffic)
         else:  # loads move without making a new view
             for seen in role.view.instances:
                 live = role.entries[seen.instance_id].instance
@@ -251,6 +257,11 @@ class Index:
         role = self._roles.get(name)
         return None if role is None else role.control
 
+    def policy(self, name: str) -> Policy:
+        """How the calls of an agent find an instance."""
+        role = self._roles.get(name)
+        return Policy() if role is None else role.policy
+
     def hold(self, instance_id: str) -> Hold | None:
         """What holds an instance back."""
         entry = self._entry(instance_id)
@@ -277,6 +288,7 @@ class Index:
         copy = Instance()
         copy.CopyFrom(entry.instance)
         copy.ClearField("load")
+        copy.ClearField("subset")
         copy.state, copy.state_reason = entry.announced, entry.reason
         return copy
 
@@ -366,6 +378,7 @@ class Index:
         if role is None:
             role = self._roles[instance.agent] = _Role(Agent(name=instance.agent))
             self._names = None
+        instance.subset = role.policy.subset(instance)
         entry = _Entry(instance, order, fault, role.hold(instance.instance_id))
         role.entries[instance.instance_id] = entry
         if former is not None:

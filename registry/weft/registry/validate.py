@@ -31,7 +31,7 @@ _MAX_TEXT = 100
 _MAX_REASON = 500
 _MAX_DIGESTS = 100
 _MAX_PROBLEMS = 20
-_SET_BY_REGISTRY = frozenset(("state_reason", "load", "register_time", "spiffe_id"))
+_SET_BY_REGISTRY = frozenset(("state_reason", "load", "register_time", "spiffe_id", "subset"))
 _AT_REGISTRATION = frozenset(
     (
         State.INSTANCE_STATE_UNSPECIFIED,

@@ -12,7 +12,7 @@ import grpc
 from weft.gateway.dataplane import Call, Mesh, frames, hpack
 from weft.gateway.dataplane.inbox import prefixed
 
-METHODS = ("Echo", "Count", "Chat", "Fail", "Hang", "Big", "Meta", "Packed", "Deaf")
+METHODS = ("Echo", "Count", "Chat", "Fail", "Hang", "Big", "Meta", "Packed", "Deaf", "Where")
 DETAILS = "grpc-status-details-bin"
 SETTINGS = frames.frame(frames.SETTINGS, 0, 0)
 OK = hpack.indexed(8) + hpack.named(31, b"application/grpc")
@@ -27,6 +27,8 @@ class Agent:
         calls: how many calls it began.
         ended: set when a call to Hang was given up.
         taken: messages that left Count.
+        failing: what Where fails with; None: it answers with its address.
+        trailing: what Where sends behind its answer.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,8 @@ class Agent:
         self.ended = asyncio.Event()
         self.address = ""
         self.server: Any = None
+        self.failing: grpc.StatusCode | None = None
+        self.trailing: tuple[tuple[str, bytes], ...] = ()
 
     async def Echo(self, request: bytes, context: Any) -> bytes:
         self.calls += 1
@@ -89,6 +93,12 @@ class Agent:
     async def Packed(self, request: bytes, context: Any) -> bytes:
         context.set_compression(grpc.Compression.Gzip)
         return b"z" * int(request)
+
+    async def Where(self, request: bytes, context: Any) -> bytes:
+        if self.failing is not None:
+            await context.abort(self.failing, "asked to fail")
+        context.set_trailing_metadata(self.trailing)
+        return self.address.encode()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         shapes = {

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     "database_url",
     "redis_url",
     *membership.OPTIONS,
+    "zone",
     listen="gateway_listen",
     grpc_listen="gateway_grpc_listen",
     metrics="gateway_metrics",
@@ -227,6 +228,7 @@ def _gateway(
 
     return Gateway(
         registry=settings.registry,
+        zone=settings.zone,
         listen=settings.gateway_listen,
         grpc_listen=settings.gateway_grpc_listen,
         database_url=settings.database_url,

@@ -200,7 +200,9 @@ class Child:
             self.facts = json.loads(line)
             self.state = State.READY
             took = timedelta(seconds=time.monotonic() - self.since).total_seconds()
-            self._report(f"{self.name}: ready at {self.address} after {took:.1f} s")
+            self._report(
+                f"{self.name}: ready at {self.address} after {took:.1f} s, process {self.pid}"
+            )
             self.settled.set()
 
     @contextlib.contextmanager

@@ -10,8 +10,13 @@ frames       frames as octets (RFC 9113)
 inbox        messages out of DATA frames
 call         one call: its messages both ways, and how it ended
 connection   one connection, the calls on it and their windows
+tally        what became of the calls at one address
 endpoint     one address of an agent: connects, and again when the connection is lost
-balancer     all addresses of an agent, in turn
+traffic      how calls are spread, as operators say
+choosers     ways to choose an address
+outliers     addresses that are left alone for a time, since their calls fail
+balancer     all addresses of an agent, and which takes the next call
+drill        calls that fail or are held up on purpose
 mesh         all agents; deadline, metadata and trace of each call
 """
 
@@ -19,5 +24,6 @@ from weft.gateway.dataplane.call import Call
 from weft.gateway.dataplane.endpoint import Security
 from weft.gateway.dataplane.errors import CallFailed
 from weft.gateway.dataplane.mesh import Mesh
+from weft.gateway.dataplane.traffic import Traffic
 
-__all__ = ["Call", "CallFailed", "Mesh", "Security"]
+__all__ = ["Call", "CallFailed", "Mesh", "Security", "Traffic"]

@@ -20,6 +20,7 @@ from weft.gateway.dataplane.errors import (
 )
 from weft.gateway.dataplane.headers import Head
 from weft.gateway.dataplane.inbox import Inbox, prefixed
+from weft.gateway.dataplane.tally import Tally
 from weft.rpc.call import Metadata
 from weft.rpc.server import MAX_MESSAGE_BYTES
 from weft.rpc.status import BY_NUMBER
@@ -32,6 +33,8 @@ WINDOW = 262_144
 
 class Carrier(Protocol):
     """What a call asks of its connection."""
+
+    tally: Tally
 
     def send(self, call: Call) -> None:
         """Sends as much of `call.unsent` as windows allow, now or later."""
@@ -316,6 +319,11 @@ class Call:
             self._timer.cancel()
         self._wake()
         self.room_made()
+        if self._carrier is not None:
+            if failure is not None:
+                self._carrier.tally.failure(failure.code())
+            elif self.trailing:
+                self._carrier.tally.answer(self.trailing)
         if self._ended is not None:
             self._ended(C.OK if failure is None else failure.code())
 

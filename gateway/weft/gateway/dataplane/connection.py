@@ -25,6 +25,7 @@ from weft.gateway.dataplane.errors import (
     ProtocolError,
     StreamError,
 )
+from weft.gateway.dataplane.tally import Tally
 
 C = grpc.StatusCode
 log = logging.getLogger("weft.gateway")
@@ -62,12 +63,14 @@ class Connection(asyncio.Protocol):
         settled: done when the agent has told its settings.
         gone: done when it takes no more calls.
         ended: done when it is closed.
+        tally: where its calls are counted.
     """
 
     def __init__(self, connections: set[Connection]) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._connections = connections
+        self.tally = Tally()
         self.settled: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -109,6 +112,7 @@ class Connection(asyncio.Protocol):
     def begin(self, call: Call) -> None:
         """Begins a call, with what it has to send already; later if the agent takes no more calls now."""
         call.carried(self)
+        self.tally.begun += 1
         if self.has_room:
             self._open(call)
         else:

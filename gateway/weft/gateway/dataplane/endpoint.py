@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from weft.gateway.dataplane.connection import Connection
+from weft.gateway.dataplane.tally import Tally
 from weft.mtls import Credentials, WrongServer, check_server
 
 log = logging.getLogger("weft.gateway")
@@ -44,6 +45,8 @@ class Endpoint:
     Attributes:
         connection: the last one; whether it takes calls it knows by itself.
         failed: whether the last attempt to connect failed; so calls need not wait for the next.
+        tally: what became of its calls.
+        ejected: whether it is left alone for a time, since its calls fail.
     """
 
     def __init__(
@@ -54,12 +57,45 @@ class Endpoint:
         security: Security | None = None,
     ) -> None:
         self._security = security
-        self._address = address
+        self.address = address
         self._connections = connections
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
         self.failed = False
+        self.tally = Tally()
+        self.ejected = False
+        self._times = 0  # it was left alone, lately
+        self._returned = 0.0
+        self._return: asyncio.TimerHandle | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is not known yet if it can be reached."""
+        return self.connection is None and not self.failed
+
+    def eject(self, seconds: float, longest: float) -> None:
+        """Leaves it alone, for longer each time unless it did well for as long."""
+        loop = asyncio.get_running_loop()
+        if self._times and loop.time() - self._returned > seconds * self._times:
+            self._times = 0
+        self._times += 1
+        self.ejected = True
+        log.warning(
+            "an instance is left alone: its calls fail",
+            extra={"address": self.address, "seconds": min(longest, seconds * self._times)},
+        )
+        self._return = loop.call_later(min(longest, seconds * self._times), self.spare)
+
+    def spare(self) -> None:
+        """Leaves it alone no longer."""
+        if self._return is not None:
+            self._return.cancel()
+            self._return = None
+        if self.ejected:
+            self.ejected = False
+            self._returned = asyncio.get_running_loop().time()
+            self._changed()
 
     def wake(self) -> None:
         """Connects, if it does not do so already."""
@@ -68,6 +104,9 @@ class Endpoint:
 
     def stop(self) -> None:
         """Begins no more calls; those that run go on to their end."""
+        if self._return is not None:
+            self._return.cancel()
+        self.tally.on_failure = None
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -81,7 +120,8 @@ class Endpoint:
         while True:
             begun = loop.time()
             try:
-                self.connection = await _connect(self._address, self._connections, self._security)
+                self.connection = await _connect(self.address, self._connections, self._security)
+                self.connection.tally = self.tally
             except OSError:
                 self.failed = True
                 self._changed()

@@ -17,8 +17,10 @@ from weft.gateway.dataplane import headers
 from weft.gateway.dataplane.balancer import Balancer
 from weft.gateway.dataplane.call import Call
 from weft.gateway.dataplane.connection import Connection
+from weft.gateway.dataplane.drill import strike
 from weft.gateway.dataplane.endpoint import Security
 from weft.gateway.dataplane.errors import CallFailed
+from weft.gateway.dataplane.traffic import USUAL, Traffic
 from weft.rpc.call import Metadata
 from weft.rpc.calling import Calling
 from weft.rpc.methods import default_timeout
@@ -51,12 +53,20 @@ class Mesh:
         self._heard = False
         self._take(self._own)
 
-    def update(self, addresses: Mapping[str, Sequence[str]]) -> None:
-        """Takes the addresses of all agents there are now."""
+    def update(
+        self,
+        addresses: Mapping[str, Sequence[str]],
+        traffic: Mapping[str, Traffic] = MappingProxyType({}),
+    ) -> None:
+        """Takes the addresses of all agents there are now, and how calls are spread where operators said so."""
         self._heard = True
-        self._take({**addresses, **self._own})
+        self._take({**addresses, **self._own}, traffic)
 
-    def _take(self, now: Mapping[str, Sequence[str]]) -> None:
+    def _take(
+        self,
+        now: Mapping[str, Sequence[str]],
+        traffic: Mapping[str, Traffic] = MappingProxyType({}),
+    ) -> None:
         for name in self._agents.keys() - now.keys():
             self._agents.pop(name).stop()
         self._methods = {key: of for key, of in self._methods.items() if key[0] in now}
@@ -65,8 +75,9 @@ class Mesh:
             if balancer is None:
                 security = None if self._security is None else self._security(name)
                 balancer = self._agents[name] = Balancer(self._connections, security)
-            if balancer.addresses != places:
-                balancer.update(places)
+            spread = traffic.get(name, USUAL)
+            if balancer.addresses != places or balancer.traffic != spread:
+                balancer.update(places, spread)
 
     def knows(self, agent: str) -> bool:
         """Whether there is such an agent, or might be: nothing was heard of any yet."""
@@ -169,7 +180,10 @@ class Method:
                 grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline has passed.", unseen=True
             )
         expires = None if seconds is None else self._loop.time() + seconds
-        connection = self._balancer.pick() or await self._balancer.wait(seconds)
+        fault = self._balancer.traffic.fault
+        if fault is not None:
+            await strike(fault, metadata, seconds)
+        connection = self._balancer.pick(metadata) or await self._balancer.wait(seconds, metadata)
         sent, span = self._calling.metadata(metadata)
         call = Call(
             self._head + headers.metadata(sent),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Container
 from datetime import timedelta
 
 from weft import rpc
@@ -17,6 +17,7 @@ from weft.gateway.guards.idempotency import KEY, parse_key
 from weft.gateway.http.exchange import JSON, Exchange
 from weft.gateway.jobs.accepted import send_accepted
 from weft.gateway.jobs.asked import is_asked
+from weft.gateway.metadata import Beside, Headers
 from weft.gateway.records import has_secrets
 from weft.gateway.transcoding.catalog import Idempotency, Method
 from weft.rpc.call import TRACEPARENT_KEY, Call, Metadata, serve_as
@@ -88,6 +89,9 @@ class Calls:
         )
         call.trust(caller.entry, caller.identity)
         serve_as(call)
+        read = self._guarded.upstream.headers(method.agent.name)
+        if read and exchange.beside is None:
+            exchange.beside = Beside(_chosen(headers, read))
         if self._telemetry is not None:
             attributes = {
                 "weft.door": door,
@@ -238,6 +242,12 @@ def _usual_deadline(method: Method) -> rpc.Deadline:
     if method.client_streaming:
         return rpc.Deadline.after_seconds(math.inf)
     return rpc.Deadline.after(method.skill.default_timeout)
+
+
+def _chosen(headers: Headers, names: Container[str]) -> Metadata:
+    """Headers of these names, as metadata."""
+    found = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+    return tuple((name, value) for name, value in found if name in names and value.isascii())
 
 
 def _key(exchange: Exchange) -> bytes | None:

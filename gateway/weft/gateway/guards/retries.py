@@ -90,6 +90,7 @@ class Retries:
         attempt: Callable[[], Awaitable[T]],
         deadline: rpc.Deadline,
         *,
+        attempts: int | None = None,
         hedge_after: float = 0.0,
         given_up: Callable[[], bool] = lambda: False,
     ) -> T:
@@ -99,6 +100,7 @@ class Retries:
             agent: whom it goes to.
             attempt: makes it once.
             deadline: of all attempts together.
+            attempts: in all, where fewer than the settings say.
             hedge_after: seconds after which a second attempt runs beside the first; 0: never.
             given_up: whether nobody is to try again.
 
@@ -107,15 +109,17 @@ class Retries:
         """
         budget = self._budget(agent)
         budget.record(self._clock(), 0)
+        most = self._settings.attempts
+        most = most if attempts is None else min(attempts, most)
         tried = 0
         while True:
             tried += 1
             try:
-                if hedge_after and tried == 1:
+                if hedge_after and tried == 1 < most:
                     return await self._hedged(agent, attempt, hedge_after, given_up)
                 return await attempt()
             except grpc.aio.AioRpcError as failed:
-                pause = self._pause(failed, tried)
+                pause = self._pause(failed, tried) if tried < most else None
                 if pause is None or pause >= deadline.seconds() or given_up():
                     raise
                 if not self._spend(agent, "retry"):
@@ -143,7 +147,7 @@ class Retries:
 
     def _pause(self, failed: grpc.aio.AioRpcError, tried: int) -> float | None:
         """Seconds before the next attempt; None: there is none."""
-        if failed.code() is not grpc.StatusCode.UNAVAILABLE or tried >= self._settings.attempts:
+        if failed.code() is not grpc.StatusCode.UNAVAILABLE:
             return None
         for key, value in failed.trailing_metadata() or ():
             if key == _PUSHBACK:  # gRFC A6: what is no number of milliseconds says never

@@ -144,6 +144,7 @@ class Node(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
+    LOCALITY_FIELD_NUMBER: _builtins.int
     USER_AGENT_NAME_FIELD_NUMBER: _builtins.int
     USER_AGENT_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -154,18 +155,193 @@ class Node(_message.Message):
     """Kind of client, such as "gRPC C-core linux Python"."""
     user_agent_version: _builtins.str
     """Version of the client."""
+    @_builtins.property
+    def locality(self) -> Global___NodeLocality:
+        """Where the client runs, from its bootstrap configuration."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         cluster: _builtins.str = ...,
+        locality: Global___NodeLocality | None = ...,
         user_agent_name: _builtins.str = ...,
         user_agent_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["locality", b"locality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "id", b"id", "user_agent_name", b"user_agent_name", "user_agent_version", b"user_agent_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "id", b"id", "locality", b"locality", "user_agent_name", b"user_agent_name", "user_agent_version", b"user_agent_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class NodeLocality(_message.Message):
+    """envoy.config.core.v3.Locality, as far as it is read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZONE_FIELD_NUMBER: _builtins.int
+    zone: _builtins.str
+    """Failure domain."""
+    def __init__(
+        self,
+        *,
+        zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeLocality: _TypeAlias = NodeLocality  # noqa: Y015
+
+@_typing.final
+class DeltaDiscoveryRequest(_message.Message):
+    """envoy.service.discovery.v3.DeltaDiscoveryRequest: changes of a subscription, or the answer to a DeltaDiscoveryResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InitialResourceVersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NODE_FIELD_NUMBER: _builtins.int
+    TYPE_URL_FIELD_NUMBER: _builtins.int
+    RESOURCE_NAMES_SUBSCRIBE_FIELD_NUMBER: _builtins.int
+    RESOURCE_NAMES_UNSUBSCRIBE_FIELD_NUMBER: _builtins.int
+    INITIAL_RESOURCE_VERSIONS_FIELD_NUMBER: _builtins.int
+    RESPONSE_NONCE_FIELD_NUMBER: _builtins.int
+    ERROR_DETAIL_FIELD_NUMBER: _builtins.int
+    type_url: _builtins.str
+    """Type of the resources."""
+    response_nonce: _builtins.str
+    """Nonce of the response this answers. Empty: it answers none."""
+    @_builtins.property
+    def node(self) -> Global___Node:
+        """Who the client is. Set on the first request of a stream only."""
+
+    @_builtins.property
+    def resource_names_subscribe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names to subscribe to. "*": all there are; so is a first request of a type with no names."""
+
+    @_builtins.property
+    def resource_names_unsubscribe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names no longer wanted."""
+
+    @_builtins.property
+    def initial_resource_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the client has of before, from name to version. On the first request of a type only."""
+
+    @_builtins.property
+    def error_detail(self) -> Global___Rejection:
+        """Set when the client refuses the response: why."""
+
+    def __init__(
+        self,
+        *,
+        node: Global___Node | None = ...,
+        type_url: _builtins.str = ...,
+        resource_names_subscribe: _abc.Iterable[_builtins.str] | None = ...,
+        resource_names_unsubscribe: _abc.Iterable[_builtins.str] | None = ...,
+        initial_resource_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        response_nonce: _builtins.str = ...,
+        error_detail: Global___Rejection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_detail", b"error_detail", "node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_detail", b"error_detail", "initial_resource_versions", b"initial_resource_versions", "node", b"node", "resource_names_subscribe", b"resource_names_subscribe", "resource_names_unsubscribe", b"resource_names_unsubscribe", "response_nonce", b"response_nonce", "type_url", b"type_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeltaDiscoveryRequest: _TypeAlias = DeltaDiscoveryRequest  # noqa: Y015
+
+@_typing.final
+class DeltaDiscoveryResponse(_message.Message):
+    """envoy.service.discovery.v3.DeltaDiscoveryResponse: what changed, of one type."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_VERSION_INFO_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    TYPE_URL_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    REMOVED_RESOURCES_FIELD_NUMBER: _builtins.int
+    system_version_info: _builtins.str
+    """Version of the whole, for logs."""
+    type_url: _builtins.str
+    """Type of the resources."""
+    nonce: _builtins.str
+    """Unique on its stream; comes back in the client's answer."""
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What is new or differs. Serialized Resource messages: bytes on purpose, equal on the wire."""
+
+    @_builtins.property
+    def removed_resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What there is no more."""
+
+    def __init__(
+        self,
+        *,
+        system_version_info: _builtins.str = ...,
+        resources: _abc.Iterable[_builtins.bytes] | None = ...,
+        type_url: _builtins.str = ...,
+        nonce: _builtins.str = ...,
+        removed_resources: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "removed_resources", b"removed_resources", "resources", b"resources", "system_version_info", b"system_version_info", "type_url", b"type_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeltaDiscoveryResponse: _TypeAlias = DeltaDiscoveryResponse  # noqa: Y015
+
+@_typing.final
+class Resource(_message.Message):
+    """envoy.service.discovery.v3.Resource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Version of its content."""
+    resource: _builtins.bytes
+    """The serialized google.protobuf.Any."""
+    name: _builtins.str
+    """Name it was asked for by."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        resource: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "resource", b"resource", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resource: _TypeAlias = Resource  # noqa: Y015

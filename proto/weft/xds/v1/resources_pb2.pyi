@@ -72,12 +72,16 @@ class _LbPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LbPolicy.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     LB_POLICY_UNSPECIFIED: _LbPolicy.ValueType  # 0
     """ROUND_ROBIN, Envoy's zero value: in turn."""
+    LB_POLICY_RING_HASH: _LbPolicy.ValueType  # 2
+    """RING_HASH: by a hash of the call."""
 
 class LbPolicy(_LbPolicy, metaclass=_LbPolicyEnumTypeWrapper):
     """envoy.config.cluster.v3.Cluster.LbPolicy."""
 
 LB_POLICY_UNSPECIFIED: LbPolicy.ValueType  # 0
 """ROUND_ROBIN, Envoy's zero value: in turn."""
+LB_POLICY_RING_HASH: LbPolicy.ValueType  # 2
+"""RING_HASH: by a hash of the call."""
 Global___LbPolicy: _TypeAlias = LbPolicy  # noqa: Y015
 
 class _HealthStatus:
@@ -368,8 +372,30 @@ class Route(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TypedPerFilterConfigEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _any_pb2.Any: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _any_pb2.Any | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MATCH_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
+    TYPED_PER_FILTER_CONFIG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def match(self) -> Global___RouteMatch:
         """Which calls."""
@@ -378,15 +404,20 @@ class Route(_message.Message):
     def route(self) -> Global___RouteAction:
         """Where to."""
 
+    @_builtins.property
+    def typed_per_filter_config(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]:
+        """What differs for these calls, by the name of a filter: its configuration."""
+
     def __init__(
         self,
         *,
         match: Global___RouteMatch | None = ...,
         route: Global___RouteAction | None = ...,
+        typed_per_filter_config: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "route", b"route"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "route", b"route", "typed_per_filter_config", b"typed_per_filter_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,19 +431,25 @@ class RouteMatch(_message.Message):
 
     PREFIX_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """Start of the path. Empty: all paths."""
     path: _builtins.str
     """The whole path, "/package.Service/Method"."""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMatcher]:
+        """What headers must be like, all of them."""
+
     def __init__(
         self,
         *,
         prefix: _builtins.str = ...,
         path: _builtins.str = ...,
+        headers: _abc.Iterable[Global___HeaderMatcher] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "path_specifier", b"path_specifier", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "path_specifier", b"path_specifier", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "path", b"path", "path_specifier", b"path_specifier", "prefix", b"prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_path_specifier: _TypeAlias = _typing.Literal["prefix", "path"]  # noqa: Y015
     _WhichOneofArgType_path_specifier: _TypeAlias = _typing.Literal["path_specifier", b"path_specifier"]  # noqa: Y015
@@ -421,32 +458,292 @@ class RouteMatch(_message.Message):
 Global___RouteMatch: _TypeAlias = RouteMatch  # noqa: Y015
 
 @_typing.final
+class HeaderMatcher(_message.Message):
+    """envoy.config.route.v3.HeaderMatcher."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EXACT_MATCH_FIELD_NUMBER: _builtins.int
+    PRESENT_MATCH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the header, lower case."""
+    exact_match: _builtins.str
+    """Exactly this."""
+    present_match: _builtins.bool
+    """There."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        exact_match: _builtins.str = ...,
+        present_match: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exact_match", b"exact_match", "header_match_specifier", b"header_match_specifier", "present_match", b"present_match"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact_match", b"exact_match", "header_match_specifier", b"header_match_specifier", "name", b"name", "present_match", b"present_match"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_header_match_specifier: _TypeAlias = _typing.Literal["exact_match", "present_match"]  # noqa: Y015
+    _WhichOneofArgType_header_match_specifier: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_header_match_specifier) -> _WhichOneofReturnType_header_match_specifier | None: ...
+
+Global___HeaderMatcher: _TypeAlias = HeaderMatcher  # noqa: Y015
+
+@_typing.final
 class RouteAction(_message.Message):
     """envoy.config.route.v3.RouteAction."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_FIELD_NUMBER: _builtins.int
+    WEIGHTED_CLUSTERS_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    HASH_POLICY_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
-    """Cluster that takes the call."""
+    """This cluster."""
+    @_builtins.property
+    def weighted_clusters(self) -> Global___WeightedCluster:
+        """One of these."""
+
     @_builtins.property
     def retry_policy(self) -> Global___RetryPolicy:
         """When to try again. Absent: never."""
+
+    @_builtins.property
+    def hash_policy(self) -> _containers.RepeatedCompositeFieldContainer[Global___HashPolicy]:
+        """What ring hash hashes."""
 
     def __init__(
         self,
         *,
         cluster: _builtins.str = ...,
+        weighted_clusters: Global___WeightedCluster | None = ...,
         retry_policy: Global___RetryPolicy | None = ...,
+        hash_policy: _abc.Iterable[Global___HashPolicy] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_policy", b"retry_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_specifier", b"cluster_specifier", "retry_policy", b"retry_policy", "weighted_clusters", b"weighted_clusters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_specifier", b"cluster_specifier", "hash_policy", b"hash_policy", "retry_policy", b"retry_policy", "weighted_clusters", b"weighted_clusters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_cluster_specifier: _TypeAlias = _typing.Literal["cluster", "weighted_clusters"]  # noqa: Y015
+    _WhichOneofArgType_cluster_specifier: _TypeAlias = _typing.Literal["cluster_specifier", b"cluster_specifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_cluster_specifier) -> _WhichOneofReturnType_cluster_specifier | None: ...
+
+Global___RouteAction: _TypeAlias = RouteAction  # noqa: Y015
+
+@_typing.final
+class WeightedCluster(_message.Message):
+    """envoy.config.route.v3.WeightedCluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterWeight]:
+        """The clusters."""
+
+    def __init__(
+        self,
+        *,
+        clusters: _abc.Iterable[Global___ClusterWeight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RouteAction: _TypeAlias = RouteAction  # noqa: Y015
+Global___WeightedCluster: _TypeAlias = WeightedCluster  # noqa: Y015
+
+@_typing.final
+class ClusterWeight(_message.Message):
+    """envoy.config.route.v3.WeightedCluster.ClusterWeight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The cluster."""
+    @_builtins.property
+    def weight(self) -> _wrappers_pb2.UInt32Value:
+        """Its share, of the sum of all."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weight: _wrappers_pb2.UInt32Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterWeight: _TypeAlias = ClusterWeight  # noqa: Y015
+
+@_typing.final
+class HashPolicy(_message.Message):
+    """envoy.config.route.v3.RouteAction.HashPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___HashedHeader:
+        """A header."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___HashedHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "policy_specifier", b"policy_specifier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "policy_specifier", b"policy_specifier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_policy_specifier: _TypeAlias = _typing.Literal["header"]  # noqa: Y015
+    _WhichOneofArgType_policy_specifier: _TypeAlias = _typing.Literal["policy_specifier", b"policy_specifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_policy_specifier) -> _WhichOneofReturnType_policy_specifier | None: ...
+
+Global___HashPolicy: _TypeAlias = HashPolicy  # noqa: Y015
+
+@_typing.final
+class HashedHeader(_message.Message):
+    """envoy.config.route.v3.RouteAction.HashPolicy.Header."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_NAME_FIELD_NUMBER: _builtins.int
+    header_name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        header_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header_name", b"header_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HashedHeader: _TypeAlias = HashedHeader  # noqa: Y015
+
+@_typing.final
+class HttpFault(_message.Message):
+    """envoy.extensions.filters.http.fault.v3.HTTPFault (gRFC A33)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELAY_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delay(self) -> Global___FaultDelay:
+        """Calls that are held up."""
+
+    @_builtins.property
+    def abort(self) -> Global___FaultAbort:
+        """Calls that fail."""
+
+    def __init__(
+        self,
+        *,
+        delay: Global___FaultDelay | None = ...,
+        abort: Global___FaultAbort | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "delay", b"delay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpFault: _TypeAlias = HttpFault  # noqa: Y015
+
+@_typing.final
+class FaultDelay(_message.Message):
+    """envoy.extensions.filters.common.fault.v3.FaultDelay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIXED_DELAY_FIELD_NUMBER: _builtins.int
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fixed_delay(self) -> _duration_pb2.Duration:
+        """This long."""
+
+    @_builtins.property
+    def percentage(self) -> Global___FractionalPercent:
+        """How many."""
+
+    def __init__(
+        self,
+        *,
+        fixed_delay: _duration_pb2.Duration | None = ...,
+        percentage: Global___FractionalPercent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fault_delay_secifier", b"fault_delay_secifier", "fixed_delay", b"fixed_delay", "percentage", b"percentage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault_delay_secifier", b"fault_delay_secifier", "fixed_delay", b"fixed_delay", "percentage", b"percentage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_fault_delay_secifier: _TypeAlias = _typing.Literal["fixed_delay"]  # noqa: Y015
+    _WhichOneofArgType_fault_delay_secifier: _TypeAlias = _typing.Literal["fault_delay_secifier", b"fault_delay_secifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_fault_delay_secifier) -> _WhichOneofReturnType_fault_delay_secifier | None: ...
+
+Global___FaultDelay: _TypeAlias = FaultDelay  # noqa: Y015
+
+@_typing.final
+class FaultAbort(_message.Message):
+    """envoy.extensions.filters.http.fault.v3.FaultAbort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRPC_STATUS_FIELD_NUMBER: _builtins.int
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    grpc_status: _builtins.int
+    """A value of google.rpc.Code."""
+    @_builtins.property
+    def percentage(self) -> Global___FractionalPercent:
+        """How many."""
+
+    def __init__(
+        self,
+        *,
+        grpc_status: _builtins.int = ...,
+        percentage: Global___FractionalPercent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "percentage", b"percentage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "percentage", b"percentage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_error_type: _TypeAlias = _typing.Literal["grpc_status"]  # noqa: Y015
+    _WhichOneofArgType_error_type: _TypeAlias = _typing.Literal["error_type", b"error_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_error_type) -> _WhichOneofReturnType_error_type | None: ...
+
+Global___FaultAbort: _TypeAlias = FaultAbort  # noqa: Y015
+
+@_typing.final
+class FractionalPercent(_message.Message):
+    """envoy.type.v3.FractionalPercent, with its denominator of 100."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMERATOR_FIELD_NUMBER: _builtins.int
+    numerator: _builtins.int
+    """Percent."""
+    def __init__(
+        self,
+        *,
+        numerator: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numerator", b"numerator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FractionalPercent: _TypeAlias = FractionalPercent  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):
@@ -518,12 +815,37 @@ class Cluster(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TypedExtensionProtocolOptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _any_pb2.Any: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _any_pb2.Any | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     EDS_CLUSTER_CONFIG_FIELD_NUMBER: _builtins.int
     LB_POLICY_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
     TRANSPORT_SOCKET_FIELD_NUMBER: _builtins.int
+    OUTLIER_DETECTION_FIELD_NUMBER: _builtins.int
+    TYPED_EXTENSION_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
+    RING_HASH_LB_CONFIG_FIELD_NUMBER: _builtins.int
+    LOAD_BALANCING_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     type: Global___DiscoveryType.ValueType
@@ -542,6 +864,22 @@ class Cluster(_message.Message):
     def transport_socket(self) -> Global___TransportSocket:
         """How clients connect that ask for it ("xds" credentials). Absent: as their fall-back says."""
 
+    @_builtins.property
+    def outlier_detection(self) -> Global___OutlierDetection:
+        """Which endpoints are left alone for a time."""
+
+    @_builtins.property
+    def typed_extension_protocol_options(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]:
+        """How Envoy speaks to endpoints, by the name of the extension."""
+
+    @_builtins.property
+    def ring_hash_lb_config(self) -> Global___RingHashConfig:
+        """Of RING_HASH."""
+
+    @_builtins.property
+    def load_balancing_policy(self) -> Global___LoadBalancingPolicy:
+        """In place of lb_policy, for clients that know it: the first of these that they know."""
+
     def __init__(
         self,
         *,
@@ -551,10 +889,14 @@ class Cluster(_message.Message):
         lb_policy: Global___LbPolicy.ValueType = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
         transport_socket: Global___TransportSocket | None = ...,
+        outlier_detection: Global___OutlierDetection | None = ...,
+        typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
+        ring_hash_lb_config: Global___RingHashConfig | None = ...,
+        load_balancing_policy: Global___LoadBalancingPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "transport_socket", b"transport_socket"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "load_balancing_policy", b"load_balancing_policy", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config", "transport_socket", b"transport_socket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "name", b"name", "transport_socket", b"transport_socket", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "load_balancing_policy", b"load_balancing_policy", "name", b"name", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config", "transport_socket", b"transport_socket", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -723,6 +1065,338 @@ class StringMatcher(_message.Message):
 Global___StringMatcher: _TypeAlias = StringMatcher  # noqa: Y015
 
 @_typing.final
+class HttpProtocolOptions(_message.Message):
+    """envoy.extensions.upstreams.http.v3.HttpProtocolOptions: only Envoy reads it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLICIT_HTTP_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explicit_http_config(self) -> Global___ExplicitHttpConfig:
+        """What is spoken, with no asking."""
+
+    def __init__(
+        self,
+        *,
+        explicit_http_config: Global___ExplicitHttpConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explicit_http_config", b"explicit_http_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explicit_http_config", b"explicit_http_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpProtocolOptions: _TypeAlias = HttpProtocolOptions  # noqa: Y015
+
+@_typing.final
+class ExplicitHttpConfig(_message.Message):
+    """envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTTP2_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def http2_protocol_options(self) -> Global___Http2ProtocolOptions:
+        """HTTP/2."""
+
+    def __init__(
+        self,
+        *,
+        http2_protocol_options: Global___Http2ProtocolOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http2_protocol_options", b"http2_protocol_options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http2_protocol_options", b"http2_protocol_options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplicitHttpConfig: _TypeAlias = ExplicitHttpConfig  # noqa: Y015
+
+@_typing.final
+class Http2ProtocolOptions(_message.Message):
+    """envoy.config.core.v3.Http2ProtocolOptions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Http2ProtocolOptions: _TypeAlias = Http2ProtocolOptions  # noqa: Y015
+
+@_typing.final
+class RingHashConfig(_message.Message):
+    """envoy.config.cluster.v3.Cluster.RingHashLbConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMUM_RING_SIZE_FIELD_NUMBER: _builtins.int
+    MAXIMUM_RING_SIZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def minimum_ring_size(self) -> _wrappers_pb2.UInt64Value:
+        """Entries of the ring at least."""
+
+    @_builtins.property
+    def maximum_ring_size(self) -> _wrappers_pb2.UInt64Value:
+        """Entries of the ring at most."""
+
+    def __init__(
+        self,
+        *,
+        minimum_ring_size: _wrappers_pb2.UInt64Value | None = ...,
+        maximum_ring_size: _wrappers_pb2.UInt64Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["maximum_ring_size", b"maximum_ring_size", "minimum_ring_size", b"minimum_ring_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["maximum_ring_size", b"maximum_ring_size", "minimum_ring_size", b"minimum_ring_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RingHashConfig: _TypeAlias = RingHashConfig  # noqa: Y015
+
+@_typing.final
+class LoadBalancingPolicy(_message.Message):
+    """envoy.config.cluster.v3.LoadBalancingPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadBalancer]:
+        """Policies, the one liked best first."""
+
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___LoadBalancer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadBalancingPolicy: _TypeAlias = LoadBalancingPolicy  # noqa: Y015
+
+@_typing.final
+class LoadBalancer(_message.Message):
+    """envoy.config.cluster.v3.LoadBalancingPolicy.Policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPED_EXTENSION_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def typed_extension_config(self) -> Global___TypedExtension:
+        """The policy."""
+
+    def __init__(
+        self,
+        *,
+        typed_extension_config: Global___TypedExtension | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["typed_extension_config", b"typed_extension_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["typed_extension_config", b"typed_extension_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadBalancer: _TypeAlias = LoadBalancer  # noqa: Y015
+
+@_typing.final
+class TypedExtension(_message.Message):
+    """envoy.config.core.v3.TypedExtensionConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def typed_config(self) -> _any_pb2.Any:
+        """Its configuration; its type says which it is."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        typed_config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["typed_config", b"typed_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TypedExtension: _TypeAlias = TypedExtension  # noqa: Y015
+
+@_typing.final
+class WrrLocality(_message.Message):
+    """envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality: places by their weight, and in a place:"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_PICKING_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint_picking_policy(self) -> Global___LoadBalancingPolicy:
+        """How endpoints of a place are chosen."""
+
+    def __init__(
+        self,
+        *,
+        endpoint_picking_policy: Global___LoadBalancingPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint_picking_policy", b"endpoint_picking_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_picking_policy", b"endpoint_picking_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrrLocality: _TypeAlias = WrrLocality  # noqa: Y015
+
+@_typing.final
+class RoundRobin(_message.Message):
+    """envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoundRobin: _TypeAlias = RoundRobin  # noqa: Y015
+
+@_typing.final
+class ClientSideWeightedRoundRobin(_message.Message):
+    """envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin (gRFC A58)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLACKOUT_PERIOD_FIELD_NUMBER: _builtins.int
+    WEIGHT_EXPIRATION_PERIOD_FIELD_NUMBER: _builtins.int
+    WEIGHT_UPDATE_PERIOD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blackout_period(self) -> _duration_pb2.Duration:
+        """How long an endpoint must have reported before its weight is used."""
+
+    @_builtins.property
+    def weight_expiration_period(self) -> _duration_pb2.Duration:
+        """How long a report is believed."""
+
+    @_builtins.property
+    def weight_update_period(self) -> _duration_pb2.Duration:
+        """How often weights are worked out."""
+
+    def __init__(
+        self,
+        *,
+        blackout_period: _duration_pb2.Duration | None = ...,
+        weight_expiration_period: _duration_pb2.Duration | None = ...,
+        weight_update_period: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blackout_period", b"blackout_period", "weight_expiration_period", b"weight_expiration_period", "weight_update_period", b"weight_update_period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blackout_period", b"blackout_period", "weight_expiration_period", b"weight_expiration_period", "weight_update_period", b"weight_update_period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientSideWeightedRoundRobin: _TypeAlias = ClientSideWeightedRoundRobin  # noqa: Y015
+
+@_typing.final
+class OutlierDetection(_message.Message):
+    """envoy.config.cluster.v3.OutlierDetection (gRFC A50)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSECUTIVE_5XX_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    BASE_EJECTION_TIME_FIELD_NUMBER: _builtins.int
+    MAX_EJECTION_PERCENT_FIELD_NUMBER: _builtins.int
+    ENFORCING_CONSECUTIVE_5XX_FIELD_NUMBER: _builtins.int
+    ENFORCING_SUCCESS_RATE_FIELD_NUMBER: _builtins.int
+    FAILURE_PERCENTAGE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    ENFORCING_FAILURE_PERCENTAGE_FIELD_NUMBER: _builtins.int
+    FAILURE_PERCENTAGE_MINIMUM_HOSTS_FIELD_NUMBER: _builtins.int
+    FAILURE_PERCENTAGE_REQUEST_VOLUME_FIELD_NUMBER: _builtins.int
+    MAX_EJECTION_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consecutive_5xx(self) -> _wrappers_pb2.UInt32Value:
+        """Consecutive failures; only Envoy reads it."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """How often endpoints are judged."""
+
+    @_builtins.property
+    def base_ejection_time(self) -> _duration_pb2.Duration:
+        """How long one is left alone at first."""
+
+    @_builtins.property
+    def max_ejection_percent(self) -> _wrappers_pb2.UInt32Value:
+        """Percent that may be left alone at a time."""
+
+    @_builtins.property
+    def enforcing_consecutive_5xx(self) -> _wrappers_pb2.UInt32Value:
+        """Percent of judgements on consecutive failures that are kept to; only Envoy reads it."""
+
+    @_builtins.property
+    def enforcing_success_rate(self) -> _wrappers_pb2.UInt32Value:
+        """Percent of judgements by success rate that are kept to."""
+
+    @_builtins.property
+    def failure_percentage_threshold(self) -> _wrappers_pb2.UInt32Value:
+        """Percent of failures at which an endpoint is left alone."""
+
+    @_builtins.property
+    def enforcing_failure_percentage(self) -> _wrappers_pb2.UInt32Value:
+        """Percent of judgements by failures that are kept to."""
+
+    @_builtins.property
+    def failure_percentage_minimum_hosts(self) -> _wrappers_pb2.UInt32Value:
+        """Endpoints there must be for a judgement."""
+
+    @_builtins.property
+    def failure_percentage_request_volume(self) -> _wrappers_pb2.UInt32Value:
+        """Calls an endpoint must have had for a judgement."""
+
+    @_builtins.property
+    def max_ejection_time(self) -> _duration_pb2.Duration:
+        """Longest time one is left alone."""
+
+    def __init__(
+        self,
+        *,
+        consecutive_5xx: _wrappers_pb2.UInt32Value | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        base_ejection_time: _duration_pb2.Duration | None = ...,
+        max_ejection_percent: _wrappers_pb2.UInt32Value | None = ...,
+        enforcing_consecutive_5xx: _wrappers_pb2.UInt32Value | None = ...,
+        enforcing_success_rate: _wrappers_pb2.UInt32Value | None = ...,
+        failure_percentage_threshold: _wrappers_pb2.UInt32Value | None = ...,
+        enforcing_failure_percentage: _wrappers_pb2.UInt32Value | None = ...,
+        failure_percentage_minimum_hosts: _wrappers_pb2.UInt32Value | None = ...,
+        failure_percentage_request_volume: _wrappers_pb2.UInt32Value | None = ...,
+        max_ejection_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_ejection_time", b"base_ejection_time", "consecutive_5xx", b"consecutive_5xx", "enforcing_consecutive_5xx", b"enforcing_consecutive_5xx", "enforcing_failure_percentage", b"enforcing_failure_percentage", "enforcing_success_rate", b"enforcing_success_rate", "failure_percentage_minimum_hosts", b"failure_percentage_minimum_hosts", "failure_percentage_request_volume", b"failure_percentage_request_volume", "failure_percentage_threshold", b"failure_percentage_threshold", "interval", b"interval", "max_ejection_percent", b"max_ejection_percent", "max_ejection_time", b"max_ejection_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ejection_time", b"base_ejection_time", "consecutive_5xx", b"consecutive_5xx", "enforcing_consecutive_5xx", b"enforcing_consecutive_5xx", "enforcing_failure_percentage", b"enforcing_failure_percentage", "enforcing_success_rate", b"enforcing_success_rate", "failure_percentage_minimum_hosts", b"failure_percentage_minimum_hosts", "failure_percentage_request_volume", b"failure_percentage_request_volume", "failure_percentage_threshold", b"failure_percentage_threshold", "interval", b"interval", "max_ejection_percent", b"max_ejection_percent", "max_ejection_time", b"max_ejection_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutlierDetection: _TypeAlias = OutlierDetection  # noqa: Y015
+
+@_typing.final
 class EdsClusterConfig(_message.Message):
     """envoy.config.cluster.v3.Cluster.EdsClusterConfig."""
 
@@ -835,6 +1509,9 @@ class LocalityLbEndpoints(_message.Message):
     LOCALITY_FIELD_NUMBER: _builtins.int
     LB_ENDPOINTS_FIELD_NUMBER: _builtins.int
     LOAD_BALANCING_WEIGHT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    priority: _builtins.int
+    """0 for the places that are called as long as they can be; no number may be left out."""
     @_builtins.property
     def locality(self) -> Global___Locality:
         """The place."""
@@ -853,10 +1530,11 @@ class LocalityLbEndpoints(_message.Message):
         locality: Global___Locality | None = ...,
         lb_endpoints: _abc.Iterable[Global___LbEndpoint] | None = ...,
         load_balancing_weight: _wrappers_pb2.UInt32Value | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load_balancing_weight", b"load_balancing_weight", "locality", b"locality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lb_endpoints", b"lb_endpoints", "load_balancing_weight", b"load_balancing_weight", "locality", b"locality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lb_endpoints", b"lb_endpoints", "load_balancing_weight", b"load_balancing_weight", "locality", b"locality", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from weft import rpc
+from weft.registry import labels
 from weft.registry.catalog import Catalog, Service
-from weft.registry.discovery import labels, types
-from weft.registry.discovery.versions import Range
+from weft.registry.discovery import types
 from weft.registry.index import IN_SERVICE, Index, Instance, State
+from weft.registry.versions import Range
 from weft.v1 import agent_pb2
 from weft.v1 import discovery_pb2 as pb
 

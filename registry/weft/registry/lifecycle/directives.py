@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 
 from weft.registry.index import Index
-from weft.v1 import agent_pb2, lifecycle_pb2, registry_pb2
+from weft.v1 import agent_pb2, lifecycle_pb2, registry_pb2, traffic_pb2
 
 Send = Callable[[registry_pb2.RegisterResponse], Awaitable[None]]
 
@@ -42,6 +42,8 @@ class Directives:
             version=control.version,
             hold=self._index.hold(instance_id),
             settings=control.settings,
+            report_utilization=control.traffic.balancing
+            == traffic_pb2.BALANCING_WEIGHTED_ROUND_ROBIN,
         )
         self._told[instance_id] = control.version
         self._due.discard(instance_id)

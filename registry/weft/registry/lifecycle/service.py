@@ -16,6 +16,7 @@ from weft.registry.follower import Follower
 from weft.registry.index import Index, State
 from weft.registry.lifecycle import changes
 from weft.registry.store import Store
+from weft.registry.traffic import rules
 from weft.rpc import paging
 from weft.rpc.membership import Membership
 from weft.v1 import lifecycle_pb2 as pb
@@ -124,6 +125,29 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
             return changes.put(control, request.settings, mask)
 
         return pb.SetAgentResponse(control=await self._change(request.agent, put, event, context))
+
+    async def SetTraffic(
+        self, request: pb.SetTrafficRequest, context: Context
+    ) -> pb.SetTrafficResponse:
+        """See lifecycle.proto."""
+        self._check(context)
+        self._known(request.agent, (), request.reason)
+        mask = request.update_paths
+        validate.check(rules.given(request.traffic))
+        validate.check(rules.paths(mask))
+        if not mask and not request.traffic.ListFields():
+            raise rpc.InvalidArgument("sets nothing: name what to set", field="traffic")
+        event = pb.ControlEvent(
+            action="traffic",
+            traffic=request.traffic,
+            update_paths=request.update_paths,
+            reason=request.reason,
+        )
+
+        def put(control: pb.Control) -> bool:
+            return rules.put(control, request.traffic, mask)
+
+        return pb.SetTrafficResponse(control=await self._change(request.agent, put, event, context))
 
     async def GetControl(
         self, request: pb.GetControlRequest, context: Context

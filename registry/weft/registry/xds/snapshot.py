@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 from weft.registry.catalog import Catalog
-from weft.registry.index import Index
+from weft.registry.index import IN_SERVICE, Index, Instance
+from weft.registry.traffic.policy import REST
 from weft.registry.xds import resources
+from weft.v1 import traffic_pb2
 
 # Types in the order in which they are pushed: a cluster before what points at it.
 TYPES = (resources.CLUSTER, resources.ENDPOINTS, resources.LISTENER, resources.ROUTES)
+
+
+class Viewer(NamedTuple):
+    """Who asks.
+
+    Attributes:
+        sink: address "IP:port" where calls to unknown agents are answered.
+        zone: where the client runs.
+        envoy: whether it is an Envoy, and not a gRPC client.
+    """
+
+    sink: str = ""
+    zone: str = ""
+    envoy: bool = False
 
 
 class Snapshot:
@@ -20,46 +38,84 @@ class Snapshot:
     Args:
         index: who is there.
         sets: which methods may be retried.
-        own_id: SPIFFE id of the registry itself, where connections are encrypted.
+        own_id: SPIFFE id of the registry, where connections are encrypted.
     """
 
     def __init__(self, index: Index, sets: Catalog, own_id: str = "") -> None:
         self._own_id = own_id
         self._index = index
         self._sets = sets
-        self._built: dict[tuple[str, str], bytes] = {}
+        self._built: dict[str, dict[tuple[str, str, str, bool], bytes]] = {}  # by agent
         self._cold = True
-        self._sinks: dict[tuple[str, str], bytes] = {}
+        self._sinks: dict[str, dict[tuple[str, str], bytes]] = {}  # by agent
 
     def warm_up(self) -> None:
         """Ends the cold start: from here on a name that is not in the index is unknown."""
         self._cold = False
 
-    def invalidate(self, agent: str) -> None:
-        """Forgets what depends on an agent's state; it is built again when asked for."""
-        self._built.pop((resources.CLUSTER, agent), None)
-        self._built.pop((resources.ENDPOINTS, agent), None)
-        self._built.pop((resources.ROUTES, agent), None)
+    def names(self, agent: str) -> Iterator[str]:
+        """Names under which an agent has resources."""
+        yield agent
+        for subset in self._index.policy(agent).subsets:
+            yield resource_name(agent, subset)
 
-    def get(self, type_url: str, name: str, sink: str) -> bytes | None:
+    def invalidate(self, agent: str) -> None:
+        """Forgets what was built of an agent; it is built again when asked for."""
+        self._built.pop(agent, None)
+
+    def get(self, type_url: str, name: str, viewer: Viewer) -> bytes | None:
         """A resource; None: say nothing about it yet.
 
         Args:
             type_url: one of TYPES.
-            name: of the agent.
-            sink: address "IP:port" where calls to unknown agents are answered.
+            name: of the agent, or of a subset of it.
+            viewer: who asks.
         """
-        if type_url == resources.ENDPOINTS and name not in self._index:
+        agent, _, subset = name.partition("/")
+        if type_url == resources.ENDPOINTS and agent not in self._index:
             if self._cold:
                 return None  # perhaps it registers in a moment: a client keeps the endpoints it has
-            key = (name, sink)
-            if key not in self._sinks:
-                self._sinks[key] = resources.endpoints(name, [sink])
-            return self._sinks[key]
-        built = self._built.get((type_url, name))
-        if built is None:
-            built = self._built[type_url, name] = self._build(type_url, name)
-        return built
+            sinks = self._sinks.setdefault(agent, {})
+            key = (name, viewer.sink)
+            if key not in sinks:
+                nothing = traffic_pb2.Traffic()
+                sinks[key] = resources.endpoints(name, [(viewer.sink, "")], nothing, "")
+            return sinks[key]
+        zone = viewer.zone if type_url == resources.ENDPOINTS and self._by_zone(agent) else ""
+        built = self._built.setdefault(agent, {})
+        envoy = viewer.envoy and type_url == resources.CLUSTER
+        found = built.get((type_url, name, zone, envoy))
+        if found is None:
+            found = self._build(type_url, agent, subset, zone, envoy=envoy)
+            built[type_url, name, zone, envoy] = found
+        return found
+
+    def catalogue(self, type_url: str) -> AbstractSet[str] | None:
+        """Names of all there are of a type, for clients that ask for all; None: not known before the cold start is over."""
+        if self._cold:
+            return None
+        if type_url != resources.CLUSTER:
+            return frozenset()
+        return {name for agent in self._index.names() for name in self.names(agent)}
+
+    def _by_zone(self, agent: str) -> bool:
+        return self._index.policy(agent).traffic.zones == traffic_pb2.ZONE_POLICY_PREFER
+
+    def _build(self, type_url: str, agent: str, subset: str, zone: str, *, envoy: bool) -> bytes:
+        policy = self._index.policy(agent)
+        name = resource_name(agent, subset)
+        if type_url == resources.LISTENER:
+            return resources.listener(name, policy.drill())
+        if type_url == resources.CLUSTER:
+            return resources.cluster(name, policy.traffic, self._ids(agent), envoy=envoy)
+        if type_url == resources.ROUTES:
+            known = self._index.agent(agent)
+            retryable = () if known is None else self._sets.retryable(known.services)
+            shares = policy.shares({each.subset for each in self._index.in_service(agent)})
+            clusters = {resource_name(agent, each): weight for each, weight in shares.items()}
+            return resources.routes(name, retryable, policy.traffic, clusters, policy.drill())
+        places = [(each.address, each.zone) for each in self._of(agent, subset)]
+        return resources.endpoints(name, places, policy.traffic, zone)
 
     def _ids(self, name: str) -> Iterable[str]:
         """Who may answer for an agent: its instances, and the registry, which does for agents that are unknown."""
@@ -69,24 +125,23 @@ class Snapshot:
         found = () if agent is None else agent.instances
         return {self._own_id, *filter(None, (instance.spiffe_id for instance in found))}
 
-    def _build(self, type_url: str, name: str) -> bytes:
-        if type_url == resources.LISTENER:
-            return resources.listener(name)
-        if type_url == resources.CLUSTER:
-            return resources.cluster(name, self._ids(name))
-        if type_url == resources.ROUTES:
-            agent = self._index.agent(name)
-            return resources.routes(
-                name, () if agent is None else self._sets.retryable(agent.services)
-            )
-        return resources.endpoints(name, [i.address for i in self._index.answering(name)])
+    def _of(self, agent: str, subset: str) -> Sequence[Instance]:
+        """Instances of a subset. Where there is none all of the agent: routes that avoid it come a moment later."""
+        everybody = self._index.answering(agent)
+        if subset == REST and not self._index.policy(agent).subsets:
+            return everybody
+        chosen = [each for each in everybody if each.subset == subset and each.state in IN_SERVICE]
+        return chosen or everybody
 
-    def forget(self, name: str) -> None:
-        """Drops what was built for a name that no client asks for any more."""
-        for type_url in TYPES:
-            self._built.pop((type_url, name), None)
-        for key in [key for key in self._sinks if key[0] == name]:
-            del self._sinks[key]
+    def forget(self, agent: str) -> None:
+        """Drops what was built of an agent that no client asks for any more."""
+        self._built.pop(agent, None)
+        self._sinks.pop(agent, None)
+
+
+def resource_name(agent: str, subset: str) -> str:
+    """Name of the resources of an agent's subset."""
+    return f"{agent}/{subset}" if subset else agent
 
 
 def sink_address(bound: str, peer: str) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from weft.registry.xds import resources
 from weft.xds.v1 import discovery_pb2 as pb
 
 # State of the world: a response of these types names everything that exists, so it must be complete.
-_COMPLETE = frozenset((resources.LISTENER, resources.CLUSTER))
+COMPLETE = frozenset((resources.LISTENER, resources.CLUSTER))
+
+Get = Callable[[str, str], bytes | None]
+Catalogue = Callable[[str], AbstractSet[str] | None]
 
 
 class Rejected(NamedTuple):
@@ -25,10 +29,14 @@ class Subscription:
 
     Attributes:
         names: resources the client is subscribed to.
+        everything: whether that is all there are, as Envoy subscribes to listeners and clusters.
     """
 
     def __init__(self, type_url: str) -> None:
         self.names: frozenset[str] = frozenset()
+        self.everything = False
+        self._first = True
+        self._owed = False  # an answer, be it empty: the client waits for it
         self._type_url = type_url
         self._nonce = 0
         self._sent: dict[str, bytes] = {}  # what the client was last sent, by name
@@ -42,6 +50,11 @@ class Subscription:
         if request.response_nonce and request.response_nonce != str(self._nonce):
             return None
         names = frozenset(name for name in request.resource_names if name)
+        if self._first and not names and self._type_url in COMPLETE:
+            self.everything = self._owed = True
+        self._first = False
+        if self.everything and not names:
+            names = self.names
         for gone in self.names - names:
             self._sent.pop(gone, None)  # a name that is subscribed again is sent again
         self.names = names
@@ -50,9 +63,7 @@ class Subscription:
         return None
 
     def respond(
-        self,
-        get: Callable[[str, str], bytes | None],
-        among: Collection[str] | None = None,
+        self, get: Get, catalogue: Catalogue, among: Collection[str] | None = None
     ) -> pb.DiscoveryResponse | None:
         """The response that brings the client up to date; None: it is.
 
@@ -60,18 +71,28 @@ class Subscription:
 
         Args:
             get: finds a resource by type and name.
+            catalogue: names of all there are of a type; None: not known yet.
             among: names that may have changed; None: any may.
         """
+        gone = False
+        if self.everything:
+            all_there_is = catalogue(self._type_url)
+            if all_there_is is None:
+                return None
+            gone = bool(self.names - all_there_is)
+            self.names = frozenset(all_there_is)
+            among = None if self._owed else among
         fresh: dict[str, bytes] = {}
         for name in sorted(self.names if among is None else self.names.intersection(among)):
             found = get(self._type_url, name)
             if found is not None and self._sent.get(name) != found:
                 fresh[name] = found
-        if not fresh:
+        if not (fresh or gone or self._owed):
             return None
+        self._owed = False
         self._sent |= fresh
         self._nonce += 1
-        sent = self._whole() if self._type_url in _COMPLETE else list(fresh.values())
+        sent = self._whole() if self._type_url in COMPLETE else list(fresh.values())
         return pb.DiscoveryResponse(
             version_info=hashlib.blake2b(b"".join(sent), digest_size=8).hexdigest(),
             type_url=self._type_url,
@@ -80,4 +101,4 @@ class Subscription:
         )
 
     def _whole(self) -> list[bytes]:
-        return [self._sent[name] for name in sorted(self.names)]
+        return [self._sent[name] for name in sorted(self.names) if name in self._sent]
