@@ -96,6 +96,7 @@ async def test_operators_are_clients_and_whoever_is_of_the_mesh_finds_agents(
                 lifecycle.DrainAgent(lifecycle_pb2.DrainAgentRequest(agent="echo")),
                 lifecycle.ResumeAgent(lifecycle_pb2.ResumeAgentRequest(agent="echo")),
                 lifecycle.SetAgent(lifecycle_pb2.SetAgentRequest(agent="echo")),
+                lifecycle.SetTraffic(lifecycle_pb2.SetTrafficRequest(agent="echo")),
                 lifecycle.GetControl(lifecycle_pb2.GetControlRequest(agent="echo")),
                 lifecycle.ListControlEvents(lifecycle_pb2.ListControlEventsRequest()),
             ):

@@ -56,11 +56,11 @@ async def to_part(address: str, part: str = "registry") -> AsyncIterator[rpc.Cha
 
 @contextlib.asynccontextmanager
 async def to_agent(
-    registry: str, agent: str, identity: Identity | None = None
+    registry: str, agent: str, identity: Identity | None = None, *, zone: str = ""
 ) -> AsyncIterator[rpc.Channel]:
-    """A channel to an agent by name, by whoever runs the command; calls are made as `identity` says."""
+    """A channel to an agent by name, by whoever runs the command in a zone; calls are made as `identity` says."""
     async with membership.as_client() as mtls:
-        rpc.use_registry(registry, mtls=mtls)
+        rpc.use_registry(registry, zone=zone, mtls=mtls)
         async with rpc.Channel(f"xds:///{agent}", identity=identity, mtls=mtls) as channel:
             yield channel
 

@@ -66,5 +66,5 @@ async def connected(settings: Settings) -> AsyncIterator[KnowledgeServiceAsyncSt
                 "`weft agents serve knowledge`."
             ) from failed
     identity = identities.operator(settings)
-    async with connect.to_agent(settings.registry, AGENT, identity) as channel:
+    async with connect.to_agent(settings.registry, AGENT, identity, zone=settings.zone) as channel:
         yield KnowledgeServiceStub(channel)

@@ -102,7 +102,7 @@ async def connected(settings: Settings, person: str = "") -> AsyncIterator[Orche
                 "`weft agents serve orchestrator`."
             ) from failed
     identity = identities.person(settings, person) if person else identities.operator(settings)
-    async with connect.to_agent(settings.registry, AGENT, identity) as channel:
+    async with connect.to_agent(settings.registry, AGENT, identity, zone=settings.zone) as channel:
         yield Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceStub(channel), identity)
 
 

@@ -102,7 +102,7 @@ async def _run(
         return
     requests = _requests(skill, text)
     identity = identities.operator(settings)
-    async with connect.to_agent(settings.registry, agent, identity) as channel:
+    async with connect.to_agent(settings.registry, agent, identity, zone=settings.zone) as channel:
         async for response in _responses(channel, skill, requests, timeout):
             document = _document(response, skill)
             if skill.streams[1]:
