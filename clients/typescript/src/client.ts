@@ -51,7 +51,7 @@ async function stream(): Promise<void> {
 
 async function deadline(): Promise<void> {
   const began = performance.now();
-  const failed = await say({ delay: { seconds: 5 } }, 200).then(() => null, (error: ServiceError) => error);
+  const failed = await say({ delay: { seconds: 5n } }, 200).then(() => null, (error: ServiceError) => error);
   tell("deadline", { code: failed && codes[failed.code], ms: Math.round(performance.now() - began) });
 }
 

@@ -21,7 +21,7 @@ stream.on("data", (frame: ConsumeResponse) => {
     stream.write(ConsumeRequest.fromPartial({ ack, credit: ack.length }));
   }
   // Done is when the broker says that every acknowledgement is safe.
-  if (handled === count && frame.settled === count) {
+  if (handled === count && Number(frame.settled) === count) {
     stream.write(ConsumeRequest.fromPartial({ leave: true }));
     stream.end();
   }

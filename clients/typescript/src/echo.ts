@@ -67,7 +67,7 @@ function callerOf(metadata: Metadata): string {
 function duration(span: number): Duration | undefined {
   if (!Number.isFinite(span)) return undefined; // the caller named no deadline
   const seconds = Math.floor(span / 1_000);
-  return { seconds, nanos: Math.round((span - seconds * 1_000) * 1e6) };
+  return { seconds: BigInt(seconds), nanos: Math.round((span - seconds * 1_000) * 1e6) };
 }
 
 async function pause(field: string, span: Duration | undefined): Promise<void> {

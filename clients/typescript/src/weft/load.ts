@@ -16,8 +16,8 @@ export class LoadMeter {
 
   report(): Load {
     const seconds = Math.floor(this.latency);
-    const latencyEwma = { seconds, nanos: Math.round((this.latency - seconds) * 1e9) };
-    return { inFlight: this.inFlight, calls: this.calls, failures: this.failures, latencyEwma };
+    const latencyEwma = { seconds: BigInt(seconds), nanos: Math.round((this.latency - seconds) * 1e9) };
+    return { inFlight: this.inFlight, calls: BigInt(this.calls), failures: BigInt(this.failures), latencyEwma };
   }
 
   readonly interceptor: ServerInterceptor = (method, call) => {
