@@ -25,7 +25,7 @@ from weft.registry.service import RegistryService
 from weft.registry.store import APPLICATION, SCHEMA, Store
 from weft.registry.streams import Streams
 from weft.registry.writer import Writer
-from weft.registry.xds import ControlPlane, Sink
+from weft.registry.xds import ControlPlane, EdgeOptions, Sink
 from weft.telemetry import Telemetry, probe
 from weft.v1 import discovery_pb2_grpc, lifecycle_pb2_grpc, registry_pb2_grpc
 
@@ -51,6 +51,7 @@ class Registry:
         cold_start: how long after the start of a first replica clients keep what endpoints they have of agents that
             are unknown yet.
         telemetry: where calls and instances are counted; None: nowhere.
+        edge: how edges let callers in (docs/edge.md).
         beside: further servicers for the same port, each with its generated `add_...Servicer_to_server`.
     """
 
@@ -63,8 +64,10 @@ class Registry:
         pace: Pace | None = None,
         cold_start: timedelta = _COLD_START,
         telemetry: Telemetry | None = None,
+        edge: EdgeOptions | None = None,
         beside: Sequence[tuple[Callable[[Any, Any], None], object]] = (),
     ) -> None:
+        self._edge = edge
         self.address = address
         self._database_url = database_url
         self._terms = terms or leases.Terms()
@@ -120,6 +123,7 @@ class Registry:
                 sets=parts.sets,
                 streams=parts.streams,
                 telemetry=self._telemetry,
+                edge=self._edge,
             )
             found = discovery.DiscoveryService(index=parts.index, sets=parts.sets, words=words)
             server = self._server(parts, plane, found)
