@@ -8,3 +8,4 @@ GATEWAY = "@gateway"
 GATEWAY_GRPC = "@gateway-grpc"
 KEYS = "@token-keys"
 CORS = "cors"
+NOWHERE = "@nowhere"  # a cluster that does not exist

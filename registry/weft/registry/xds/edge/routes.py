@@ -101,7 +101,7 @@ def of_agent(agent: Agent, options: EdgeOptions, taken: set[str]) -> Iterator[Ma
         for method in mine:
             for route in _by_grpc(agent, method, options, closed=guards.closed(method)):
                 yield Made(0, agent.name, route.SerializeToString(deterministic=True))
-        yield from _by_rest(agent.name, mine, descriptor_set, guards, options)
+        yield from _by_rest(agent, mine, descriptor_set, guards, options)
 
 
 def _by_grpc(
@@ -132,7 +132,7 @@ def _by_grpc(
 
 
 def _by_rest(
-    agent: str,
+    agent: Agent,
     methods: Sequence[Method],
     descriptor_set: bytes,
     guards: Guards,
@@ -155,10 +155,11 @@ def _by_rest(
             route = _elsewhere(match, options, grpc=False)
         else:
             contract = contract or transcoder.transcoder(descriptor_set, services, options.max_body)
-            # Never taken: a call that is transcoded has another path, and one that cannot be is refused.
-            route = _refused(match, _NOT_FOUND, "There is no such route.")
+            # Nothing goes there: what is transcoded is matched again, what cannot be is refused. But filters before
+            # pass over routes that lead nowhere.
+            route = pb.Route(match=match, route=action_to(agent.clusters, agent.traffic))
             route.typed_per_filter_config[transcoder.FILTER].CopyFrom(contract)
-        yield Made(1 + rank, agent, route.SerializeToString(deterministic=True))
+        yield Made(1 + rank, agent.name, route.SerializeToString(deterministic=True))
 
 
 def whole(name: str, made: Iterable[Made], options: EdgeOptions, *, asks: bool) -> bytes:
@@ -174,6 +175,8 @@ def whole(name: str, made: Iterable[Made], options: EdgeOptions, *, asks: bool) 
     host.routes.extend(
         each.route for each in sorted(made, key=lambda each: (each.rank, each.agent))
     )
+    if options.origins:
+        host.routes.append(_preflight(options).SerializeToString(deterministic=True))
     for match, grpc in (
         (pb.RouteMatch(prefix="/", headers=[_grpc()]), True),
         (pb.RouteMatch(prefix="/"), False),
@@ -209,6 +212,17 @@ def _elsewhere(match: pb.RouteMatch, options: EdgeOptions, *, grpc: bool) -> pb.
     if options.tokens is not None:
         route.typed_per_filter_config[tokens.FILTER].CopyFrom(tokens.none_needed())
     return route
+
+
+def _preflight(options: EdgeOptions) -> pb.Route:
+    """What a browser asks before a page of another origin calls: the filter answers it, but to origins that may not."""
+    match = pb.RouteMatch(prefix="/")
+    match.headers.add(name=":method", string_match=pb.StringMatcher(exact="OPTIONS"))
+    match.headers.add(name="access-control-request-method", present_match=True)
+    return pb.Route(
+        match=match,
+        route=pb.RouteAction(cluster=names.GATEWAY if options.gateway else names.NOWHERE),
+    )
 
 
 def _refused(match: pb.RouteMatch, status: int, text: str) -> pb.Route:
