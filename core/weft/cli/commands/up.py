@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import sys
 import time
@@ -40,6 +41,7 @@ def _replicas(
         "weft up",
         "weft up --replicas support-triage=2 --data ./data",
         "weft up --registries 3",
+        "weft up --edge envoy",
     )
 )
 @click.option(
@@ -58,12 +60,19 @@ def _replicas(
     metavar="N",
     help="Run N replicas of the registry: any of them may die and nobody notices.",
 )
+@click.option(
+    "--edge",
+    type=click.Choice(["none", "envoy"]),
+    default="none",
+    show_default=True,
+    help="Run an Envoy before the mesh, at WEFT_EDGE_LISTEN: REST, gRPC-Web and gRPC straight to the agents.",
+)
 @configured(
     *("data", "registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen"),
     "gateway_auth",
     *("database_url", "redis_url"),
 )
-def up(settings: Settings, replicas: dict[str, int], registries: int) -> None:
+def up(settings: Settings, replicas: dict[str, int], registries: int, edge: str) -> None:
     """Run everything on this machine: servers, registry, broker, gateway, orchestrator, knowledge, support fleet.
 
     The servers are a Redis and a PostgreSQL of its own, where no others are set.
@@ -74,19 +83,27 @@ def up(settings: Settings, replicas: dict[str, int], registries: int) -> None:
     from weft.cli.house import HouseLock, Lines, Table, check_free, with_free_ports
 
     _known(replicas)
+    if edge == "none":
+        settings = dataclasses.replace(settings, edge_listen="127.0.0.1:0")  # nobody listens there
+    else:
+        from weft.cli.edge import envoy
+
+        envoy.program()  # before anything starts
     with HouseLock(settings.data) as lock:
         check_free(settings)
         settings = with_free_ports(settings, registries)
         lock.describe(settings.gateway)
         with Table() if sys.stdout.isatty() else Lines() as view:
-            asyncio.run(_run(settings, replicas, view))
+            asyncio.run(_run(settings, replicas, view, edge=edge == "envoy"))
 
 
-async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table) -> None:
+async def _run(
+    settings: Settings, replicas: dict[str, int], view: Lines | Table, *, edge: bool
+) -> None:
     from weft.cli.house import House, Interrupt
 
     began = time.monotonic()
-    house = House(settings, environ=os.environ, replicas=replicas, report=view.report)
+    house = House(settings, environ=os.environ, replicas=replicas, edge=edge, report=view.report)
     view.watch(house)
     with Interrupt(house.kill) as interrupt:
         try:
@@ -108,7 +125,9 @@ def _addresses(house: House) -> list[str]:
         for child in house.children
         if child.facts.get("metrics")
     ]
+    edges = [f"edge     {child.address}" for child in house.children if child.name == "edge"]
     return [
+        *edges,
         f"gateway  {settings.gateway}",
         f"docs     {settings.gateway}/docs",
         f"gRPC     {settings.gateway_grpc_listen}",

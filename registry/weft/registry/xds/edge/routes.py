@@ -139,13 +139,15 @@ def _by_rest(
     options: EdgeOptions,
 ) -> Iterator[Made]:
     """Routes of a contract, as few as can be: each that is served here has a copy of the contract."""
+    services = sorted({method.path[1:].rpartition("/")[0] for method in methods})
+    contract = transcoder.pruned(descriptor_set, services)
     groups: dict[tuple[int, bool, str], list[str]] = {}
     for method in methods:
         for verb, template in method.bindings:
-            key = (paths.rank(template), guards.closed(method), verb)
+            served = (method.path, verb, template) in contract.bindings
+            key = (paths.rank(template), guards.closed(method) or not served, verb)
             groups.setdefault(key, []).append(paths.pattern(template))
-    services = sorted({method.path[1:].rpartition("/")[0] for method in methods})
-    contract: any_pb2.Any | None = None
+    configured = transcoder.transcoder(contract, services, options.max_body)
     for (rank, closed, verb), patterns in sorted(groups.items()):
         match = pb.RouteMatch(safe_regex=pb.RegexMatcher(regex="|".join(sorted(set(patterns)))))
         if verb != "*":
@@ -154,11 +156,10 @@ def _by_rest(
         if closed:
             route = _elsewhere(match, options, grpc=False)
         else:
-            contract = contract or transcoder.transcoder(descriptor_set, services, options.max_body)
             # Nothing goes there: what is transcoded is matched again, what cannot be is refused. But filters before
             # pass over routes that lead nowhere.
             route = pb.Route(match=match, route=action_to(agent.clusters, agent.traffic))
-            route.typed_per_filter_config[transcoder.FILTER].CopyFrom(contract)
+            route.typed_per_filter_config[transcoder.FILTER].CopyFrom(configured)
         yield Made(1 + rank, agent.name, route.SerializeToString(deterministic=True))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from google.api import annotations_pb2
 from google.protobuf import any_pb2, descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2
 
+from weft.registry.xds.edge import bindings
 from weft.registry.xds.resources import packed
 from weft.xds.v1 import edge_pb2 as pb
 
@@ -26,16 +28,28 @@ def none() -> any_pb2.Any:
     return packed(_TYPE, pb.Transcoder(proto_descriptor_bin=b""))
 
 
-def transcoder(descriptor_set: bytes, services: Collection[str], max_body: int) -> any_pb2.Any:
+class Contract(NamedTuple):
+    """What a transcoder has to know.
+
+    Attributes:
+        descriptor_set: a google.protobuf.FileDescriptorSet.
+        bindings: path of a method, HTTP method and path template of what it serves.
+    """
+
+    descriptor_set: bytes
+    bindings: frozenset[tuple[str, str, str]]
+
+
+def transcoder(contract: Contract, services: Collection[str], max_body: int) -> any_pb2.Any:
     """The filter of a route.
 
     Args:
-        descriptor_set: a google.protobuf.FileDescriptorSet with the services.
+        contract: of the services.
         services: their full names.
         max_body: largest body of a request, in bytes.
     """
     made = pb.Transcoder(
-        proto_descriptor_bin=pruned(descriptor_set, services),
+        proto_descriptor_bin=contract.descriptor_set,
         services=sorted(services),
         convert_grpc_status=True,
         url_unescape_spec=pb.URL_UNESCAPE_ALL_CHARACTERS_EXCEPT_SLASH,
@@ -51,8 +65,8 @@ def transcoder(descriptor_set: bytes, services: Collection[str], max_body: int) 
     return packed(_TYPE, made)
 
 
-def pruned(descriptor_set: bytes, services: Collection[str]) -> bytes:
-    """The set without what a transcoder has no use for: options other than google.api.http, and files left unused.
+def pruned(descriptor_set: bytes, services: Collection[str]) -> Contract:
+    """A descriptor set without what a transcoder has no use for: options other than google.api.http, and files left unused.
 
     The details that errors of agents have are added, which Envoy could not write as JSON otherwise.
     """
@@ -63,6 +77,8 @@ def pruned(descriptor_set: bytes, services: Collection[str]) -> bytes:
     for file in _with_imports(error_details_pb2.DESCRIPTOR):
         files.setdefault(file.name, file)
     wanted.add(error_details_pb2.DESCRIPTOR.name)
+    known = bindings.types(files.values())
+    served: set[tuple[str, str, str]] = set()
     homes = {name: file.name for file in files.values() for name in _types(file)}
     kept = descriptor_pb2.FileDescriptorSet()
     done: set[str] = set()
@@ -71,7 +87,8 @@ def pruned(descriptor_set: bytes, services: Collection[str]) -> bytes:
         if name in done:
             return
         done.add(name)
-        small = _small(files[name], services)
+        small = _small(files[name])
+        served.update(_keep_services(small, files[name], services, known))
         needed = {homes[each] for each in _used(small)} - {name}
         for each in sorted(needed):
             keep(each)
@@ -80,14 +97,14 @@ def pruned(descriptor_set: bytes, services: Collection[str]) -> bytes:
 
     for name in sorted(wanted):
         keep(name)
-    return kept.SerializeToString(deterministic=True)
+    return Contract(kept.SerializeToString(deterministic=True), frozenset(served))
 
 
 def _serves(file: File, services: Collection[str]) -> bool:
     return any(f"{file.package}.{each.name}".lstrip(".") in services for each in file.service)
 
 
-def _small(file: File, services: Collection[str]) -> File:
+def _small(file: File) -> File:
     small = File()
     small.CopyFrom(file)
     for field in ("dependency", "public_dependency", "weak_dependency", "source_code_info"):
@@ -97,22 +114,34 @@ def _small(file: File, services: Collection[str]) -> File:
     small.ClearField("options")
     if features is not None:
         small.options.features.CopyFrom(features)
-    served = [
-        each for each in file.service if f"{file.package}.{each.name}".lstrip(".") in services
-    ]
-    del small.service[:]
-    for service in served:
-        copy = small.service.add(name=service.name)
-        for method in service.method:
-            routes = method.options.Extensions[annotations_pb2.http]
-            plain = copy.method.add()
-            plain.CopyFrom(method)
-            plain.ClearField("options")
-            if routes.WhichOneof("pattern") is not None:
-                plain.options.Extensions[annotations_pb2.http].CopyFrom(routes)
     for message in small.message_type:
         _without_extensions(message)
     return small
+
+
+def _keep_services(
+    small: File, file: File, services: Collection[str], known: bindings.Types
+) -> Iterator[tuple[str, str, str]]:
+    """Leaves these services in a file, and of their options the routes that are served; yields those."""
+    del small.service[:]
+    for service in file.service:
+        full_name = f"{file.package}.{service.name}".lstrip(".")
+        if full_name not in services:
+            continue
+        copy = small.service.add(name=service.name)
+        for method in service.method:
+            plain = copy.method.add()
+            plain.CopyFrom(method)
+            plain.ClearField("options")
+            rule = method.options.Extensions[annotations_pb2.http]
+            served = list(bindings.taken(rule, method, known))
+            if not served:
+                continue
+            kept = plain.options.Extensions[annotations_pb2.http]
+            kept.CopyFrom(served[0])
+            kept.additional_bindings.extend(served[1:])
+            for each in served:
+                yield (f"/{full_name}/{method.name}", *bindings.route(each))
 
 
 def _without_extensions(message: descriptor_pb2.DescriptorProto) -> None:
