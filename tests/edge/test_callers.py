@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import time
 from datetime import timedelta
@@ -65,6 +67,27 @@ async def test_tokens(mesh, issuer):
         metadata = [("authorization", good["authorization"])]
         answer = await stub.Say(echo_pb2.SayRequest(text="a"), timeout=5, metadata=metadata)
         assert answer.text == "a"
+
+
+async def test_keys_of_the_issuer_by_url(mesh, issuer):
+    settings, token = issuer
+    asked = []
+
+    async def answer(reader, writer):
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(settings.keys)}\r\n\r\n"
+        writer.write(head.encode() + settings.keys.encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        by_url = dataclasses.replace(settings, keys=f"http://127.0.0.1:{port}/keys")
+        edge = (await mesh(access="tokens", tokens=by_url)).edge
+        await routed(edge.http, headers={"authorization": f"Bearer {token()}"})
+        found = await edge.http.get("/v1/echo/a")
+        assert found.status_code == httpx.codes.UNAUTHORIZED
+    assert asked[0].startswith(b"GET /keys ")
 
 
 async def test_more_requests_than_the_rate_are_refused(mesh):

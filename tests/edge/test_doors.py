@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
+
+import grpc
 import httpx
-from tests.edge.conftest import routed
+import pytest
+from tests.edge.conftest import PATIENCE, routed
 
 from weft import rpc
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
+from weft.rpc.testing import wait_until
 
 
 async def test_rest(mesh):
@@ -36,3 +42,41 @@ async def test_grpc(mesh):
         assert (await stub.Say(echo_pb2.SayRequest(text="a"), timeout=5)).text == "a"
         texts = [each.text async for each in stub.Repeat(echo_pb2.RepeatRequest(text="b", count=3))]
         assert texts == ["b"] * 3
+
+
+async def test_grpc_web(mesh):
+    edge = (await mesh()).edge
+    await routed(edge.http)
+    message = echo_pb2.SayRequest(text="web").SerializeToString()
+    found = await edge.http.post(
+        "/weft.echo.v1.EchoService/Say",
+        content=b"\0" + len(message).to_bytes(4, "big") + message,
+        headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1"},
+    )
+    assert found.status_code == httpx.codes.OK
+    size = int.from_bytes(found.content[1:5], "big")
+    assert echo_pb2.SayResponse.FromString(found.content[5 : 5 + size]).text == "web"
+    assert b"grpc-status:0" in found.content[5 + size :].replace(b" ", b"")
+
+
+async def test_a_call_that_takes_longer_than_its_contract_or_caller_says(mesh):
+    edge = (await mesh(max_timeout=timedelta(seconds=1))).edge
+    await routed(edge.http)
+    async with rpc.Channel(edge.address) as channel:
+        stub = echo_pb2_grpc.EchoServiceStub(channel)
+        slow = echo_pb2.SayRequest(text="a")
+        slow.delay.FromSeconds(15)
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await stub.Say(slow, timeout=20)  # longer than any caller may ask
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_calls_are_logged_without_their_queries(mesh):
+    edge = (await mesh()).edge
+    await routed(edge.http, "/v1/echo/a?delay=0.001s")
+
+    def lines() -> list[dict[str, object]]:
+        return [json.loads(line) for line in edge.log.read_text().splitlines() if line[:1] == "{"]
+
+    await wait_until(lambda: any(each["status"] == 200 for each in lines()), PATIENCE)
+    assert {each["path"] for each in lines()} == {"/v1/echo/a"}
