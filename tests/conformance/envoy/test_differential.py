@@ -201,7 +201,9 @@ async def sides(
 
         async def served() -> bool:
             asked = [
-                await client.get(path) for client in clients for path in ("/v1/echo/a", "/v1/shapes/a")
+                await client.get(path)
+                for client in clients
+                for path in ("/v1/echo/a", "/v1/shapes/a")
             ]
             return all(each.status_code == 200 for each in asked)
 
@@ -213,7 +215,9 @@ async def test_the_edge_is_the_same_envoy(sides: Sides) -> None:
     """What the registry tells an edge comes out as what an Envoy is told by hand, and so differs from the gateway by what
     `differences.toml` lists; `edge.toml` lists the rest."""
     listed = tomllib.loads((HERE / "edge.toml").read_text())["difference"]
-    expected = {request: (by_hand, edge) for each in listed for request, by_hand, edge in each["requests"]}
+    expected = {
+        request: (by_hand, edge) for each in listed for request, by_hand, edge in each["requests"]
+    }
     assert all(each["reason"] for each in listed)
     found = {}
     for case in cases.CASES:

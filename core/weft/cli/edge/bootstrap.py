@@ -8,6 +8,8 @@ from typing import Any
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _REGISTRY = "registry"
+# The routes of a contract are one pattern, and Envoy takes none that is longer than this; its default is 100.
+_PATTERNS = {f"re2.max_program_size.{level}": 100_000 for level in ("error_level", "warn_level")}
 
 
 def bootstrap(
@@ -49,6 +51,7 @@ def bootstrap(
             "cds_config": follow,
             "lds_config": follow,
         },
+        "layered_runtime": {"layers": [{"name": "patterns", "static_layer": _PATTERNS}]},
         "static_resources": {
             "clusters": [
                 {
