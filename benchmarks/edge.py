@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import statistics
@@ -120,6 +121,7 @@ async def _measured(rounds: int, calls: int) -> dict[str, Any]:
                 folder / "edge",
                 drain=timedelta(seconds=1),
                 patience=_PATIENCE,
+                log=stack.enter_context((folder / "edge.log").open("wb")).fileno(),
             )
         )
         channels = {
@@ -130,7 +132,7 @@ async def _measured(rounds: int, calls: int) -> dict[str, Any]:
         ways: dict[str, Callable[[], Awaitable[object]]] = {}
         for name, channel in channels.items():
             stub = echo_pb2_grpc.EchoServiceStub(channel)
-            ways[name] = lambda stub=stub: stub.Say(request, timeout=10)
+            ways[name] = functools.partial(stub.Say, request, timeout=10)
         for name, address in (("rest_edge", edge_at), ("rest_gateway", http_at)):
             http = await enter(httpx.AsyncClient(base_url=f"http://{address}", timeout=10))
 

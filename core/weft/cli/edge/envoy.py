@@ -43,7 +43,12 @@ def program() -> str:
 
 @contextlib.asynccontextmanager
 async def running(
-    bootstrap: Mapping[str, Any], folder: Path, *, drain: timedelta, patience: timedelta
+    bootstrap: Mapping[str, Any],
+    folder: Path,
+    *,
+    drain: timedelta,
+    patience: timedelta,
+    log: int | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """An Envoy that has its listener; leaving it waits until the calls that run have ended, and stops it.
 
@@ -52,6 +57,7 @@ async def running(
         folder: where its files are put.
         drain: how long running calls may take at stop.
         patience: how long it may take to have its listener.
+        log: file descriptor that calls are logged to; None: standard output.
 
     Raises:
         failures.Failure: it ends, or has no listener in time.
@@ -63,6 +69,7 @@ async def running(
     process = await asyncio.create_subprocess_exec(
         *(*tether, str(int(signal.SIGTERM)), "same", envoy, "--config-path", str(config)),
         *("--admin-address-path", str(told), "--disable-hot-restart", "--log-level", "warning"),
+        stdout=log,
     )
     try:
         admin = await _ready(process, told, patience)
