@@ -49,6 +49,7 @@ _COMMANDS = {
     "registry": "Run the registry alone.",
     "broker": "Run the broker alone.",
     "gateway": "Run the gateway alone.",
+    "edge": "Put an Envoy before the mesh.",
     "alerts": "Tell alerts of Prometheus to Discord, Slack or a webhook.",
     "completion": "Print the completion script of a shell.",
 }

@@ -85,6 +85,15 @@ class Settings:
     gateway: str = _doc("Base URL of the gateway, for whoever calls it.", "http://127.0.0.1:7080")
     gateway_listen: str = _doc("Where the gateway listens for HTTP.", "127.0.0.1:7080")
     gateway_grpc_listen: str = _doc("Where the gateway listens for gRPC.", "127.0.0.1:7081")
+    edge_listen: str = _doc(
+        "Where the edge listens, an Envoy; an IP address and a port.", "127.0.0.1:7090"
+    )
+    edge_gateway: str = _doc(
+        "Where edges find a gateway by HTTP, host:port, for what an Envoy cannot do; the registry tells them; empty: "
+        "they refuse it.",
+        "",
+    )
+    edge_gateway_grpc: str = _doc("Where edges find a gateway by gRPC, host:port.", "")
     gateway_metrics: str = _doc("Where the gateway serves /metrics.", "127.0.0.1:7180")
     gateway_auth: Literal["auto", "off", "on", "keys", "jwt"] = _doc(
         "What callers need: an API key or a token (on), a key, a token (jwt), nothing (off); auto: off where the "

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import DecodeError
 
@@ -38,6 +39,7 @@ class Method:
         response: full name of the type of message it answers with.
         skill: what the contract says of it.
         retryable: whether it may run twice.
+        bindings: its HTTP routes, each a method ("*": any) and a path template.
     """
 
     path: str
@@ -45,6 +47,7 @@ class Method:
     response: str
     skill: options_pb2.SkillOptions
     retryable: bool
+    bindings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +163,21 @@ def _service(
                 response=method.output_type.lstrip("."),
                 skill=method.options.Extensions[options_pb2.skill],
                 retryable=method.options.idempotency_level in _RETRYABLE,
+                bindings=tuple(_bindings(method.options.Extensions[annotations_pb2.http])),
             )
             for method in service.method
         ),
         messages=messages,
     )
+
+
+def _bindings(rule: http_pb2.HttpRule) -> Iterator[tuple[str, str]]:
+    for each in (rule, *rule.additional_bindings):
+        kind = each.WhichOneof("pattern")
+        if kind == "custom":
+            yield each.custom.kind, each.custom.path
+        elif kind is not None:
+            yield kind.upper(), getattr(each, kind)
 
 
 def _messages(

@@ -26,7 +26,7 @@ from weft.registry.service import RegistryService
 from weft.registry.store import APPLICATION, SCHEMA, Store
 from weft.registry.streams import Streams
 from weft.registry.writer import Writer
-from weft.registry.xds import ControlPlane, Sink
+from weft.registry.xds import ControlPlane, EdgeOptions, Sink
 from weft.rpc.membership import Membership as Members
 from weft.telemetry import Telemetry, probe
 from weft.v1 import discovery_pb2_grpc, lifecycle_pb2_grpc, registry_pb2_grpc
@@ -53,6 +53,7 @@ class Registry:
         cold_start: how long after the start of a first replica clients keep what endpoints they have of agents that
             are unknown yet.
         telemetry: where calls and instances are counted; None: nowhere.
+        edge: how edges let callers in (docs/edge.md).
         beside: further servicers for the same port, each with its generated `add_...Servicer_to_server`.
         mtls: what it shows to clients and agents, and whom it believes; None: nothing is encrypted.
         roles: which agents ids may be that do not name them.
@@ -67,12 +68,14 @@ class Registry:
         pace: Pace | None = None,
         cold_start: timedelta = _COLD_START,
         telemetry: Telemetry | None = None,
+        edge: EdgeOptions | None = None,
         beside: Sequence[tuple[Callable[[Any, Any], None], object]] = (),
         mtls: Credentials | None = None,
         roles: Roles | None = None,
     ) -> None:
         self._mtls = mtls
         self._roles = roles
+        self._edge = edge
         self.address = address
         self._database_url = database_url
         self._terms = terms or leases.Terms()
@@ -131,6 +134,7 @@ class Registry:
                 streams=parts.streams,
                 telemetry=self._telemetry,
                 own_id=str(self._mtls.who) if self._mtls is not None else "",
+                edge=self._edge,
             )
             found = discovery.DiscoveryService(index=parts.index, sets=parts.sets, words=words)
             server = self._server(parts, plane, found)

@@ -51,11 +51,13 @@ def registry(*, settings: Settings, supervised: str | None) -> None:
 
 async def _serve(settings: Settings, supervised: str | None) -> None:
     from weft import traces
+    from weft.cli.edge import access
     from weft.registry import Registry, Terms
     from weft.rpc import process
 
     process.raise_files()
 
+    edge = access.options(settings)
     ttl = settings.registry_lease_ttl
     with failures.settings_checked("WEFT_REGISTRY_LEASE_TTL"):
         terms = Terms(ttl=ttl, heartbeat_interval=min(_HEARTBEAT, ttl / 4))
@@ -71,6 +73,7 @@ async def _serve(settings: Settings, supervised: str | None) -> None:
             terms=terms,
             cold_start=settings.registry_cold_start,
             telemetry=telemetry,
+            edge=edge,
             beside=traces.services(traces.TraceStore()),
             mtls=mtls,
             roles=roles,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -43,6 +44,7 @@ def _replicas(
         "weft up --replicas support-triage=2 --data ./data",
         "weft up --registries 3",
         "weft up --mtls",
+        "weft up --edge envoy",
     )
 )
 @click.option(
@@ -61,13 +63,20 @@ def _replicas(
     metavar="N",
     help="Run N replicas of the registry: any of them may die and nobody notices.",
 )
+@click.option(
+    "--edge",
+    type=click.Choice(["none", "envoy"]),
+    default="none",
+    show_default=True,
+    help="Run an Envoy before the mesh, at WEFT_EDGE_LISTEN: REST, gRPC-Web and gRPC straight to the agents.",
+)
 @configured(
     *("data", "registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen"),
     "gateway_auth",
     "mtls",
     *("database_url", "redis_url"),
 )
-def up(settings: Settings, replicas: dict[str, int], registries: int) -> None:
+def up(settings: Settings, replicas: dict[str, int], registries: int, edge: str) -> None:
     """Run everything on this machine: servers, registry, broker, gateway, orchestrator, knowledge, support fleet.
 
     The servers are a Redis and a PostgreSQL of its own, where no others are set.
@@ -78,21 +87,29 @@ def up(settings: Settings, replicas: dict[str, int], registries: int) -> None:
     from weft.cli.house import HouseLock, Lines, Table, check_free, with_free_ports
 
     _known(replicas)
+    if edge == "none":
+        settings = dataclasses.replace(settings, edge_listen="127.0.0.1:0")  # nobody listens there
+    else:
+        from weft.cli.edge import envoy
+
+        envoy.program()  # before anything starts
     with HouseLock(settings.data) as lock:
         check_free(settings)
         settings = _with_certificates(with_free_ports(settings, registries))
+        if edge != "none" and settings.mtls == "on":
+            raise click.UsageError(
+                "An edge speaks with agents in plain text, and a mesh with mTLS takes none of that: leave out --edge or --mtls."
+            )
         lock.describe(settings.gateway)
         with (
             _told_of_mtls(settings),
             Table() if sys.stdout.isatty() else Lines() as view,
         ):
-            asyncio.run(_run(settings, replicas, view))
+            asyncio.run(_run(settings, replicas, view, edge=edge == "envoy"))
 
 
 def _with_certificates(settings: Settings) -> Settings:
     """The settings with mTLS on or off, and an authority for it where there is none."""
-    import dataclasses
-
     from weft import config
     from weft.cli import failures, membership
 
@@ -119,11 +136,13 @@ def _told_of_mtls(settings: Settings) -> Iterator[None]:
         config.mark(settings.data, on=False)
 
 
-async def _run(settings: Settings, replicas: dict[str, int], view: Lines | Table) -> None:
+async def _run(
+    settings: Settings, replicas: dict[str, int], view: Lines | Table, *, edge: bool
+) -> None:
     from weft.cli.house import House, Interrupt
 
     began = time.monotonic()
-    house = House(settings, environ=os.environ, replicas=replicas, report=view.report)
+    house = House(settings, environ=os.environ, replicas=replicas, edge=edge, report=view.report)
     view.watch(house)
     with Interrupt(house.kill) as interrupt:
         try:
@@ -145,7 +164,9 @@ def _addresses(house: House) -> list[str]:
         for child in house.children
         if child.facts.get("metrics")
     ]
+    edges = [f"edge     {child.address}" for child in house.children if child.name == "edge"]
     return [
+        *edges,
         f"gateway  {settings.gateway}",
         f"docs     {settings.gateway}/docs",
         f"gRPC     {settings.gateway_grpc_listen}",

@@ -19,6 +19,7 @@ from weft.config import Remote, Settings
 
 _STOP = timedelta(seconds=5)  # beyond what the calls that run are granted
 _POLL = 0.02  # seconds
+EDGE = "edge"
 FLEET = "support"
 KNOWLEDGE = "knowledge"
 ORCHESTRATOR = "orchestrator"
@@ -30,13 +31,14 @@ class House:
         async with House(settings, environ=os.environ) as house:
             await house.ready()
 
-    Leaving it stops the gateway first, which drains, then orchestrator, agents, broker, registry and servers.
+    Leaving it stops the edge and the gateway first, which drains, then orchestrator, agents, broker, registry and servers.
 
     Args:
         settings: of the whole mesh; addresses must be fixed (see `with_free_ports`). There are as many replicas of the
             registry as `registry` has addresses.
         environ: what parts inherit beyond their settings.
         replicas: instances of an agent, by its name, where it shall be more than one.
+        edge: whether there is an Envoy before it.
         report: told in words what happens.
     """
 
@@ -46,6 +48,7 @@ class House:
         *,
         environ: Mapping[str, str],
         replicas: Mapping[str, int] | None = None,
+        edge: bool = False,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.settings = settings
@@ -53,6 +56,7 @@ class House:
         self.servers: dict[str, str] = {}
         self._environ = environ
         self._replicas = replicas or {}
+        self._edge = edge
         self._report = report
         self._keeping: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
@@ -131,6 +135,7 @@ class House:
     async def _parts(self) -> AsyncIterator[None]:
         # The order in which they stop.
         grace = self.settings.agents_drain + _STOP
+        edge = [self._child(EDGE, EDGE, "run", grace=grace)] if self._edge else []
         gateway = [self._child("gateway", "gateway", grace=grace)]
         anywhere = ("--metrics", "127.0.0.1:0")
         agents = [self._child("agents", "agents", "serve", FLEET, grace=grace)]
@@ -152,12 +157,12 @@ class House:
             listen = f"{host}:{address.rpartition(':')[2]}"
             further = ("registry", "--listen", listen, *anywhere)
             registry.append(self._child(f"registry-{number}", *further, grace=_STOP))
-        self.children = [*registry, *broker, *agents, *orchestrator, *gateway]
+        self.children = [*registry, *broker, *agents, *orchestrator, *gateway, *edge]
         self._keeping = [asyncio.create_task(child.keep()) for child in self.children]
         try:
             yield
         finally:
-            for group in (gateway, orchestrator, agents, broker, registry):
+            for group in (edge, gateway, orchestrator, agents, broker, registry):
                 await asyncio.gather(*(child.stop() for child in group))
             await asyncio.gather(*self._keeping, return_exceptions=True)
 

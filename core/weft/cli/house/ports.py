@@ -12,7 +12,13 @@ from weft.cli.failures import Failure
 from weft.config import Settings
 
 # Addresses that others must know before their process runs, so that port 0 cannot be left to it.
-_LISTENS = ("registry_listen", "broker_listen", "gateway_listen", "gateway_grpc_listen")
+_LISTENS = (
+    "registry_listen",
+    "broker_listen",
+    "gateway_listen",
+    "gateway_grpc_listen",
+    "edge_listen",
+)
 _METRICS = ("registry_metrics", "broker_metrics", "gateway_metrics", "agents_metrics")
 
 
@@ -58,11 +64,15 @@ def with_free_ports(settings: Settings, registries: int = 1) -> Settings:
         host = found.registry_listen.rpartition(":")[0]
         further = [held.enter_context(_bound(f"{host}:0")) for _ in range(registries - 1)]
         listens = [found.registry_listen, *(f"{host}:{s.getsockname()[1]}" for s in further)]
+    tls = bool(found.gateway_tls_certificate)
     return dataclasses.replace(
         found,
         registry=",".join(map(dialled, listens)),
         broker=dialled(found.broker_listen),
         gateway=f"http://{dialled(found.gateway_listen)}",
+        # Edges speak plainly to gateways.
+        edge_gateway=found.edge_gateway if tls else dialled(found.gateway_listen),
+        edge_gateway_grpc=found.edge_gateway_grpc if tls else dialled(found.gateway_grpc_listen),
     )
 
 

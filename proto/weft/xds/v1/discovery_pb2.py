@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bweft/xds/v1/discovery.proto\x12\x0bweft.xds.v1\"\xb9\x01\n\x10\x44iscoveryRequest\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\x1f\n\x04node\x18\x02 \x01(\x0b\x32\x11.weft.xds.v1.Node\x12\x16\n\x0eresource_names\x18\x03 \x03(\t\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\x16\n\x0eresponse_nonce\x18\x05 \x01(\t\x12,\n\x0c\x65rror_detail\x18\x06 \x01(\x0b\x32\x16.weft.xds.v1.Rejection\"]\n\x11\x44iscoveryResponse\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\x11\n\tresources\x18\x02 \x03(\x0c\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"*\n\tRejection\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x85\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12+\n\x08locality\x18\x04 \x01(\x0b\x32\x19.weft.xds.v1.NodeLocality\x12\x17\n\x0fuser_agent_name\x18\x06 \x01(\t\x12\x1a\n\x12user_agent_version\x18\x07 \x01(\t\"\x1c\n\x0cNodeLocality\x12\x0c\n\x04zone\x18\x02 \x01(\t\"\xfa\x02\n\x15\x44\x65ltaDiscoveryRequest\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.weft.xds.v1.Node\x12\x10\n\x08type_url\x18\x02 \x01(\t\x12 \n\x18resource_names_subscribe\x18\x03 \x03(\t\x12\"\n\x1aresource_names_unsubscribe\x18\x04 \x03(\t\x12\x62\n\x19initial_resource_versions\x18\x05 \x03(\x0b\x32?.weft.xds.v1.DeltaDiscoveryRequest.InitialResourceVersionsEntry\x12\x16\n\x0eresponse_nonce\x18\x06 \x01(\t\x12,\n\x0c\x65rror_detail\x18\x07 \x01(\x0b\x32\x16.weft.xds.v1.Rejection\x1a>\n\x1cInitialResourceVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\x16\x44\x65ltaDiscoveryResponse\x12\x1b\n\x13system_version_info\x18\x01 \x01(\t\x12\x11\n\tresources\x18\x02 \x03(\x0c\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x19\n\x11removed_resources\x18\x06 \x03(\t\";\n\x08Resource\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\x0c\x12\x0c\n\x04name\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bweft/xds/v1/discovery.proto\x12\x0bweft.xds.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xb9\x01\n\x10\x44iscoveryRequest\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\x1f\n\x04node\x18\x02 \x01(\x0b\x32\x11.weft.xds.v1.Node\x12\x16\n\x0eresource_names\x18\x03 \x03(\t\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\x16\n\x0eresponse_nonce\x18\x05 \x01(\t\x12,\n\x0c\x65rror_detail\x18\x06 \x01(\x0b\x32\x16.weft.xds.v1.Rejection\"]\n\x11\x44iscoveryResponse\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\x11\n\tresources\x18\x02 \x03(\x0c\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"*\n\tRejection\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xb0\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12+\n\x08locality\x18\x04 \x01(\x0b\x32\x19.weft.xds.v1.NodeLocality\x12\x17\n\x0fuser_agent_name\x18\x06 \x01(\t\x12\x1a\n\x12user_agent_version\x18\x07 \x01(\t\"\x1c\n\x0cNodeLocality\x12\x0c\n\x04zone\x18\x02 \x01(\t\"\xfa\x02\n\x15\x44\x65ltaDiscoveryRequest\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.weft.xds.v1.Node\x12\x10\n\x08type_url\x18\x02 \x01(\t\x12 \n\x18resource_names_subscribe\x18\x03 \x03(\t\x12\"\n\x1aresource_names_unsubscribe\x18\x04 \x03(\t\x12\x62\n\x19initial_resource_versions\x18\x05 \x03(\x0b\x32?.weft.xds.v1.DeltaDiscoveryRequest.InitialResourceVersionsEntry\x12\x16\n\x0eresponse_nonce\x18\x06 \x01(\t\x12,\n\x0c\x65rror_detail\x18\x07 \x01(\x0b\x32\x16.weft.xds.v1.Rejection\x1a>\n\x1cInitialResourceVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\x16\x44\x65ltaDiscoveryResponse\x12\x1b\n\x13system_version_info\x18\x01 \x01(\t\x12\x11\n\tresources\x18\x02 \x03(\x0c\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x19\n\x11removed_resources\x18\x06 \x03(\t\";\n\x08Resource\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\x0c\x12\x0c\n\x04name\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +34,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._loaded_options = None
   _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_DISCOVERYREQUEST']._serialized_start=45
-  _globals['_DISCOVERYREQUEST']._serialized_end=230
-  _globals['_DISCOVERYRESPONSE']._serialized_start=232
-  _globals['_DISCOVERYRESPONSE']._serialized_end=325
-  _globals['_REJECTION']._serialized_start=327
-  _globals['_REJECTION']._serialized_end=369
-  _globals['_NODE']._serialized_start=372
-  _globals['_NODE']._serialized_end=505
-  _globals['_NODELOCALITY']._serialized_start=507
-  _globals['_NODELOCALITY']._serialized_end=535
-  _globals['_DELTADISCOVERYREQUEST']._serialized_start=538
-  _globals['_DELTADISCOVERYREQUEST']._serialized_end=916
-  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_start=854
-  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_end=916
-  _globals['_DELTADISCOVERYRESPONSE']._serialized_start=919
-  _globals['_DELTADISCOVERYRESPONSE']._serialized_end=1051
-  _globals['_RESOURCE']._serialized_start=1053
-  _globals['_RESOURCE']._serialized_end=1112
+  _globals['_DISCOVERYREQUEST']._serialized_start=75
+  _globals['_DISCOVERYREQUEST']._serialized_end=260
+  _globals['_DISCOVERYRESPONSE']._serialized_start=262
+  _globals['_DISCOVERYRESPONSE']._serialized_end=355
+  _globals['_REJECTION']._serialized_start=357
+  _globals['_REJECTION']._serialized_end=399
+  _globals['_NODE']._serialized_start=402
+  _globals['_NODE']._serialized_end=578
+  _globals['_NODELOCALITY']._serialized_start=580
+  _globals['_NODELOCALITY']._serialized_end=608
+  _globals['_DELTADISCOVERYREQUEST']._serialized_start=611
+  _globals['_DELTADISCOVERYREQUEST']._serialized_end=989
+  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_start=927
+  _globals['_DELTADISCOVERYREQUEST_INITIALRESOURCEVERSIONSENTRY']._serialized_end=989
+  _globals['_DELTADISCOVERYRESPONSE']._serialized_start=992
+  _globals['_DELTADISCOVERYRESPONSE']._serialized_end=1124
+  _globals['_RESOURCE']._serialized_start=1126
+  _globals['_RESOURCE']._serialized_end=1185
 # @@protoc_insertion_point(module_scope)

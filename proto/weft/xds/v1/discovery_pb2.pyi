@@ -12,6 +12,7 @@ The service itself is served at the path that gRPC clients know:
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -144,6 +145,7 @@ class Node(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     LOCALITY_FIELD_NUMBER: _builtins.int
     USER_AGENT_NAME_FIELD_NUMBER: _builtins.int
     USER_AGENT_VERSION_FIELD_NUMBER: _builtins.int
@@ -156,6 +158,10 @@ class Node(_message.Message):
     user_agent_version: _builtins.str
     """Version of the client."""
     @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """What its operator says of it, from its bootstrap configuration."""
+
+    @_builtins.property
     def locality(self) -> Global___NodeLocality:
         """Where the client runs, from its bootstrap configuration."""
 
@@ -164,13 +170,14 @@ class Node(_message.Message):
         *,
         id: _builtins.str = ...,
         cluster: _builtins.str = ...,
+        metadata: _struct_pb2.Struct | None = ...,
         locality: Global___NodeLocality | None = ...,
         user_agent_name: _builtins.str = ...,
         user_agent_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["locality", b"locality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["locality", b"locality", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "id", b"id", "locality", b"locality", "user_agent_name", b"user_agent_name", "user_agent_version", b"user_agent_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "id", b"id", "locality", b"locality", "metadata", b"metadata", "user_agent_name", b"user_agent_name", "user_agent_version", b"user_agent_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from weft.mtls import PROVIDER
 from weft.registry.xds import faults
+from weft.registry.xds.edge.options import Breaker
 from weft.v1 import traffic_pb2
 from weft.xds.v1 import resources_pb2 as pb
 
@@ -48,6 +49,9 @@ _WEIGHED = timedelta(
     seconds=1
 )  # how often weights are worked out, and how long a report is waited for
 _STALE = timedelta(seconds=30)
+_CONNECT = timedelta(seconds=1)
+_RETRIED = 50  # percent of an Envoy's open calls that may be second attempts
+_LEAST_RETRIED = 64  # that may be, whatever the percentage
 
 Place = tuple[str, str]  # address "IP:port", zone
 
@@ -99,7 +103,12 @@ def routes(
 
 
 def cluster(
-    name: str, traffic: traffic_pb2.Traffic, ids: Iterable[str] = (), *, envoy: bool = False
+    name: str,
+    traffic: traffic_pb2.Traffic,
+    ids: Iterable[str] = (),
+    *,
+    envoy: bool = False,
+    breaker: Breaker | None = None,
 ) -> bytes:
     """The cluster: how calls are spread over endpoints that come by EDS.
 
@@ -107,18 +116,46 @@ def cluster(
         name: of the agent, or of a subset of it.
         traffic: says how.
         ids: SPIFFE ids of which its servers must show one; none: connections are not encrypted.
-        envoy: whether it is for an Envoy, which has to be told that agents speak HTTP/2.
+        envoy: whether it is for an Envoy, which has to be told that agents speak HTTP/2, and more of its limits.
+        breaker: of an edge: where operators say nothing, it judges instances by this.
     """
     made = _cluster(name, traffic)
     if envoy:
-        options = pb.HttpProtocolOptions()
-        options.explicit_http_config.http2_protocol_options.SetInParent()
-        made.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(
-            packed(f"type.googleapis.com/{_HTTP_OPTIONS}", options)
-        )
-    elif expected := sorted(set(ids)):
+        speaking_http2(made)
+        made.connect_timeout.FromTimedelta(_CONNECT)
+        for limits in made.circuit_breakers.thresholds:
+            limits.max_connections.value = limits.max_pending_requests.value = _MAX_REQUESTS
+            limits.retry_budget.budget_percent.value = _RETRIED
+            limits.retry_budget.min_retry_concurrency.value = _LEAST_RETRIED
+    if breaker is not None and not traffic.outliers.off:
+        _break(made, traffic.outliers, breaker)
+    if not envoy and (expected := sorted(set(ids))):
         made.transport_socket.CopyFrom(_mutual(expected))
     return encode(CLUSTER, made)
+
+
+def speaking_http2(made: pb.Cluster) -> None:
+    """Tells Envoy that endpoints speak HTTP/2, as gRPC does."""
+    options = pb.HttpProtocolOptions()
+    options.explicit_http_config.http2_protocol_options.SetInParent()
+    made.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(
+        packed(f"type.googleapis.com/{_HTTP_OPTIONS}", options)
+    )
+
+
+def _break(made: pb.Cluster, outliers: traffic_pb2.Outliers, breaker: Breaker) -> None:
+    """As a circuit breaker: the last instance too is left alone, and calls then fail at once."""
+    judged = made.outlier_detection
+    judged.interval.FromTimedelta(breaker.window)
+    judged.failure_percentage_request_volume.value = breaker.volume
+    judged.failure_percentage_minimum_hosts.value = 1
+    if not outliers.failure_percent:
+        judged.failure_percentage_threshold.value = round(100 * breaker.ratio)
+    if not outliers.HasField("ejection"):
+        judged.base_ejection_time.FromTimedelta(breaker.open_for)
+    if not outliers.max_ejected_percent:
+        judged.max_ejection_percent.value = 100
+    made.common_lb_config.healthy_panic_threshold.SetInParent()
 
 
 def _cluster(name: str, traffic: traffic_pb2.Traffic) -> pb.Cluster:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from weft.registry.index import Index
 from weft.registry.streams import Streams
 from weft.registry.xds.delta import DeltaSubscription
 from weft.registry.xds.drills import Drills
+from weft.registry.xds.edge import EdgeOptions, names, node
 from weft.registry.xds.snapshot import TYPES, Snapshot, Viewer, sink_address
 from weft.registry.xds.subscription import Subscription
 from weft.telemetry import Telemetry
@@ -40,6 +42,7 @@ class ControlPlane:
         streams: where open calls are kept.
         telemetry: where streams and rejections are counted; None: nowhere.
         own_id: SPIFFE id of the registry, where connections are encrypted.
+        edge: how edges let callers in.
     """
 
     def __init__(
@@ -50,12 +53,13 @@ class ControlPlane:
         streams: Streams,
         telemetry: Telemetry | None = None,
         own_id: str = "",
+        edge: EdgeOptions | None = None,
     ) -> None:
         self.address = ""
         self._index = index
         self._streams = streams
         self._metrics = None if telemetry is None else telemetry.metrics
-        self._snapshot = Snapshot(index, sets, own_id)
+        self._snapshot = Snapshot(index, sets, edge or EdgeOptions(), own_id)
         self._drills = Drills(index, self._changed)
         self._clients: dict[str, set[_Client]] = {}  # by subscribed name
         self._of_everything: set[_Client] = set()
@@ -97,12 +101,12 @@ class ControlPlane:
 
     def _changed(self, agent: str) -> None:
         self._snapshot.invalidate(agent)
-        names = tuple(self._snapshot.names(agent))
-        for name in names:
+        changed = (*self._snapshot.names(agent), names.ROUTES)
+        for name in changed:
             for client in self._clients.get(name, ()):
                 client.wake((name,))
         for client in self._of_everything:
-            client.wake(names)
+            client.wake(changed)
 
     async def _warm_up(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -182,6 +186,7 @@ class _Client:
             self._viewer = self._viewer._replace(
                 zone=request.node.locality.zone,
                 envoy=request.node.user_agent_name == _ENVOY,
+                edge=node.read(request.node),
             )
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
@@ -215,9 +220,12 @@ class _Client:
             self._awake.clear()
             changed, self._changed = self._changed, set()
             for subscription in self._subscriptions.values():
-                response = subscription.respond(self._get, self._snapshot.catalogue, changed)
+                response = subscription.respond(self._get, self._catalogue, changed)
                 if response is not None:
                     await context.write(response)
+
+    def _catalogue(self, type_url: str) -> AbstractSet[str] | None:
+        return self._snapshot.catalogue(type_url, self._viewer)
 
     def _get(self, type_url: str, name: str) -> bytes | None:
         return self._snapshot.get(type_url, name, self._viewer)

@@ -12,6 +12,7 @@ from weft.registry.catalog import Catalog
 from weft.registry.index import IN_SERVICE, Index, Instance
 from weft.registry.traffic.policy import REST
 from weft.registry.xds import resources
+from weft.registry.xds.edge import EdgeNode, EdgeOptions, Front, names
 from weft.v1 import traffic_pb2
 
 # Types in the order in which they are pushed: a cluster before what points at it.
@@ -25,11 +26,20 @@ class Viewer(NamedTuple):
         sink: address "IP:port" where calls to unknown agents are answered.
         zone: where the client runs.
         envoy: whether it is an Envoy, and not a gRPC client.
+        edge: what it says of itself if it is an edge of the mesh.
     """
 
     sink: str = ""
     zone: str = ""
     envoy: bool = False
+    edge: EdgeNode | None = None
+
+    @property
+    def kind(self) -> str:
+        """Whose form of a cluster it is sent."""
+        if self.edge is not None:
+            return "edge"
+        return "envoy" if self.envoy else ""
 
 
 class Snapshot:
@@ -38,15 +48,17 @@ class Snapshot:
     Args:
         index: who is there.
         sets: which methods may be retried.
+        edge: how edges let callers in.
         own_id: SPIFFE id of the registry, where connections are encrypted.
     """
 
-    def __init__(self, index: Index, sets: Catalog, own_id: str = "") -> None:
+    def __init__(self, index: Index, sets: Catalog, edge: EdgeOptions, own_id: str = "") -> None:
         self._own_id = own_id
         self._index = index
         self._sets = sets
-        self._built: dict[str, dict[tuple[str, str, str, bool], bytes]] = {}  # by agent
+        self._built: dict[str, dict[tuple[str, str, str, str], bytes]] = {}  # by agent
         self._cold = True
+        self._front = Front(edge, index, sets)
         self._sinks: dict[str, dict[tuple[str, str], bytes]] = {}  # by agent
 
     def warm_up(self) -> None:
@@ -62,6 +74,7 @@ class Snapshot:
     def invalidate(self, agent: str) -> None:
         """Forgets what was built of an agent; it is built again when asked for."""
         self._built.pop(agent, None)
+        self._front.changed()
 
     def get(self, type_url: str, name: str, viewer: Viewer) -> bytes | None:
         """A resource; None: say nothing about it yet.
@@ -71,6 +84,8 @@ class Snapshot:
             name: of the agent, or of a subset of it.
             viewer: who asks.
         """
+        if viewer.edge is not None and name.startswith(names.PREFIX):
+            return None if self._cold else self._front.get(type_url, name, viewer.edge)
         agent, _, subset = name.partition("/")
         if type_url == resources.ENDPOINTS and agent not in self._index:
             if self._cold:
@@ -83,31 +98,39 @@ class Snapshot:
             return sinks[key]
         zone = viewer.zone if type_url == resources.ENDPOINTS and self._by_zone(agent) else ""
         built = self._built.setdefault(agent, {})
-        envoy = viewer.envoy and type_url == resources.CLUSTER
-        found = built.get((type_url, name, zone, envoy))
+        kind = viewer.kind if type_url == resources.CLUSTER else ""
+        found = built.get((type_url, name, zone, kind))
         if found is None:
-            found = self._build(type_url, agent, subset, zone, envoy=envoy)
-            built[type_url, name, zone, envoy] = found
+            found = self._build(type_url, agent, subset, zone, kind)
+            built[type_url, name, zone, kind] = found
         return found
 
-    def catalogue(self, type_url: str) -> AbstractSet[str] | None:
+    def catalogue(self, type_url: str, viewer: Viewer) -> AbstractSet[str] | None:
         """Names of all there are of a type, for clients that ask for all; None: not known before the cold start is over."""
         if self._cold:
             return None
+        if type_url == resources.LISTENER and viewer.edge is not None:
+            return {names.LISTENER}
         if type_url != resources.CLUSTER:
             return frozenset()
-        return {name for agent in self._index.names() for name in self.names(agent)}
+        agents = {name for agent in self._index.names() for name in self.names(agent)}
+        if viewer.edge is None:
+            return agents
+        return self._front.names | (frozenset() if self._front.closed(viewer.edge) else agents)
 
     def _by_zone(self, agent: str) -> bool:
         return self._index.policy(agent).traffic.zones == traffic_pb2.ZONE_POLICY_PREFER
 
-    def _build(self, type_url: str, agent: str, subset: str, zone: str, *, envoy: bool) -> bytes:
+    def _build(self, type_url: str, agent: str, subset: str, zone: str, kind: str) -> bytes:
         policy = self._index.policy(agent)
         name = resource_name(agent, subset)
         if type_url == resources.LISTENER:
             return resources.listener(name, policy.drill())
         if type_url == resources.CLUSTER:
-            return resources.cluster(name, policy.traffic, self._ids(agent), envoy=envoy)
+            breaker = self._front.options.breaker if kind == "edge" else None
+            return resources.cluster(
+                name, policy.traffic, self._ids(agent), envoy=bool(kind), breaker=breaker
+            )
         if type_url == resources.ROUTES:
             known = self._index.agent(agent)
             retryable = () if known is None else self._sets.retryable(known.services)
