@@ -13,6 +13,7 @@ import grpc
 from weft import rpc
 from weft.registry import validate
 from weft.registry.catalog import Catalog
+from weft.registry.errors import NeverRegistered
 from weft.registry.follower import Behind, Follower
 from weft.registry.index import Index, Instance, State
 from weft.registry.membership import Membership
@@ -26,12 +27,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _PAGE, _MAX_PAGE = 100, 1_000
 _PATIENCE = 2.0  # seconds for this replica to learn what a watcher knows from another one
-
-
-class NotRegistered(rpc.NotFound):
-    """Nothing of this name was ever registered. `weft agents` lists what is."""
-
-    reason = "AGENT_UNKNOWN"
 
 
 class RegistryService:
@@ -83,12 +78,7 @@ class RegistryService:
                     "name an agent, a service or a capability", field="target"
                 )
         if found is None:
-            name = getattr(request, kind)
-            raise NotRegistered(
-                f"No {kind} {name!r} was ever registered. `weft agents` lists what is.",
-                reason=f"{kind.upper()}_UNKNOWN",
-                metadata={kind: name},
-            )
+            raise NeverRegistered(kind, getattr(request, kind))
         return pb.ResolveResponse(instances=found, revision=self._index.revision)
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:

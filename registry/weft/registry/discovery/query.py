@@ -9,6 +9,7 @@ from weft import rpc
 from weft.registry import labels
 from weft.registry.catalog import Catalog, Service
 from weft.registry.discovery import types
+from weft.registry.errors import NeverRegistered
 from weft.registry.index import IN_SERVICE, Index, Instance, State
 from weft.registry.versions import Range
 from weft.v1 import agent_pb2
@@ -22,12 +23,6 @@ _MAX_NAME = 500
 
 T = TypeVar("T")
 Lacks = Callable[[Instance], str]
-
-
-class NobodyKnows(rpc.NotFound):
-    """Nothing of this name was ever registered."""
-
-    reason = "AGENT_UNKNOWN"
 
 
 class Criteria:
@@ -82,15 +77,10 @@ class Criteria:
         """Makes sure that what the query names was once registered.
 
         Raises:
-            NobodyKnows: it was not.
+            NeverRegistered: it was not.
         """
         for _, kind, name in self.unknown():
-            words = kind.replace("_", " ")
-            raise NobodyKnows(
-                f"No {words} {name!r} was ever registered. `weft agents` lists what there is.",
-                reason=f"{kind.upper()}_UNKNOWN",
-                metadata={kind: name},
-            )
+            raise NeverRegistered(kind, name)
 
     def met_by(self, instance: Instance) -> bool:
         """Whether an instance is in service and meets all but the words of the query."""

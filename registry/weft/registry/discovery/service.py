@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 
+from weft import rpc
 from weft.registry.catalog import Catalog
-from weft.registry.discovery.query import Criteria, NobodyKnows
+from weft.registry.discovery.query import Criteria
 from weft.registry.discovery.words import Found, Words
 from weft.registry.index import Index
 from weft.rpc import paging
@@ -72,7 +73,7 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
                 if request.instance_id in {"", instance.instance_id}
             ]
         if request.instance_id and not explained:
-            raise NobodyKnows(
+            raise rpc.NotFound(
                 f"There is no instance {request.instance_id!r}. `weft agents` lists what there is.",
                 reason="INSTANCE_UNKNOWN",
                 metadata={"instance": request.instance_id},

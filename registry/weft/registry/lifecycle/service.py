@@ -12,6 +12,7 @@ import grpc
 from weft import rpc
 from weft.registry import validate
 from weft.registry.catalog import Catalog
+from weft.registry.errors import NeverRegistered
 from weft.registry.follower import Follower
 from weft.registry.index import Index, State
 from weft.registry.lifecycle import changes
@@ -28,12 +29,6 @@ log = logging.getLogger("weft.registry")
 
 _PAGE, _MAX_PAGE = 100, 1_000
 _NEWEST = (1 << 63) - 1
-
-
-class AgentNotRegistered(rpc.NotFound):
-    """No agent of this name was ever registered. `weft agents` lists them."""
-
-    reason = "AGENT_UNKNOWN"
 
 
 class InstanceNotRegistered(rpc.NotFound):
@@ -255,7 +250,7 @@ class LifecycleService(lifecycle_pb2_grpc.LifecycleServiceServicer):
         if not agent:
             raise rpc.InvalidArgument("names the agent and must not be empty", field="agent")
         if agent not in self._index:
-            raise AgentNotRegistered(metadata={"agent": agent})
+            raise NeverRegistered("agent", agent)
         known = self._ids(agent)
         for instance_id in instance_ids:
             if instance_id not in known:
