@@ -8,6 +8,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from weft.registry.fields import take
 from weft.v1 import agent_pb2, lifecycle_pb2
 
 Control = lifecycle_pb2.Control
@@ -106,11 +107,8 @@ def put(control: Control, given: lifecycle_pb2.AgentSettings, mask: Sequence[str
     own = control.settings
     for path in mask or [descriptor.name for descriptor, _ in given.ListFields()]:
         name, _, key = path.partition(".")
-        if name not in _MAPS:
-            setattr(own, name, getattr(given, name))
-        elif not key:
-            own.ClearField(name)  # type: ignore[arg-type]  # one of _MAPS
-            own.MergeFrom(_only(given, name))
+        if not key:
+            take(own, given, name)
         elif key not in getattr(given, name):
             getattr(own, name).pop(key, None)
         elif name == "timeouts":
@@ -126,15 +124,6 @@ def prune(control: Control, known: Collection[str]) -> None:
     """Forgets what held instances back that are gone."""
     for instance_id in [each for each in control.instance_holds if each not in known]:
         del control.instance_holds[instance_id]
-
-
-def _only(given: lifecycle_pb2.AgentSettings, name: str) -> lifecycle_pb2.AgentSettings:
-    part = lifecycle_pb2.AgentSettings()
-    part.CopyFrom(given)
-    for other in _FIELDS:
-        if other != name:
-            part.ClearField(other)  # type: ignore[arg-type]  # one of _FIELDS
-    return part
 
 
 def _same(now: Hold | None, wanted: Hold) -> bool:

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from weft import rpc
 from weft.registry import labels
+from weft.registry.fields import take
 from weft.registry.versions import Range
 from weft.v1 import lifecycle_pb2, traffic_pb2
 
@@ -75,8 +76,7 @@ def put(control: lifecycle_pb2.Control, said: Traffic, mask: Sequence[str]) -> b
     own = Traffic()
     own.CopyFrom(control.traffic)
     for name in mask or [descriptor.name for descriptor, _ in said.ListFields()]:
-        own.ClearField(name)  # type: ignore[arg-type]  # one of _FIELDS
-        own.MergeFrom(_only(said, name))
+        take(own, said, name)
     if violations := list(whole(own)):
         raise rpc.InvalidArgument(violations=violations)
     if own.ListFields():
@@ -173,12 +173,3 @@ def _within(span: Duration, bounds: tuple[timedelta, timedelta]) -> bool:
         return bounds[0] <= span.ToTimedelta() <= bounds[1]
     except (OverflowError, ValueError):
         return False
-
-
-def _only(said: Traffic, name: str) -> Traffic:
-    part = Traffic()
-    part.CopyFrom(said)
-    for other in _FIELDS:
-        if other != name:
-            part.ClearField(other)  # type: ignore[arg-type]  # one of _FIELDS
-    return part
