@@ -36,6 +36,11 @@ def states(told) -> dict[str, str]:
     return {each["check"]: each["state"] for each in json.loads(told.out)}
 
 
+def paused(weft) -> dict[str, dict[str, str]]:
+    found = json.loads(weft("doctor", "--json").out)
+    return {each["check"]: each for each in found if each["what"] == "is paused"}
+
+
 def settings(**given: object) -> config.Settings:
     return config.Settings(**given)  # type: ignore[arg-type]
 
@@ -79,14 +84,24 @@ def test_where_nothing_runs_everything_fails_and_says_what_to_do(nowhere, no_pro
     assert "weft up" in shown.out
 
 
-def test_queues_that_stand_still_and_dead_letters_are_found(weft, no_proxy):
+def test_queues_that_stand_still_are_found(weft, no_proxy):
+    resume = "`weft queues resume echo`"
     assert weft("queues", "pause", "echo").code == 0
     try:
-        assert states(weft("doctor", "--json"))["queue echo"] == "warn"
-        assert "weft queues resume echo" in weft("doctor").out
+        found = paused(weft)["queue echo"]
+        assert (found["state"], found["do"]) == ("warn", resume)
+        assert resume.strip("`") in weft("doctor").out
     finally:
         assert weft("queues", "resume", "echo").code == 0
-    assert "queue echo" not in states(weft("doctor", "--json"))
+    assert "queue echo" not in paused(weft)
+
+
+def test_dead_letters_are_found(weft, tools, no_proxy):
+    weft("send", "echo.Say", '{"text": "nobody takes this", "failWith": 3}')
+    tools.wait_for(lambda: weft("dead", "list", "echo", "--json").json)
+    found = [each for each in json.loads(weft("doctor", "--json").out) if "dead" in each["what"]]
+    assert [(each["check"], each["state"]) for each in found] == [("queue echo", "warn")]
+    assert "weft dead list echo" in weft("doctor").out
 
 
 # The machine
