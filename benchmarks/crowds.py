@@ -16,6 +16,9 @@ from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 ENDLESS = "endless"
 """What a caller of Repeat says that wants messages for ever; any other gets one, and then silence."""
 
+MESSAGES = 2
+"""How many messages all callers ask Repeat for."""
+
 _REPEAT = "/weft.echo.v1.EchoService/Repeat"
 _PATIENCE = 600.0  # seconds, the most the gateway grants
 _AT_ONCE = 200  # connections that are being opened
@@ -59,7 +62,7 @@ _HANDSHAKE = (
 class _Caller(asyncio.Protocol):
     """Asks once and stays; `arrived` when the first message is there."""
 
-    asks = _request("/v1/echo:repeat", b'{"count": 2}', "accept: text/event-stream")
+    asks = _request("/v1/echo:repeat", b'{"count": %d}' % MESSAGES, "accept: text/event-stream")
     awaits = b"data: "
 
     def __init__(self) -> None:
@@ -86,7 +89,7 @@ class _Caller(asyncio.Protocol):
 class _Socket(_Caller):
     """The same by WebSocket; answers pings."""
 
-    asks = _HANDSHAKE + _frame(_TEXT, b'{"count": 2}')
+    asks = _HANDSHAKE + _frame(_TEXT, b'{"count": %d}' % MESSAGES)
     awaits = b"{"
 
     def data_received(self, data: bytes) -> None:
@@ -104,7 +107,7 @@ class _Unread(_Caller):
 
     asks = _request(
         "/v1/echo:repeat",
-        b'{"count": 2, "text": "%s"}' % ENDLESS.encode(),
+        b'{"count": %d, "text": "%s"}' % (MESSAGES, ENDLESS.encode()),
         "accept: text/event-stream",
     )
 
@@ -120,7 +123,7 @@ class _Unread(_Caller):
 
 
 class _UnreadSocket(_Unread):
-    asks = _HANDSHAKE + _frame(_TEXT, b'{"count": 2, "text": "%s"}' % ENDLESS.encode())
+    asks = _HANDSHAKE + _frame(_TEXT, b'{"count": %d, "text": "%s"}' % (MESSAGES, ENDLESS.encode()))
 
 
 class _UnreadAnswer(_Unread):
@@ -185,7 +188,7 @@ async def _grpc(stack: contextlib.AsyncExitStack, address: str, count: int, text
         options = (("grpc.use_local_subchannel_pool", 1),)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options))
         stub = echo_pb2_grpc.EchoServiceStub(channel)
-        request = echo_pb2.RepeatRequest(count=2, text=text)
+        request = echo_pb2.RepeatRequest(count=MESSAGES, text=text)
         begun = [
             stub.Repeat(request, timeout=_PATIENCE) for _ in range(min(_PER_CHANNEL, count - start))
         ]

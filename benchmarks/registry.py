@@ -20,11 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,8 +30,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import grpc
 import measure
+import parts
 import registry_roles as roles
 import uvloop
 
@@ -44,7 +40,6 @@ from weft.registry.wire import Connection
 from weft.rpc.testing import wait_until
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _PATIENCE = timedelta(seconds=60)
 _TAKEN_OVER = (
     4.0  # seconds in which leases of a dead replica are; one that is lost runs out a ttl later
@@ -75,35 +70,6 @@ class Size:
 QUICK = Size(
     hosts=10, instances=20, agents=20, watchers=30, clients=12, called=5, ttl=1.5, questions=300
 )
-
-
-class Part:
-    """A child process that does as it is told."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def do(self, what: str, **given: Any) -> Any:
-        """Tells it to do something; what it answers."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": what, **given}).encode() + b"\n")
-        async with asyncio.timeout(_PATIENCE.total_seconds()):
-            line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a process ended at {what!r}")
-        return json.loads(line)
-
-    def memory(self) -> float:
-        """Resident memory, MB."""
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
-        return round(int(pages) * _PAGE / 1e6, 1)
-
-    async def kill(self) -> None:
-        """Kills it, if it is there."""
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -151,19 +117,23 @@ class Bench:
         self._turn = 0
         self.addresses: list[str] = []
         self.bare = ""
-        self.replicas: list[Part] = []
-        self._watchers: list[Part] = []
+        self.replicas: list[parts.Part] = []
+        self._watchers: list[parts.Part] = []
 
     async def start(self) -> None:
         """Starts everything."""
         size = self.size
         # All of them before this process speaks gRPC, whose threads do not go well with fork.
-        self.replicas = [await self._part("replica") for _ in range(_REPLICAS)]
-        hosts = [await self._part("hosts") for _ in range(size.processes)]
-        self._watchers = [await self._part("watchers") for _ in range(size.processes)]
-        self._clients = await self._part("clients")
-        self._callers = await self._part("callers")
-        bare = await self._part("bare")
+        self.replicas = [
+            await parts.start(self._stack, __file__, "replica") for _ in range(_REPLICAS)
+        ]
+        hosts = [await parts.start(self._stack, __file__, "hosts") for _ in range(size.processes)]
+        self._watchers = [
+            await parts.start(self._stack, __file__, "watchers") for _ in range(size.processes)
+        ]
+        self._clients = await parts.start(self._stack, __file__, "clients")
+        self._callers = await parts.start(self._stack, __file__, "callers")
+        bare = await parts.start(self._stack, __file__, "bare")
         for replica in self.replicas:
             begun = await replica.do("begin", database_url=self._database_url, ttl=self.size.ttl)
             self.addresses.append(begun["address"])
@@ -183,7 +153,7 @@ class Bench:
             )
         )
         self.figures["registered_s"] = round(time.monotonic() - began, 2)
-        self._member = Member(self.addresses[0])
+        self._member = roles.Member(self.addresses[0])
         await self._member.register()
         await wait_until(self._all_there, _PATIENCE)
         async with rpc.Channel(self.addresses[0]) as channel:
@@ -244,7 +214,7 @@ class Bench:
         await self.replicas[0].kill()
         fewest, back = await self._watch_leases(self.addresses[1], killed)
         self.figures["leases_back_s"] = round(back, 2)
-        self._member = Member(self.addresses[1])
+        self._member = roles.Member(self.addresses[1])
         await self._member.register()
         seconds, xds = await self.change()
         self.figures["watchers_all_after_kill_s"] = round(seconds, 3)
@@ -315,79 +285,6 @@ class Bench:
                 return False
         return True
 
-    async def _part(self, role: str) -> Part:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            __file__,
-            "--role",
-            role,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            limit=2**24,
-        )
-        part = Part(process)
-        self._stack.push_async_callback(part.kill)
-        return part
-
-
-class Member:
-    """A process with one instance of agent-0 that comes and goes out of service: the change that is measured."""
-
-    def __init__(self, address: str) -> None:
-        self._channel = rpc.Channel(address)
-        self._stream: Any = registry_pb2_grpc.RegistryServiceStub(self._channel).Register()
-        self._degraded = False
-        self._turn = asyncio.Lock()
-        self._beating: asyncio.Task[None] | None = None
-        self.revision = 0
-
-    async def register(self) -> None:
-        """Registers."""
-        async with rpc.Channel(self._channel.target) as channel:
-            stub = registry_pb2_grpc.RegistryServiceStub(channel)
-            found = await stub.Resolve(registry_pb2.ResolveRequest(agent="agent-0"))
-        instance = agent_pb2.Instance()
-        instance.CopyFrom(found.instances[0])
-        instance.instance_id = "turning"
-        # The same server by another of its addresses: an endpoint of its own.
-        instance.address = f"127.2.0.1:{instance.address.rpartition(':')[2]}"
-        for field in ("state", "state_reason", "load", "register_time"):
-            instance.ClearField(field)
-        registration = registry_pb2.Registration(instances=[instance])
-        await self._say(registration=registration)
-        self.revision = (await self._stream.read()).registered.revision
-        self._beating = asyncio.create_task(self._beat())
-
-    async def turn(self) -> int:
-        """Goes into or out of service, which changes endpoints; the revision of it."""
-        serving = agent_pb2.INSTANCE_STATE_SERVING
-        state = serving if self._degraded else agent_pb2.INSTANCE_STATE_STARTING
-        self._degraded = not self._degraded
-        answer = await self._say(state_change=registry_pb2.StateChange(state=state))
-        return int(answer.state_changed.revision)
-
-    async def leave(self) -> None:
-        """Ends its lease."""
-        assert self._beating is not None
-        async with self._turn:
-            self._beating.cancel()
-            goodbye = registry_pb2.RegisterRequest(deregistration=registry_pb2.Deregistration())
-            await self._stream.write(goodbye)
-            await self._stream.read()
-
-    async def _say(self, **message: Any) -> registry_pb2.RegisterResponse:
-        async with self._turn:
-            await self._stream.write(registry_pb2.RegisterRequest(**message))
-            answer = await self._stream.read()
-        if answer is grpc.aio.EOF:
-            raise AssertionError("the registry ended the stream")
-        return answer  # type: ignore[no-any-return]
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            await self._say(report=registry_pb2.LoadReport())
-
 
 async def _agents(stub: Any) -> list[agent_pb2.Agent]:
     found: list[agent_pb2.Agent] = []
@@ -452,7 +349,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="little of everything, for tests")
     options = parser.parse_args()
     if options.role:
-        uvloop.run(roles.play(options.role))
+        uvloop.run(parts.play(roles.ROLES, options.role))
         sys.exit()
     ratios, figures = uvloop.run(run(QUICK if options.quick else Size(), options.rounds))
     measure.report(ratios, figures, as_json=options.json)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import grpc
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
 
 from weft import rpc
 from weft.agents import Mesh
@@ -72,11 +74,46 @@ class Bare:
         raise AttributeError(name)
 
 
+class Offer:
+    """A service, and its files."""
+
+    def __init__(self, service: str, descriptors: bytes) -> None:
+        self.service, self.descriptors = service, descriptors
+        self.digest = hashlib.sha256(descriptors).hexdigest()
+
+    @classmethod
+    @functools.cache
+    def of_agent(cls, number: int) -> Offer:
+        """The service of one agent alone: what echo offers, under names and paths of its own."""
+        package, own = "weft.echo.v1", f"site.agent{number}.v1"
+        files = descriptor_pb2.FileDescriptorSet.FromString(contract_of(Echo()).descriptors)
+        file = files.file[-1]
+        file.name, file.package = f"{own.replace('.', '/')}/agent.proto", own
+        for message in file.message_type:
+            for each in message.field:
+                if each.type_name:
+                    each.type_name = each.type_name.replace(package, own)
+        for method in file.service[0].method:
+            method.input_type = method.input_type.replace(package, own)
+            method.output_type = method.output_type.replace(package, own)
+            http = method.options.Extensions[annotations_pb2.http]
+            for rule in (http, *http.additional_bindings):
+                pattern = rule.WhichOneof("pattern")
+                if pattern:
+                    setattr(rule, pattern, getattr(rule, pattern).replace("echo", f"agent{number}"))
+        return cls(f"{own}.EchoService", files.SerializeToString(deterministic=True))
+
+
 class Hosts:
     """Processes of a mesh, as the registry sees them: each a stream, an address and instances of many agents."""
 
     def __init__(
-        self, registries: str, prefix: str, hosts: int, instances: int, agents: int
+        self,
+        registries: str,
+        prefix: str,
+        hosts: int,
+        instances: int,
+        agents: int,
     ) -> None:
         self._registries, self._prefix = registries, prefix
         self._hosts, self._instances, self._agents = hosts, instances, agents
@@ -90,25 +127,30 @@ class Hosts:
         self._server.add(contract.add_to_server, Echo(self._prefix))
         await self._server.start()
         port = self._server.address.rpartition(":")[2]
-        ref = agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
         first = int(self._prefix) * self._hosts
         for host in range(first, first + self._hosts):
-            made = [
-                agent_pb2.Instance(
-                    instance_id=f"i-{host}-{number}",
-                    agent=f"agent-{(host * self._instances + number) % self._agents}",
-                    address=f"127.1.{host // 250}.{host % 250 + 1}:{port}",
-                    services=[ref],
-                    version="1.0.0",
-                    max_concurrency=10,
+            made, descriptors = [], {}
+            for number in range(self._instances):
+                agent = (host * self._instances + number) % self._agents
+                offer = Offer.of_agent(agent)
+                descriptors[offer.digest] = offer.descriptors
+                self._server.set_health(offer.service, serving=True)
+                ref = agent_pb2.ServiceRef(name=offer.service, descriptor_digest=offer.digest)
+                made.append(
+                    agent_pb2.Instance(
+                        instance_id=f"i-{host}-{number}",
+                        agent=f"agent-{agent}",
+                        address=f"127.1.{host // 250}.{host % 250 + 1}:{port}",
+                        services=[ref],
+                        version="1.0.0",
+                        max_concurrency=10,
+                    )
                 )
-                for number in range(self._instances)
-            ]
             self._registrations.append(
                 Registration(
                     self._registries,
                     instances=made,
-                    descriptors={contract.digest: contract.descriptors},
+                    descriptors=descriptors,
                     load=dict,
                 )
             )
@@ -303,6 +345,65 @@ class Callers:
                 self._failed.append(f"Resolve {agent}: nobody")
 
 
+class Member:
+    """A process with one instance of agent-0 that comes and goes out of service: the change that is measured."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = rpc.Channel(address)
+        self._stream: Any = registry_pb2_grpc.RegistryServiceStub(self._channel).Register()
+        self._degraded = False
+        self._turn = asyncio.Lock()
+        self._beating: asyncio.Task[None] | None = None
+        self.revision = 0
+
+    async def register(self) -> None:
+        """Registers."""
+        async with rpc.Channel(self._channel.target) as channel:
+            stub = registry_pb2_grpc.RegistryServiceStub(channel)
+            found = await stub.Resolve(registry_pb2.ResolveRequest(agent="agent-0"))
+        instance = agent_pb2.Instance()
+        instance.CopyFrom(found.instances[0])
+        instance.instance_id = "turning"
+        # The same server by another of its addresses: an endpoint of its own.
+        instance.address = f"127.2.0.1:{instance.address.rpartition(':')[2]}"
+        for field in ("state", "state_reason", "load", "register_time"):
+            instance.ClearField(field)
+        registration = registry_pb2.Registration(instances=[instance])
+        await self._say(registration=registration)
+        self.revision = (await self._stream.read()).registered.revision
+        self._beating = asyncio.create_task(self._beat())
+
+    async def turn(self) -> int:
+        """Goes into or out of service, which changes endpoints; the revision of it."""
+        serving = agent_pb2.INSTANCE_STATE_SERVING
+        state = serving if self._degraded else agent_pb2.INSTANCE_STATE_STARTING
+        self._degraded = not self._degraded
+        answer = await self._say(state_change=registry_pb2.StateChange(state=state))
+        return int(answer.state_changed.revision)
+
+    async def leave(self) -> None:
+        """Ends its lease."""
+        assert self._beating is not None
+        async with self._turn:
+            self._beating.cancel()
+            goodbye = registry_pb2.RegisterRequest(deregistration=registry_pb2.Deregistration())
+            await self._stream.write(goodbye)
+            await self._stream.read()
+
+    async def _say(self, **message: Any) -> registry_pb2.RegisterResponse:
+        async with self._turn:
+            await self._stream.write(registry_pb2.RegisterRequest(**message))
+            answer = await self._stream.read()
+        if answer is grpc.aio.EOF:
+            raise AssertionError("the registry ended the stream")
+        return answer  # type: ignore[no-any-return]
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            await self._say(report=registry_pb2.LoadReport())
+
+
 ROLES: Mapping[str, Callable[..., Any]] = {
     "replica": Replica,
     "bare": Bare,
@@ -311,19 +412,3 @@ ROLES: Mapping[str, Callable[..., Any]] = {
     "clients": Clients,
     "callers": Callers,
 }
-
-
-async def play(role: str) -> None:
-    """Plays a role: is made of what the first line of standard input says, and does what each further one says."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    player: Any = None
-    while line := await reader.readline():
-        asked = json.loads(line)
-        what = asked.pop("do")
-        if what == "begin":
-            player, what, asked = ROLES[role](**asked), "start", {}
-        answer = await getattr(player, what)(**asked)
-        print(json.dumps(answer), flush=True)
