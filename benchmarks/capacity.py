@@ -233,7 +233,12 @@ class Bench:
         size = self.size
         for others in size.others:
             roles_of = ("agent", "door", "caller")
-            async with self.directory(others, others, 1, *roles_of) as (address, _, url, found):
+            async with self.directory(others, others, hosts_for(others, others), *roles_of) as (
+                address,
+                _,
+                url,
+                found,
+            ):
                 agent, door, caller = found
                 await begin(address, url, agent, door, caller)
                 await self._calls("calls", others, 100, agent, door, caller)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from weft.v1 import agent_pb2, options_pb2
+
+M = TypeVar("M", bound=Message)
 
 MAX_SET_BYTES = 2 * 1024 * 1024
 _RETRYABLE = frozenset(
@@ -155,13 +158,13 @@ def _service(
     full_name: str, service: descriptor_pb2.ServiceDescriptorProto, messages: Messages
 ) -> Service:
     return Service(
-        options=service.options.Extensions[options_pb2.agent],
+        options=_own(service.options.Extensions[options_pb2.agent]),
         methods=tuple(
             Method(
                 path=f"/{full_name}/{method.name}",
                 request=method.input_type.lstrip("."),
                 response=method.output_type.lstrip("."),
-                skill=method.options.Extensions[options_pb2.skill],
+                skill=_own(method.options.Extensions[options_pb2.skill]),
                 retryable=method.options.idempotency_level in _RETRYABLE,
                 bindings=tuple(_bindings(method.options.Extensions[annotations_pb2.http])),
             )
@@ -169,6 +172,13 @@ def _service(
         ),
         messages=messages,
     )
+
+
+def _own(part: M) -> M:
+    # A part of a parsed message keeps the whole of it in memory.
+    copy = type(part)()
+    copy.CopyFrom(part)
+    return copy
 
 
 def _bindings(rule: http_pb2.HttpRule) -> Iterator[tuple[str, str]]:
