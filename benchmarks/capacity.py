@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -34,7 +35,8 @@ import uvloop
 from weft import embedded
 
 _TTL = 4.0  # seconds: as granted in production
-_SETTLE = 1.0  # seconds until what was begun is done
+_SETTLE = 1.0  # seconds
+_PULSE = 0.02  # CPU seconds in one
 _KB = 1_024
 
 
@@ -148,7 +150,7 @@ class Bench:
                 instances=instances // hosts,
                 agents=agents,
             )
-            await asyncio.sleep(_SETTLE + _TTL / 4)
+            await settled(replica)
             yield begun["address"], replica, url, further
 
     async def held(self, sweep: str, agents: int, instances: int, hosts: int, x: int) -> None:
@@ -381,6 +383,16 @@ async def begin(
     where = {"grpc_address": begun["grpc"], "http": begun["http"]}
     await caller.do("begin", registry=registry, agent="echo", **where)
     return begun
+
+
+async def settled(part: parts.Part) -> None:
+    """Returns when it is as busy as a second before: what was begun is done, and what remains is its pulse."""
+    async with asyncio.timeout(60):
+        former, busy = math.inf, 1.0
+        while abs(busy - former) > _PULSE:
+            before = part.cpu()
+            await asyncio.sleep(_SETTLE)
+            former, busy = busy, (part.cpu() - before) / _SETTLE
 
 
 def hosts_for(instances: int, agents: int) -> int:
