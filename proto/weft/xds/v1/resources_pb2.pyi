@@ -281,25 +281,53 @@ class ConfigSource(_message.Message):
 
     ADS_FIELD_NUMBER: _builtins.int
     RESOURCE_API_VERSION_FIELD_NUMBER: _builtins.int
+    PATH_CONFIG_SOURCE_FIELD_NUMBER: _builtins.int
     resource_api_version: Global___ApiVersion.ValueType
     """Version of the resources' messages."""
     @_builtins.property
     def ads(self) -> Global___AggregatedConfigSource:
         """On the stream that brought this message."""
 
+    @_builtins.property
+    def path_config_source(self) -> Global___PathConfigSource:
+        """In a file, in place of `ads`; only Envoy reads it."""
+
     def __init__(
         self,
         *,
         ads: Global___AggregatedConfigSource | None = ...,
         resource_api_version: Global___ApiVersion.ValueType = ...,
+        path_config_source: Global___PathConfigSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "path_config_source", b"path_config_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "resource_api_version", b"resource_api_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "path_config_source", b"path_config_source", "resource_api_version", b"resource_api_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfigSource: _TypeAlias = ConfigSource  # noqa: Y015
+
+@_typing.final
+class PathConfigSource(_message.Message):
+    """envoy.config.core.v3.PathConfigSource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file, with a DiscoveryResponse as JSON."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PathConfigSource: _TypeAlias = PathConfigSource  # noqa: Y015
 
 @_typing.final
 class AggregatedConfigSource(_message.Message):
