@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from tests.ports import free_port
 
 from weft import mtls, rpc
 from weft.agents import Host
+from weft.agents.echo import Echo
 from weft.broker import Broker
 from weft.cli import failures
 from weft.cli.edge import bootstrap, envoy
@@ -324,3 +326,40 @@ async def test_a_gateway_by_https_needs_certificates_of_the_mesh(database_url: s
     with pytest.raises(ValueError, match="only in a mesh with mTLS"):
         async with Registry(database_url=database_url, address="127.0.0.1:0", edge=options):
             pass
+
+
+async def test_instances_with_other_ids_come_and_go_and_no_call_fails(
+    fresh_xds: None, certificates: Certificates, own: mtls.Files, database_url: str, tmp_path: Path
+) -> None:
+    """Each time the registry tells the edge anew whom to believe."""
+    failed: list[str] = []
+    seen: set[str] = set()
+    over = asyncio.Event()
+    async with (
+        registry_at(certificates, database_url) as registry,
+        agent(registry.address, certificates),
+        running(tmp_path, registry.address, member=member(own)) as edge,
+    ):
+        await routed(edge.http)
+
+        async def call() -> None:
+            while not over.is_set():
+                found = await edge.http.get("/v1/echo/a")
+                if found.status_code != httpx.codes.OK:
+                    failed.append(found.text)
+                else:
+                    seen.add(found.json()["instance"])
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(call())
+            for other in ("other", "third"):
+                who = certificates.agents("echo", other)
+                async with Host(registry=registry.address, mtls=who) as host:
+                    host.add(Echo(other))
+                    await host.start()
+                    await wait_until(lambda other=other: other in seen, PATIENCE)
+                seen.clear()
+                await wait_until(lambda: "one" in seen, PATIENCE)
+            over.set()
+    assert failed == []
