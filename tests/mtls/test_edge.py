@@ -32,9 +32,11 @@ from weft.gateway.guards.key_store import KeyStore
 from weft.gateway.tls import TlsSettings
 from weft.postgres import Database
 from weft.registry import Registry
-from weft.registry.xds import EdgeOptions
+from weft.registry.xds import EdgeOptions, resources
+from weft.registry.xds.server import SERVICE
 from weft.rpc.testing import wait_until
 from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
+from weft.xds.v1 import discovery_pb2
 
 ME = f"spiffe://{TRUST_DOMAIN}/part/edge"
 
@@ -363,3 +365,54 @@ async def test_instances_with_other_ids_come_and_go_and_no_call_fails(
                 await wait_until(lambda: "one" in seen, PATIENCE)
             over.set()
     assert failed == []
+
+
+async def test_an_edge_that_would_not_encrypt_calls_nobody(
+    fresh_xds: None,
+    certificates: Certificates,
+    own: mtls.Files,
+    database_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It comes with a certificate and does not say which, so that its calls would go in plain text."""
+    start = bootstrap.start(
+        ["127.0.0.1:1"],
+        listen=f"127.0.0.1:{free_port()}",
+        admin="127.0.0.1:0",
+        folder=tmp_path,
+        member=member(own),
+    )
+    told = start.bootstrap["node"]["metadata"]
+    silent = {name: value for name, value in told.items() if name in {"role", "listen"}}
+    node = discovery_pb2.Node(id="edge", user_agent_name="envoy")
+    me = certificates.member("part/edge")
+    async with contextlib.AsyncExitStack() as stack:
+        registry = await stack.enter_async_context(registry_at(certificates, database_url))
+        await stack.enter_async_context(agent(registry.address, certificates))
+        credentials, options = me.channel(registry.address, "registry")
+        channel = await stack.enter_async_context(
+            grpc.aio.secure_channel(registry.address, credentials, options=options)
+        )
+        follow = channel.stream_stream(
+            f"/{SERVICE}/DeltaAggregatedResources",
+            request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
+            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+        )
+        for metadata, expected in ((told, {"echo"}), (silent, set())):
+            node.metadata.update(metadata)
+            stream = follow(timeout=10)
+            for type_url in (resources.CLUSTER, resources.LISTENER):
+                await stream.write(
+                    discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=type_url)
+                )
+            found: dict[str, set[str]] = {}
+            while resources.LISTENER not in found:
+                response = await stream.read()
+                found[response.type_url] = {
+                    discovery_pb2.Resource.FromString(each).name for each in response.resources
+                }
+            assert found.get(resources.CLUSTER, set()) == expected
+            stream.cancel()
+            node.metadata.Clear()
+    assert "an edge has no certificate in the mesh" in caplog.text

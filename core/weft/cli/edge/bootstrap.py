@@ -90,18 +90,19 @@ def start(
         admin: "IP:port" of Envoy's own pages, which nobody else must reach.
         node: what the edge is called in the registry's logs.
         zone: where it runs.
-        folder: where Envoy finds the secrets; only where there are any.
+        folder: where Envoy finds the secrets; needed where there are any.
         door: the certificate that callers are shown; None: connections are not encrypted.
         member: who it is in a mesh with mTLS; None: there is none.
 
     Raises:
-        ValueError: an address cannot be read.
+        ValueError: an address cannot be read, or secrets have no folder.
     """
     metadata = {"role": "edge", "listen": listen}
     secrets: dict[str, dict[str, Any]] = {}
 
     def told(name: str, kind: str, content: dict[str, Any]) -> str:
-        assert folder is not None
+        if folder is None:
+            raise ValueError("certificates need a folder with files by which Envoy follows them")
         path = str(folder / f"{name}.json")
         metadata[name.replace("-", "_")] = path
         # A secret is called like its file: so the registry calls it, too.

@@ -11,12 +11,15 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
 from weft.cli import failures
-from weft.cli.edge.bootstrap import Start
 from weft.embedded import _exec
+
+if TYPE_CHECKING:
+    from weft.cli.edge.bootstrap import Start
 
 _POLL = 0.02  # seconds; Envoy tells nobody
 _ACTIVE = "http.edge.downstream_rq_active"

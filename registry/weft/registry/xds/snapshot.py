@@ -89,6 +89,8 @@ class Snapshot:
             name: of the agent, or of a subset of it.
             viewer: who asks.
         """
+        if type_url == resources.CLUSTER and self.bars(viewer.edge):
+            return None
         if viewer.edge is not None and name.startswith(names.PREFIX):
             return None if self._cold else self._front.get(type_url, name, viewer.edge)
         agent, _, subset = name.partition("/")
@@ -111,6 +113,10 @@ class Snapshot:
             found = self._build(type_url, agent, subset, zone, viewer)
             built[type_url, name, zone, kind] = found
         return found
+
+    def bars(self, edge: EdgeNode | None) -> bool:
+        """Whether an edge could only send calls, and what they bring to be let in, unencrypted where all else is."""
+        return bool(self._own_id) and edge is not None and not (edge.certificate and edge.roots)
 
     def catalogue(self, type_url: str, viewer: Viewer) -> AbstractSet[str] | None:
         """Names of all there are of a type, for clients that ask for all; None: not known before the cold start is over."""
