@@ -10,12 +10,13 @@ import envoy
 import grpc
 import httpx
 import pytest
-from tests.cli.conftest import Up, Weft, processes_of, wait_for
+from tests.cli.conftest import COMMAND, Up, Weft, environment, processes_of, wait_for
 
 from weft.support.v1 import triage_pb2, triage_pb2_grpc
 
 pytestmark = pytest.mark.timeout(120)
 
+TAKEN = "cluster.registry.client_ssl_socket_factory.ssl_context_update_by_sds"
 ASKED = triage_pb2.ClassifyRequest(text="Where is my card?")
 
 
@@ -32,12 +33,14 @@ def test_the_mesh_behind_an_edge(short_folder: Path, further: tuple[str, ...]) -
             # Pages are the gateway's.
             assert http.get("/docs").status_code == httpx.codes.OK
         _grpc(url.removeprefix("http://"))
-        admin = (data / "edge/admin").read_text()
-        asked = {"filter": r"^cluster\.support-triage\.(ssl\.handshake|upstream_rq_total)$"}
-        said = httpx.get(f"http://{admin}/stats", params=asked).text
-        stats = {name: int(n) for name, n in (line.split(": ") for line in said.splitlines())}
-        assert stats["cluster.support-triage.upstream_rq_total"] >= 3
-        assert bool(stats.get("cluster.support-triage.ssl.handshake")) == bool(further)
+        assert stats(data)["cluster.support-triage.upstream_rq_total"] >= 3
+        assert bool(stats(data).get("cluster.support-triage.ssl.handshake")) == bool(further)
+        if further:
+            before = stats(data)[TAKEN]
+            rotate = (*COMMAND, "certificates", "rotate", "--data", str(data))
+            subprocess.run(rotate, env=environment(data), check=True, capture_output=True)
+            wait_for(lambda: stats(data)[TAKEN] > before)
+            _grpc(url.removeprefix("http://"))
         assert up.stop() == 0
         assert processes_of(data) == {}
         with pytest.raises(httpx.TransportError):
@@ -47,6 +50,14 @@ def test_the_mesh_behind_an_edge(short_folder: Path, further: tuple[str, ...]) -
     finally:
         up.process.kill()
         up.process.wait()
+
+
+def stats(data: Path) -> dict[str, int]:
+    """What Envoy counts of the agent that is called, and of roots that it takes anew."""
+    admin = (data / "edge/admin").read_text()
+    asked = {"filter": rf"^cluster\.support-triage\.(ssl\.handshake|upstream_rq_total)$|^{TAKEN}$"}
+    said = httpx.get(f"http://{admin}/stats", params=asked).text
+    return {name: int(n) for name, n in (line.split(": ") for line in said.splitlines())}
 
 
 def _rest(http: httpx.Client) -> None:
