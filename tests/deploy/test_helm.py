@@ -453,6 +453,8 @@ def test_every_part_shows_a_certificate_that_is_made_for_it() -> None:
             assert dialled in certificate["dnsNames"]
             assert told["WEFT_GATEWAY_TLS_CLIENT_CA"] == told["WEFT_MTLS_CA"]
     assert made == {}
+    for each in of_kind("mtls", "Service"):
+        assert not any("appProtocol" in port for port in each["spec"]["ports"])
     assert {f"spiffe://example.org/part/{part}" for part in PARTS} < ids
     support = SpiffeId.parse("spiffe://example.org/ns/agents/agents/support")
     assert all(roles.may_be(support, agent) for agent in AGENTS)

@@ -268,6 +268,9 @@ async def test_what_only_a_gateway_does_goes_there_by_certificates(
             assert await edge.stat(r"cluster.@gateway-grpc.ssl.fail_verify_san") > 0
             return
         await routed(edge.http, headers=headers)
+        for cluster in ("@gateway", "@gateway-grpc"):  # by both ways it is asked how it is
+            assert await edge.stat(f"cluster.{cluster}.health_check.success") > 0
+            assert await edge.stat(f"cluster.{cluster}.health_check.failure") == 0
         # The certificate is the edge's: it says nothing of who calls.
         found = await edge.http.get("/v1/echo/a")
         assert found.status_code == httpx.codes.UNAUTHORIZED

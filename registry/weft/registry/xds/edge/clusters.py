@@ -14,13 +14,21 @@ from weft.xds.v1 import resources_pb2 as pb
 
 _CONNECT = timedelta(seconds=1)
 _MANY = 1_000_000
+_READY = "/readyz"
+_ASKED, _PATIENCE = timedelta(seconds=2), timedelta(seconds=2)
+_BAD, _GOOD = 2, 1
 
 
 def clusters(options: EdgeOptions) -> Iterator[pb.Cluster]:
     """All there are."""
     if options.gateway:
-        yield _cluster(names.GATEWAY, *place(options.gateway))
+        http = _cluster(names.GATEWAY, *place(options.gateway))
+        _ask(http).http_health_check.path = _READY
+        yield http
         grpc = _cluster(names.GATEWAY_GRPC, *place(options.gateway_grpc))
+        asking = _ask(grpc)
+        asking.grpc_health_check.SetInParent()
+        asking.tls_options.alpn_protocols.append("h2")  # servers of gRPC talk to nobody else
         speaking_http2(grpc)
         yield grpc
     if options.tokens is not None and tokens.by_url(options.tokens):
@@ -42,6 +50,17 @@ def encoded(cluster: pb.Cluster, options: EdgeOptions, node: EdgeNode, trust_dom
     if encrypted is not None:
         made.transport_socket.CopyFrom(encrypted)
     return encode(CLUSTER, made)
+
+
+def _ask(cluster: pb.Cluster) -> pb.HealthCheck:
+    """Has gateways asked how they are: one that is not well gets no calls, the others by how many they have."""
+    cluster.lb_policy = pb.LB_POLICY_LEAST_REQUEST
+    check = cluster.health_checks.add()
+    check.timeout.FromTimedelta(_PATIENCE)
+    check.interval.FromTimedelta(_ASKED)
+    check.no_traffic_interval.FromTimedelta(_ASKED)
+    check.unhealthy_threshold.value, check.healthy_threshold.value = _BAD, _GOOD
+    return check
 
 
 def _cluster(name: str, host: str, port: int) -> pb.Cluster:
