@@ -46,7 +46,7 @@ def test_the_mesh_behind_an_edge(short_folder: Path, further: tuple[str, ...]) -
         with pytest.raises(httpx.TransportError):
             httpx.get(url)
         # No certificate outlives its process.
-        assert [*data.glob("mtls/processes/*")] == []
+        assert [*data.glob("mtls/processes/*"), *data.glob("edge/mesh")] == []
     finally:
         up.process.kill()
         up.process.wait()

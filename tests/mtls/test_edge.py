@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 from tests.certificates import TRUST_DOMAIN, Certificates
 from tests.edge.conftest import PATIENCE, Edge, routed, running
+from tests.edge.test_changes import weft
 from tests.mtls.test_mesh import NEVER, SHOW, Seeing, echo_at, registered, registry_at
 from tests.ports import free_port
 
@@ -419,3 +420,44 @@ async def test_an_edge_that_would_not_encrypt_calls_nobody(
             stream.cancel()
             node.metadata.Clear()
     assert "an edge has no certificate in the mesh" in caplog.text
+
+
+async def test_weft_edge_run_takes_files_that_are_written_over_in_place(
+    fresh_xds: None, certificates: Certificates, own: mtls.Files, database_url: str, tmp_path: Path
+) -> None:
+    """As some programs write them, one after the other."""
+    files = [tmp_path / name for name in ("tls.crt", "tls.key", "ca.crt")]
+
+    def write() -> bytes:
+        made = (own.certificate, own.key, own.ca)
+        for file, new in zip(files, made, strict=True):
+            file.write_bytes(new.read_bytes())
+        return files[0].read_bytes()
+
+    write()
+    listen = f"127.0.0.1:{free_port()}"
+    async with (
+        registry_at(certificates, database_url) as registry,
+        agent(registry.address, certificates) as seeing,
+        weft(
+            *("edge", "run", "--registry", registry.address, "--listen", listen),
+            *("--data", str(tmp_path / "data")),
+            *("--mtls-certificate", str(files[0]), "--mtls-key", str(files[1])),
+            *("--mtls-ca", str(files[2])),
+        ),
+        httpx.AsyncClient(base_url=f"http://{listen}") as http,
+        httpx.AsyncClient(base_url=f"http://{(tmp_path / 'data/edge/admin').read_text()}") as admin,
+    ):
+        edge = Edge(url=f"http://{listen}", http=http, admin=admin, log=tmp_path)
+        await routed(http)
+        assert spiffe_id(await shown(edge, seeing)) == ME
+        at_first = await edge.stat(_TAKEN)
+        certificates.files("part/edge", folder=certificates.folder / "edge-member")
+        new = write()
+        copy = tmp_path / "data/edge/mesh/current/certificate.pem"
+        await wait_until(lambda: copy.read_bytes() == new, PATIENCE)
+
+        async def taken() -> bool:
+            return await edge.stat(_TAKEN) > at_first
+
+        await wait_until(taken, PATIENCE)

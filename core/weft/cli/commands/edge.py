@@ -166,18 +166,20 @@ def _start(
 
 
 async def _serve(settings: Settings, door: Door | None, supervised: str | None) -> None:
-    from weft.cli.edge import envoy
+    from weft.cli.edge import copies, envoy
     from weft.cli.edge.bootstrap import Member
 
     folder = settings.data.resolve() / "edge"
-    async with membership.as_part(settings, "edge") as mtls:
+    async with (
+        membership.as_part(settings, "edge") as mtls,
+        copies.kept(mtls, folder / "mesh") as files,
+    ):
         member = None
-        if mtls is not None:
-            files = mtls.files
+        if mtls is not None and files is not None:
             member = Member(
-                certificate=files.certificate.absolute(),
-                key=files.key.absolute(),
-                ca=files.ca.absolute(),
+                certificate=files.certificate,
+                key=files.key,
+                ca=files.ca,
                 trust_domain=mtls.trust_domain,
             )
         made = _start(settings, "127.0.0.1:0", folder, door, member)
