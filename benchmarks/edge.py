@@ -28,7 +28,7 @@ import httpx
 
 from weft import embedded, rpc
 from weft.cli.edge import envoy
-from weft.cli.edge.bootstrap import bootstrap
+from weft.cli.edge.bootstrap import start
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.rpc.testing import wait_until
 
@@ -117,7 +117,7 @@ async def _measured(rounds: int, calls: int) -> dict[str, Any]:
         gateway = await enter(_part("gateway", *database, *listens, **known))
         edge = await enter(
             envoy.running(
-                bootstrap([registry_at], listen=edge_at, admin="127.0.0.1:0"),
+                start([registry_at], listen=edge_at, admin="127.0.0.1:0"),
                 folder / "edge",
                 drain=timedelta(seconds=1),
                 patience=_PATIENCE,

@@ -60,7 +60,7 @@ def environment(data: Path, **more: str) -> dict[str, str]:
         **dict.fromkeys(
             (
                 *("WEFT_REGISTRY_LISTEN", "WEFT_GATEWAY_LISTEN", "WEFT_GATEWAY_GRPC_LISTEN"),
-                *("WEFT_BROKER_LISTEN", "WEFT_BROKER_METRICS"),
+                *("WEFT_BROKER_LISTEN", "WEFT_BROKER_METRICS", "WEFT_EDGE_LISTEN"),
                 *("WEFT_REGISTRY_METRICS", "WEFT_GATEWAY_METRICS", "WEFT_AGENTS_METRICS"),
             ),
             anywhere,

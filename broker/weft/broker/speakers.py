@@ -1,7 +1,7 @@
 """In whose name members of a mesh with mTLS speak to the broker.
 
 Clients and parts (people at a terminal, tools) may do all there is. An agent consumes and looks after its own queues, and
-sends in its own name, or in one that is no agent's ("host:db7").
+sends in its own name, or in one that is no agent's ("host:db7"). An edge, which has to do with strangers, is no part here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from weakref import WeakKeyDictionary
 from weft import rpc
 from weft.mtls import SpiffeId
 from weft.rpc.membership import Context, Membership, NotThisAgent
+
+_LIKE_AGENTS = ("", "edge")
 
 
 class Speakers:
@@ -54,10 +56,10 @@ class Speakers:
             senders.add(sender)
 
     def _check(self, who: SpiffeId, agent: str, what: str) -> None:
-        if who.client or who.part:
+        if who.client or who.part not in _LIKE_AGENTS:
             return
         if not agent:
-            raise NotThisAgent(f"{who} is an agent, and may not have to do with {what}.")
+            raise NotThisAgent(f"{who} may not have to do with {what}.")
         self._membership.check_agent(who, agent)
 
     def guarded(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:

@@ -90,10 +90,12 @@ class Settings:
     )
     edge_gateway: str = _doc(
         "Where edges find a gateway by HTTP, host:port, for what an Envoy cannot do; the registry tells them; empty: "
-        "they refuse it.",
+        "they refuse it. https://host:port: by certificates of the mesh.",
         "",
     )
-    edge_gateway_grpc: str = _doc("Where edges find a gateway by gRPC, host:port.", "")
+    edge_gateway_grpc: str = _doc(
+        "Where edges find a gateway by gRPC, host:port or https://host:port.", ""
+    )
     gateway_metrics: str = _doc("Where the gateway serves /metrics.", "127.0.0.1:7180")
     gateway_auth: Literal["auto", "off", "on", "keys", "jwt"] = _doc(
         "What callers need: an API key or a token (on), a key, a token (jwt), nothing (off); auto: off where the "
@@ -294,6 +296,10 @@ class Settings:
     gateway_tls_tenants: str = _doc(
         "Tenants of bearers, such as spiffe://acme.example/*=acme, one of which must fit then; empty: none.",
         "",
+    )
+    gateway_tls_edges: str = _doc(
+        "SPIFFE ids of edges, joined by commas, * for any characters: who calls by them is said by a key or a token alone.",
+        "spiffe://*/part/edge",
     )
     gateway_hsts: timedelta = _doc(
         "For how long browsers shall come by https alone, where TLS is the gateway's or of a proxy before it; 0s: not said.",

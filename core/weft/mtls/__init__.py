@@ -14,8 +14,8 @@ from weft.mtls.credentials import (
     check_server,
 )
 from weft.mtls.files import Files, load
-from weft.mtls.folder import files_of, replace
-from weft.mtls.ids import SpiffeId, agents_id, client_id, part_id, part_name
+from weft.mtls.folder import files_of, replace, watched
+from weft.mtls.ids import SpiffeId, agents_id, client_id, part_at, part_id, part_name
 from weft.mtls.opening import Means, followed, issued, member
 from weft.mtls.roles import Roles
 
@@ -40,7 +40,9 @@ __all__ = [
     "issued",
     "load",
     "member",
+    "part_at",
     "part_id",
     "part_name",
     "replace",
+    "watched",
 ]

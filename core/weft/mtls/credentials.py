@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 
+from weft.mtls.authority import Leaf
 from weft.mtls.files import Files, load
+from weft.mtls.folder import replace
 from weft.mtls.ids import SpiffeId, part_name
 
 log = logging.getLogger("weft.mtls")
@@ -147,6 +150,17 @@ class Credentials:
     def context(self) -> ssl.SSLContext:
         """For a connection of asyncio to an agent, as of now; pass its transport to `check_server`."""
         return self._current.context
+
+    # Other programs
+
+    def copied(self, folder: Path) -> Files:
+        """Puts what this process shows now into a folder, in one step, for a program that sees only what is replaced.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        now = self._current
+        return replace(folder, Leaf(certificate=now.certificate, key=now.key), now.ca)
 
     # Keeping up
 

@@ -27,6 +27,12 @@ def files_of(folder: Path) -> Files:
     )
 
 
+def watched(file: Path) -> Path:
+    """The folder in which something is moved when a file is replaced, by `replace`, by Kubernetes, or by a rename."""
+    folder = file.parent
+    return folder.parent if folder.name == _CURRENT or folder.is_symlink() else folder
+
+
 def replace(folder: Path, leaf: Leaf, bundle: bytes) -> Files:
     """Writes a folder, or replaces what it has.
 

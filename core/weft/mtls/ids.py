@@ -2,7 +2,7 @@
 
     spiffe://weft.local/agent/support-triage              an agent
     spiffe://weft.local/agent/support-quality/support-triage    a process that is several
-    spiffe://weft.local/part/registry                     registry, broker or gateway
+    spiffe://weft.local/part/registry                     registry, broker, gateway or edge
     spiffe://weft.local/client/ann                        whoever calls, and is no agent
 
 Other forms, such as spiffe://example.org/ns/shop/sa/triage, are as good; `Roles` says which agents they may be.
@@ -10,6 +10,7 @@ Other forms, such as spiffe://example.org/ns/shop/sa/triage, are as good; `Roles
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def agents_id(trust_domain: str, agents: Iterable[str]) -> SpiffeId:
 
 
 def part_id(trust_domain: str, part: str) -> SpiffeId:
-    """The id of registry, broker or gateway."""
+    """The id of registry, broker, gateway or edge."""
     return SpiffeId.parse(f"spiffe://{trust_domain}/{_PART}/{part}")
 
 
@@ -99,6 +100,15 @@ def client_id(trust_domain: str, name: str) -> SpiffeId:
 def part_name(trust_domain: str, part: str) -> str:
     """The DNS name in the certificate of a part that is dialled by its IP address, such as "registry.weft.local"."""
     return f"{part}.{trust_domain}"
+
+
+def part_at(host: str, trust_domain: str, part: str) -> str:
+    """The DNS name that the certificate of a part must have: by a host name, that name; by an IP address, which many share, its own."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host
+    return part_name(trust_domain, part)
 
 
 def check_trust_domain(text: str) -> None:

@@ -148,6 +148,25 @@ def test_who_it_names(authority: Authority, subject: Any, made: Any, name: str |
     assert left == pytest.approx(lasts.total_seconds(), abs=30)
 
 
+def test_an_edge_is_nobody_that_calls(authority: Authority) -> None:
+    rules = CertificateRules.read(
+        subject="cn", scopes="", tenants="", edges="spiffe://*/part/edge, cert:front"
+    )
+
+    def found(**made: Any) -> str | None:
+        identity, left = rules.identity(der(authority.made(**made)[0]))
+        assert left > 0
+        return None if identity is None else identity.subject
+
+    assert found(names=uri("spiffe://weft.local/part/edge")) is None
+    assert found(common="front") is None
+    for other in ("spiffe://weft.local/part/gateway", "spiffe://weft.local/part/edge/more"):
+        assert found(names=uri(other)) == other
+    expired, _ = authority.made(common="front", ends=datetime.now(UTC) - timedelta(seconds=1))
+    with pytest.raises(CertificateExpired):
+        rules.identity(der(expired))
+
+
 def test_scopes_and_tenants_by_pattern(authority: Authority) -> None:
     rules = CertificateRules.read(
         subject="cn",

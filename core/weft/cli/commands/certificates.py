@@ -65,7 +65,11 @@ def init(*, settings: Settings, trust_domain: str | None, as_json: bool) -> None
 @click.option(
     "--agent", "agents", multiple=True, metavar="AGENT", help="For this agent; may be repeated."
 )
-@click.option("--part", type=click.Choice(["registry", "broker", "gateway"]), help="For this part.")
+@click.option(
+    "--part",
+    type=click.Choice(["registry", "broker", "gateway", "edge"]),
+    help="For this part.",
+)
 @click.option("--client", metavar="NAME", help="For a client that is no agent.")
 @click.option(
     "--name",

@@ -164,6 +164,7 @@ def _tls(settings: Settings) -> dict[str, Any]:
             subject=settings.gateway_tls_subject,
             scopes=settings.gateway_tls_scopes,
             tenants=settings.gateway_tls_tenants,
+            edges=settings.gateway_tls_edges,
         )
     return {
         "hsts": settings.gateway_hsts,

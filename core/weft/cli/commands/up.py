@@ -96,10 +96,6 @@ def up(settings: Settings, replicas: dict[str, int], registries: int, edge: str)
     with HouseLock(settings.data) as lock:
         check_free(settings)
         settings = _with_certificates(with_free_ports(settings, registries))
-        if edge != "none" and settings.mtls == "on":
-            raise click.UsageError(
-                "An edge speaks with agents in plain text, and a mesh with mTLS takes none of that: leave out --edge or --mtls."
-            )
         lock.describe(settings.gateway)
         with (
             _told_of_mtls(settings),

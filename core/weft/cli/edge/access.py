@@ -23,13 +23,14 @@ def options(settings: Settings) -> EdgeOptions:
     Raises:
         failures.WrongSetting: a setting cannot be used.
     """
+    from weft import config
     from weft.gateway.guards import limit_rules
     from weft.registry.xds.edge import Breaker, EdgeOptions
 
     with failures.settings_checked("WEFT_GATEWAY_LIMITS"):
         rules = limit_rules.parse(settings.gateway_limits)
     with failures.settings_checked("WEFT_EDGE_*"):
-        return EdgeOptions(
+        found = EdgeOptions(
             access=_access(settings),
             gateway=settings.edge_gateway,
             gateway_grpc=settings.edge_gateway_grpc,
@@ -47,6 +48,14 @@ def options(settings: Settings) -> EdgeOptions:
                 open_for=settings.gateway_breaker_open,
             ),
         )
+    with failures.settings_checked("WEFT_MTLS_*"):
+        member = config.membership(settings)
+    if found.encrypts and member is None:
+        raise failures.WrongSetting(
+            "WEFT_EDGE_GATEWAY has https://, for edges that show certificates of the mesh, and this registry has none: "
+            "set WEFT_MTLS_CERTIFICATE, _KEY and _CA, or leave out https://."
+        )
+    return found
 
 
 def _access(settings: Settings) -> Literal["open", "tokens", "gateway", "auto"]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import httpx
 
 from weft.cli import failures
 from weft.embedded import _exec
+
+if TYPE_CHECKING:
+    from weft.cli.edge.bootstrap import Start
 
 _POLL = 0.02  # seconds; Envoy tells nobody
 _ACTIVE = "http.edge.downstream_rq_active"
@@ -43,7 +45,7 @@ def program() -> str:
 
 @contextlib.asynccontextmanager
 async def running(
-    bootstrap: Mapping[str, Any],
+    start: Start,
     folder: Path,
     *,
     drain: timedelta,
@@ -53,7 +55,7 @@ async def running(
     """An Envoy that has its listener; leaving it waits until the calls that run have ended, and stops it.
 
     Args:
-        bootstrap: what it is started with; port 0 of `admin` takes any.
+        start: what it is started with; port 0 of `admin` takes any.
         folder: where its files are put.
         drain: how long running calls may take at stop.
         patience: how long it may take to have its listener.
@@ -63,7 +65,8 @@ async def running(
         failures.Failure: it ends, or has no listener in time.
     """
     envoy = program()
-    config, told = _prepared(folder, bootstrap)
+    config, told = start.write(folder), folder / "admin"
+    told.unlink(missing_ok=True)
     # However this process ends, Envoy ends with it.
     tether = (sys.executable, "-I", "-S", str(_exec.__file__), str(os.getpid()))
     process = await asyncio.create_subprocess_exec(
@@ -99,14 +102,6 @@ async def _ready(process: asyncio.subprocess.Process, told: Path, patience: time
         raise failures.Failure(
             "Envoy got no listener from the registry: can it be reached, and is the address free?"
         ) from None
-
-
-def _prepared(folder: Path, bootstrap: Mapping[str, Any]) -> tuple[Path, Path]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    config, told = folder / "edge.json", folder / "admin"
-    told.unlink(missing_ok=True)
-    config.write_text(json.dumps(bootstrap))
-    return config, told
 
 
 def _read(file: Path) -> str:

@@ -70,7 +70,7 @@ def with_free_ports(settings: Settings, registries: int = 1) -> Settings:
         registry=",".join(map(dialled, listens)),
         broker=dialled(found.broker_listen),
         gateway=f"http://{dialled(found.gateway_listen)}",
-        # Edges speak plainly to gateways.
+        # Whose certificate callers are shown is not of the mesh, and edges believe no others.
         edge_gateway=found.edge_gateway if tls else dialled(found.gateway_listen),
         edge_gateway_grpc=found.edge_gateway_grpc if tls else dialled(found.gateway_grpc_listen),
     )

@@ -136,8 +136,75 @@ annotations:
     items: [{key: {{ .Values.identity.key }}, path: identity.pem}]
 {{- end }}
 
-{{/* Probes by grpc.health.v1 at a port. */}}
+{{/* The certificate of a part in the mesh: dict "root" $ "component" "registry" */}}
+{{- define "weft.mtlsSecret" -}}
+{{- get .root.Values.mtls.secrets .component | default (printf "%s-%s-mtls" (include "weft.name" .root) .component) -}}
+{{- end }}
+{{- define "weft.mtlsEnv" -}}
+{{- if .Values.mtls.enabled }}
+- {name: WEFT_MTLS, value: "on"}
+- {name: WEFT_MTLS_TRUST_DOMAIN, value: {{ .Values.mtls.trustDomain }}}
+- {name: WEFT_MTLS_CERTIFICATE, value: /etc/weft/mtls/tls.crt}
+- {name: WEFT_MTLS_KEY, value: /etc/weft/mtls/tls.key}
+- {name: WEFT_MTLS_CA, value: /etc/weft/mtls/ca.crt}
+{{- end }}
+{{- end }}
+{{/* Which agents those may be whose certificates do not name them, for registry and brokers. */}}
+{{- define "weft.mtlsAgents" -}}
+{{- if .Values.mtls.enabled }}
+{{- $rules := list }}
+{{- with .Values.mtls.agents }}
+{{- $rules = append $rules . }}
+{{- end }}
+{{- if .Values.mtls.issuerRef }}
+{{- range .Values.agents }}
+{{- $agent := include "weft.agent" (list $ .) | fromYaml }}
+{{- $names := $agent.agents | default (list .name (printf "%s-*" .name)) | join " " }}
+{{- $rules = append $rules (printf "%s=%s" (include "weft.deploymentId" (list $ .name)) $names) }}
+{{- end }}
+{{- end }}
+{{- with $rules }}
+- {name: WEFT_MTLS_AGENTS, value: {{ join ", " . | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{/* The id of a deployment of agents, of which the chart does not know them all: list $ name */}}
+{{- define "weft.deploymentId" -}}
+{{- $root := index . 0 -}}
+{{- printf "spiffe://%s/ns/%s/agents/%s" $root.Values.mtls.trustDomain $root.Release.Namespace (index . 1) -}}
+{{- end }}
+{{- define "weft.mtlsMount" -}}
+{{- if .Values.mtls.enabled }}
+- {name: mtls, mountPath: /etc/weft/mtls, readOnly: true}
+{{- end }}
+{{- end }}
+{{- define "weft.mtlsVolume" -}}
+{{- if .root.Values.mtls.enabled }}
+- name: mtls
+  secret: {secretName: {{ include "weft.mtlsSecret" . }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+
+{{/* Probes by grpc.health.v1 at a port: dict "root" $ "port" 7070 */}}
 {{- define "weft.probes" -}}
+{{- if .root.Values.mtls.enabled }}
+{{- /* The kubelet has no certificate: the part asks itself, which costs a process each time. */}}
+startupProbe:
+  exec: {command: [weft, health, "127.0.0.1:{{ .port }}"]}
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 60
+readinessProbe:
+  exec: {command: [weft, health, "127.0.0.1:{{ .port }}"]}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 2
+livenessProbe:
+  exec: {command: [weft, health, "127.0.0.1:{{ .port }}"]}
+  periodSeconds: 20
+  timeoutSeconds: 10
+  failureThreshold: 3
+{{- else }}
 startupProbe:
   grpc: {port: {{ .port }}}
   periodSeconds: 2
@@ -153,6 +220,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 4
+{{- end }}
 {{- end }}
 
 {{/* dict "root" $ "component" "registry" "replicas" 2 */}}

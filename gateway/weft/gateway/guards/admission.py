@@ -195,6 +195,8 @@ class Admission:
         if caller is not None and now < caller.until:
             return caller
         identity, left = rules.identity(certificate)
+        if identity is None:
+            return self._remember(digest, self._nobody(now))
         return self._remember(digest, self._caller(identity, now + min(left, _LONGEST)))
 
     def _remember(self, digest: bytes, caller: Caller) -> Caller:

@@ -50,18 +50,27 @@ class CertificateRules:
     """Scopes of whom a pattern fits, joined by blanks. All that fit count."""
     tenants: tuple[Rule, ...] = ()
     """Tenant of whom a pattern fits; the first counts, and one must where there are any. Empty: there are no tenants."""
+    edges: tuple[re.Pattern[str], ...] = ()
+    """Who carries calls of others, and makes none: who calls by them is said by a key or a token alone."""
 
     @classmethod
-    def read(cls, *, subject: Literal["spiffe", "cn"], scopes: str, tenants: str) -> Self:
-        """The same from settings: "PATTERN=SCOPE SCOPE, PATTERN=SCOPE" and "PATTERN=TENANT, PATTERN=TENANT".
+    def read(
+        cls, *, subject: Literal["spiffe", "cn"], scopes: str, tenants: str, edges: str = ""
+    ) -> Self:
+        """The same from settings: "PATTERN=SCOPE SCOPE, PATTERN=SCOPE", "PATTERN=TENANT, PATTERN=TENANT" and "PATTERN, PATTERN".
 
         Raises:
             ValueError: they are not of this form.
         """
-        return cls(subject=subject, scopes=tuple(_rules(scopes)), tenants=tuple(_rules(tenants)))
+        return cls(
+            subject=subject,
+            scopes=tuple(_rules(scopes)),
+            tenants=tuple(_rules(tenants)),
+            edges=tuple(map(_pattern, filter(None, map(str.strip, edges.split(","))))),
+        )
 
-    def identity(self, der: bytes) -> tuple[Identity, float]:
-        """The bearer of a certificate, and seconds until it expires.
+    def identity(self, der: bytes) -> tuple[Identity | None, float]:
+        """The bearer of a certificate, None where it is an edge, and seconds until it expires.
 
         Raises:
             CertificateUnfit: it names nobody, or nobody known.
@@ -76,6 +85,8 @@ class CertificateRules:
         left = (ends - datetime.now(UTC)).total_seconds()
         if left <= 0:
             raise CertificateExpired
+        if any(edge.fullmatch(name) for edge in self.edges):
+            return None, left
         found = {scope for _, brought in _fitting(self.scopes, name) for scope in brought.split()}
         return Identity(
             subject=name, scopes=sorted(found), tenant=self._tenant(name), issuer="mtls"
@@ -114,9 +125,15 @@ def _rules(text: str) -> Iterator[Rule]:
     for item in filter(None, (item.strip() for item in text.split(","))):
         pattern, equals, brought = item.partition("=")
         pattern, brought = pattern.strip(), brought.strip()
-        if not equals or not brought or not pattern.startswith(("spiffe://", "cert:")):
+        if not equals or not brought:
             raise ValueError(f"{item!r} is not like spiffe://example.org/shop/*=WORDS")
-        yield re.compile(".*".join(map(re.escape, pattern.split("*")))), brought
+        yield _pattern(pattern), brought
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    if not text.startswith(("spiffe://", "cert:")):
+        raise ValueError(f"{text!r} is not like spiffe://example.org/shop/* or cert:NAME")
+    return re.compile(".*".join(map(re.escape, text.split("*"))))
 
 
 def _fitting(rules: Iterable[Rule], name: str) -> Iterator[Rule]:

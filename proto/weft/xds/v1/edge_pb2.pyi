@@ -1484,95 +1484,133 @@ class CommonTls(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TLS_CERTIFICATES_FIELD_NUMBER: _builtins.int
+    TLS_PARAMS_FIELD_NUMBER: _builtins.int
     VALIDATION_CONTEXT_FIELD_NUMBER: _builtins.int
+    COMBINED_VALIDATION_CONTEXT_FIELD_NUMBER: _builtins.int
     ALPN_PROTOCOLS_FIELD_NUMBER: _builtins.int
+    TLS_CERTIFICATE_SDS_SECRET_CONFIGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tls_certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___TlsCertificate]:
-        """Certificates."""
+    def tls_params(self) -> Global___TlsVersions:
+        """Versions."""
 
     @_builtins.property
     def validation_context(self) -> Global___CertificateValidation:
         """Said here."""
 
     @_builtins.property
+    def combined_validation_context(self) -> Global___CombinedValidation:
+        """Said here, but for the roots, which come from a file."""
+
+    @_builtins.property
     def alpn_protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Protocols, the one liked best first."""
+
+    @_builtins.property
+    def tls_certificate_sds_secret_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretConfig]:
+        """Certificates, from files. Envoy follows the files that these name, which it does not do for any that are named here."""
 
     def __init__(
         self,
         *,
-        tls_certificates: _abc.Iterable[Global___TlsCertificate] | None = ...,
+        tls_params: Global___TlsVersions | None = ...,
         validation_context: Global___CertificateValidation | None = ...,
+        combined_validation_context: Global___CombinedValidation | None = ...,
         alpn_protocols: _abc.Iterable[_builtins.str] | None = ...,
+        tls_certificate_sds_secret_configs: _abc.Iterable[Global___SecretConfig] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["validation_context", b"validation_context", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["combined_validation_context", b"combined_validation_context", "tls_params", b"tls_params", "validation_context", b"validation_context", "validation_context_type", b"validation_context_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols", "tls_certificates", b"tls_certificates", "validation_context", b"validation_context", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols", "combined_validation_context", b"combined_validation_context", "tls_certificate_sds_secret_configs", b"tls_certificate_sds_secret_configs", "tls_params", b"tls_params", "validation_context", b"validation_context", "validation_context_type", b"validation_context_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_validation_context_type: _TypeAlias = _typing.Literal["validation_context"]  # noqa: Y015
+    _WhichOneofReturnType_validation_context_type: _TypeAlias = _typing.Literal["validation_context", "combined_validation_context"]  # noqa: Y015
     _WhichOneofArgType_validation_context_type: _TypeAlias = _typing.Literal["validation_context_type", b"validation_context_type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_validation_context_type) -> _WhichOneofReturnType_validation_context_type | None: ...
 
 Global___CommonTls: _TypeAlias = CommonTls  # noqa: Y015
 
 @_typing.final
-class TlsCertificate(_message.Message):
-    """envoy.extensions.transport_sockets.tls.v3.TlsCertificate."""
+class TlsVersions(_message.Message):
+    """envoy.extensions.transport_sockets.tls.v3.TlsParameters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
-    PRIVATE_KEY_FIELD_NUMBER: _builtins.int
-    WATCHED_DIRECTORY_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def certificate_chain(self) -> _resources_pb2.DataSource:
-        """The certificate, with its chain."""
-
-    @_builtins.property
-    def private_key(self) -> _resources_pb2.DataSource:
-        """Its key."""
-
-    @_builtins.property
-    def watched_directory(self) -> Global___WatchedFolder:
-        """Folder that is watched for new ones."""
-
+    TLS_MINIMUM_PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    TLS_MAXIMUM_PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    tls_minimum_protocol_version: _builtins.int
+    """The oldest. TLSv1_2 is 3."""
+    tls_maximum_protocol_version: _builtins.int
+    """The newest. TLSv1_3 is 4."""
     def __init__(
         self,
         *,
-        certificate_chain: _resources_pb2.DataSource | None = ...,
-        private_key: _resources_pb2.DataSource | None = ...,
-        watched_directory: Global___WatchedFolder | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "private_key", b"private_key", "watched_directory", b"watched_directory"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "private_key", b"private_key", "watched_directory", b"watched_directory"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TlsCertificate: _TypeAlias = TlsCertificate  # noqa: Y015
-
-@_typing.final
-class WatchedFolder(_message.Message):
-    """envoy.config.core.v3.WatchedDirectory."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PATH_FIELD_NUMBER: _builtins.int
-    path: _builtins.str
-    """Its path."""
-    def __init__(
-        self,
-        *,
-        path: _builtins.str = ...,
+        tls_minimum_protocol_version: _builtins.int = ...,
+        tls_maximum_protocol_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tls_maximum_protocol_version", b"tls_maximum_protocol_version", "tls_minimum_protocol_version", b"tls_minimum_protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchedFolder: _TypeAlias = WatchedFolder  # noqa: Y015
+Global___TlsVersions: _TypeAlias = TlsVersions  # noqa: Y015
+
+@_typing.final
+class SecretConfig(_message.Message):
+    """envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SDS_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the secret."""
+    @_builtins.property
+    def sds_config(self) -> _resources_pb2.ConfigSource:
+        """Where it is."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sds_config: _resources_pb2.ConfigSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sds_config", b"sds_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sds_config", b"sds_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretConfig: _TypeAlias = SecretConfig  # noqa: Y015
+
+@_typing.final
+class CombinedValidation(_message.Message):
+    """envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_VALIDATION_CONTEXT_FIELD_NUMBER: _builtins.int
+    VALIDATION_CONTEXT_SDS_SECRET_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def default_validation_context(self) -> Global___CertificateValidation:
+        """Names."""
+
+    @_builtins.property
+    def validation_context_sds_secret_config(self) -> Global___SecretConfig:
+        """Roots."""
+
+    def __init__(
+        self,
+        *,
+        default_validation_context: Global___CertificateValidation | None = ...,
+        validation_context_sds_secret_config: Global___SecretConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_validation_context", b"default_validation_context", "validation_context_sds_secret_config", b"validation_context_sds_secret_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_validation_context", b"default_validation_context", "validation_context_sds_secret_config", b"validation_context_sds_secret_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CombinedValidation: _TypeAlias = CombinedValidation  # noqa: Y015
 
 @_typing.final
 class CertificateValidation(_message.Message):
@@ -1630,7 +1668,7 @@ class SubjectAltName(_message.Message):
     SAN_TYPE_FIELD_NUMBER: _builtins.int
     MATCHER_FIELD_NUMBER: _builtins.int
     san_type: _builtins.int
-    """DNS is 2."""
+    """DNS is 2, URI 3."""
     @_builtins.property
     def matcher(self) -> _resources_pb2.StringMatcher:
         """The name."""

@@ -77,6 +77,8 @@ class _LbPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LbPolicy.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     LB_POLICY_UNSPECIFIED: _LbPolicy.ValueType  # 0
     """ROUND_ROBIN, Envoy's zero value: in turn."""
+    LB_POLICY_LEAST_REQUEST: _LbPolicy.ValueType  # 1
+    """LEAST_REQUEST: to who has the fewest open calls; only Envoy is sent it."""
     LB_POLICY_RING_HASH: _LbPolicy.ValueType  # 2
     """RING_HASH: by a hash of the call."""
 
@@ -85,6 +87,8 @@ class LbPolicy(_LbPolicy, metaclass=_LbPolicyEnumTypeWrapper):
 
 LB_POLICY_UNSPECIFIED: LbPolicy.ValueType  # 0
 """ROUND_ROBIN, Envoy's zero value: in turn."""
+LB_POLICY_LEAST_REQUEST: LbPolicy.ValueType  # 1
+"""LEAST_REQUEST: to who has the fewest open calls; only Envoy is sent it."""
 LB_POLICY_RING_HASH: LbPolicy.ValueType  # 2
 """RING_HASH: by a hash of the call."""
 Global___LbPolicy: _TypeAlias = LbPolicy  # noqa: Y015
@@ -281,25 +285,53 @@ class ConfigSource(_message.Message):
 
     ADS_FIELD_NUMBER: _builtins.int
     RESOURCE_API_VERSION_FIELD_NUMBER: _builtins.int
+    PATH_CONFIG_SOURCE_FIELD_NUMBER: _builtins.int
     resource_api_version: Global___ApiVersion.ValueType
     """Version of the resources' messages."""
     @_builtins.property
     def ads(self) -> Global___AggregatedConfigSource:
         """On the stream that brought this message."""
 
+    @_builtins.property
+    def path_config_source(self) -> Global___PathConfigSource:
+        """In a file, in place of `ads`; only Envoy reads it."""
+
     def __init__(
         self,
         *,
         ads: Global___AggregatedConfigSource | None = ...,
         resource_api_version: Global___ApiVersion.ValueType = ...,
+        path_config_source: Global___PathConfigSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "path_config_source", b"path_config_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "resource_api_version", b"resource_api_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "path_config_source", b"path_config_source", "resource_api_version", b"resource_api_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfigSource: _TypeAlias = ConfigSource  # noqa: Y015
+
+@_typing.final
+class PathConfigSource(_message.Message):
+    """envoy.config.core.v3.PathConfigSource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file, with a DiscoveryResponse as JSON."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PathConfigSource: _TypeAlias = PathConfigSource  # noqa: Y015
 
 @_typing.final
 class AggregatedConfigSource(_message.Message):
@@ -1098,6 +1130,7 @@ class Cluster(_message.Message):
     EDS_CLUSTER_CONFIG_FIELD_NUMBER: _builtins.int
     CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
     LB_POLICY_FIELD_NUMBER: _builtins.int
+    HEALTH_CHECKS_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
     TRANSPORT_SOCKET_FIELD_NUMBER: _builtins.int
     OUTLIER_DETECTION_FIELD_NUMBER: _builtins.int
@@ -1119,6 +1152,10 @@ class Cluster(_message.Message):
     @_builtins.property
     def connect_timeout(self) -> _duration_pb2.Duration:
         """How long a connection may take to come about; only Envoy reads it."""
+
+    @_builtins.property
+    def health_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheck]:
+        """How endpoints are asked whether they are well; only Envoy is sent it."""
 
     @_builtins.property
     def circuit_breakers(self) -> Global___CircuitBreakers:
@@ -1160,6 +1197,7 @@ class Cluster(_message.Message):
         eds_cluster_config: Global___EdsClusterConfig | None = ...,
         connect_timeout: _duration_pb2.Duration | None = ...,
         lb_policy: Global___LbPolicy.ValueType = ...,
+        health_checks: _abc.Iterable[Global___HealthCheck] | None = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
         transport_socket: Global___TransportSocket | None = ...,
         outlier_detection: Global___OutlierDetection | None = ...,
@@ -1171,11 +1209,142 @@ class Cluster(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "load_balancing_policy", b"load_balancing_policy", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config", "transport_socket", b"transport_socket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "load_balancing_policy", b"load_balancing_policy", "name", b"name", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config", "transport_socket", b"transport_socket", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "load_balancing_policy", b"load_balancing_policy", "name", b"name", "outlier_detection", b"outlier_detection", "ring_hash_lb_config", b"ring_hash_lb_config", "transport_socket", b"transport_socket", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class HealthCheck(_message.Message):
+    """envoy.config.core.v3.HealthCheck: only Envoy reads it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    UNHEALTHY_THRESHOLD_FIELD_NUMBER: _builtins.int
+    HEALTHY_THRESHOLD_FIELD_NUMBER: _builtins.int
+    HTTP_HEALTH_CHECK_FIELD_NUMBER: _builtins.int
+    GRPC_HEALTH_CHECK_FIELD_NUMBER: _builtins.int
+    NO_TRAFFIC_INTERVAL_FIELD_NUMBER: _builtins.int
+    TLS_OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long an answer may take."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """How often is asked."""
+
+    @_builtins.property
+    def unhealthy_threshold(self) -> _wrappers_pb2.UInt32Value:
+        """Bad answers after which an endpoint gets no calls."""
+
+    @_builtins.property
+    def healthy_threshold(self) -> _wrappers_pb2.UInt32Value:
+        """Good ones after which it gets them again."""
+
+    @_builtins.property
+    def http_health_check(self) -> Global___HttpHealthCheck:
+        """By HTTP."""
+
+    @_builtins.property
+    def grpc_health_check(self) -> Global___GrpcHealthCheck:
+        """By grpc.health.v1."""
+
+    @_builtins.property
+    def no_traffic_interval(self) -> _duration_pb2.Duration:
+        """How often is asked as long as nobody calls."""
+
+    @_builtins.property
+    def tls_options(self) -> Global___HealthCheckTls:
+        """Of connections that are encrypted."""
+
+    def __init__(
+        self,
+        *,
+        timeout: _duration_pb2.Duration | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        unhealthy_threshold: _wrappers_pb2.UInt32Value | None = ...,
+        healthy_threshold: _wrappers_pb2.UInt32Value | None = ...,
+        http_health_check: Global___HttpHealthCheck | None = ...,
+        grpc_health_check: Global___GrpcHealthCheck | None = ...,
+        no_traffic_interval: _duration_pb2.Duration | None = ...,
+        tls_options: Global___HealthCheckTls | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grpc_health_check", b"grpc_health_check", "health_checker", b"health_checker", "healthy_threshold", b"healthy_threshold", "http_health_check", b"http_health_check", "interval", b"interval", "no_traffic_interval", b"no_traffic_interval", "timeout", b"timeout", "tls_options", b"tls_options", "unhealthy_threshold", b"unhealthy_threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_health_check", b"grpc_health_check", "health_checker", b"health_checker", "healthy_threshold", b"healthy_threshold", "http_health_check", b"http_health_check", "interval", b"interval", "no_traffic_interval", b"no_traffic_interval", "timeout", b"timeout", "tls_options", b"tls_options", "unhealthy_threshold", b"unhealthy_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_health_checker: _TypeAlias = _typing.Literal["http_health_check", "grpc_health_check"]  # noqa: Y015
+    _WhichOneofArgType_health_checker: _TypeAlias = _typing.Literal["health_checker", b"health_checker"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_health_checker) -> _WhichOneofReturnType_health_checker | None: ...
+
+Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
+
+@_typing.final
+class HealthCheckTls(_message.Message):
+    """envoy.config.core.v3.HealthCheck.TlsOptions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALPN_PROTOCOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alpn_protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Protocols that are offered."""
+
+    def __init__(
+        self,
+        *,
+        alpn_protocols: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealthCheckTls: _TypeAlias = HealthCheckTls  # noqa: Y015
+
+@_typing.final
+class HttpHealthCheck(_message.Message):
+    """envoy.config.core.v3.HealthCheck.HttpHealthCheck."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpHealthCheck: _TypeAlias = HttpHealthCheck  # noqa: Y015
+
+@_typing.final
+class GrpcHealthCheck(_message.Message):
+    """envoy.config.core.v3.HealthCheck.GrpcHealthCheck."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrpcHealthCheck: _TypeAlias = GrpcHealthCheck  # noqa: Y015
 
 @_typing.final
 class TransportSocket(_message.Message):

@@ -109,6 +109,7 @@ def cluster(
     *,
     envoy: bool = False,
     breaker: Breaker | None = None,
+    encrypted: pb.TransportSocket | None = None,
 ) -> bytes:
     """The cluster: how calls are spread over endpoints that come by EDS.
 
@@ -118,6 +119,7 @@ def cluster(
         ids: SPIFFE ids of which its servers must show one; none: connections are not encrypted.
         envoy: whether it is for an Envoy, which has to be told that agents speak HTTP/2, and more of its limits.
         breaker: of an edge: where operators say nothing, it judges instances by this.
+        encrypted: how an edge connects; None: its connections are not encrypted.
     """
     made = _cluster(name, traffic)
     if envoy:
@@ -131,6 +133,8 @@ def cluster(
         _break(made, traffic.outliers, breaker)
     if not envoy and (expected := sorted(set(ids))):
         made.transport_socket.CopyFrom(_mutual(expected))
+    elif encrypted is not None:
+        made.transport_socket.CopyFrom(encrypted)
     return encode(CLUSTER, made)
 
 

@@ -188,6 +188,11 @@ class _Client:
                 envoy=request.node.user_agent_name == _ENVOY,
                 edge=node.read(request.node),
             )
+            if self._snapshot.bars(self._viewer.edge):
+                log.warning(
+                    "an edge has no certificate in the mesh, and may call nobody: see weft edge bootstrap --help",
+                    extra={"node": self._node},
+                )
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
             return True  # a type that is never published: the client's own time-out tells it so

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from weft.mtls import SpiffeId
 from weft.registry.catalog import Catalog
 from weft.registry.index import IN_SERVICE, Index, Instance
 from weft.registry.traffic.policy import REST
 from weft.registry.xds import resources
-from weft.registry.xds.edge import EdgeNode, EdgeOptions, Front, names
+from weft.registry.xds.edge import EdgeNode, EdgeOptions, Front, encryption, names
 from weft.v1 import traffic_pb2
 
 # Types in the order in which they are pushed: a cluster before what points at it.
@@ -50,6 +51,9 @@ class Snapshot:
         sets: which methods may be retried.
         edge: how edges let callers in.
         own_id: SPIFFE id of the registry, where connections are encrypted.
+
+    Raises:
+        ValueError: edges shall encrypt, and have nothing to do it by.
     """
 
     def __init__(self, index: Index, sets: Catalog, edge: EdgeOptions, own_id: str = "") -> None:
@@ -58,7 +62,8 @@ class Snapshot:
         self._sets = sets
         self._built: dict[str, dict[tuple[str, str, str, str], bytes]] = {}  # by agent
         self._cold = True
-        self._front = Front(edge, index, sets)
+        trust_domain = SpiffeId.parse(own_id).trust_domain if own_id else ""
+        self._front = Front(edge, index, sets, trust_domain)
         self._sinks: dict[str, dict[tuple[str, str], bytes]] = {}  # by agent
 
     def warm_up(self) -> None:
@@ -84,6 +89,8 @@ class Snapshot:
             name: of the agent, or of a subset of it.
             viewer: who asks.
         """
+        if type_url == resources.CLUSTER and self.bars(viewer.edge):
+            return None
         if viewer.edge is not None and name.startswith(names.PREFIX):
             return None if self._cold else self._front.get(type_url, name, viewer.edge)
         agent, _, subset = name.partition("/")
@@ -96,14 +103,20 @@ class Snapshot:
                 nothing = traffic_pb2.Traffic()
                 sinks[key] = resources.endpoints(name, [(viewer.sink, "")], nothing, "")
             return sinks[key]
+        if type_url == resources.CLUSTER and viewer.edge is not None and viewer.edge.certificate:
+            return self._cluster(agent, subset, viewer)  # it names files of that edge alone
         zone = viewer.zone if type_url == resources.ENDPOINTS and self._by_zone(agent) else ""
         built = self._built.setdefault(agent, {})
         kind = viewer.kind if type_url == resources.CLUSTER else ""
         found = built.get((type_url, name, zone, kind))
         if found is None:
-            found = self._build(type_url, agent, subset, zone, kind)
+            found = self._build(type_url, agent, subset, zone, viewer)
             built[type_url, name, zone, kind] = found
         return found
+
+    def bars(self, edge: EdgeNode | None) -> bool:
+        """Whether an edge could only send calls, and what they bring to be let in, unencrypted where all else is."""
+        return bool(self._own_id) and edge is not None and not (edge.certificate and edge.roots)
 
     def catalogue(self, type_url: str, viewer: Viewer) -> AbstractSet[str] | None:
         """Names of all there are of a type, for clients that ask for all; None: not known before the cold start is over."""
@@ -121,16 +134,13 @@ class Snapshot:
     def _by_zone(self, agent: str) -> bool:
         return self._index.policy(agent).traffic.zones == traffic_pb2.ZONE_POLICY_PREFER
 
-    def _build(self, type_url: str, agent: str, subset: str, zone: str, kind: str) -> bytes:
+    def _build(self, type_url: str, agent: str, subset: str, zone: str, viewer: Viewer) -> bytes:
         policy = self._index.policy(agent)
         name = resource_name(agent, subset)
         if type_url == resources.LISTENER:
             return resources.listener(name, policy.drill())
         if type_url == resources.CLUSTER:
-            breaker = self._front.options.breaker if kind == "edge" else None
-            return resources.cluster(
-                name, policy.traffic, self._ids(agent), envoy=bool(kind), breaker=breaker
-            )
+            return self._cluster(agent, subset, viewer)
         if type_url == resources.ROUTES:
             known = self._index.agent(agent)
             retryable = () if known is None else self._sets.retryable(known.services)
@@ -140,7 +150,20 @@ class Snapshot:
         places = [(each.address, each.zone) for each in self._of(agent, subset)]
         return resources.endpoints(name, places, policy.traffic, zone)
 
-    def _ids(self, name: str) -> Iterable[str]:
+    def _cluster(self, agent: str, subset: str, viewer: Viewer) -> bytes:
+        traffic, ids = self._index.policy(agent).traffic, self._ids(agent)
+        name, edge = resource_name(agent, subset), viewer.edge
+        if edge is None:
+            return resources.cluster(name, traffic, ids, envoy=viewer.envoy)
+        return resources.cluster(
+            name,
+            traffic,
+            envoy=True,
+            breaker=self._front.options.breaker,
+            encrypted=encryption.to_agents(edge, ids) if ids else None,
+        )
+
+    def _ids(self, name: str) -> Collection[str]:
         """Who may answer for an agent: its instances, and the registry, which does for agents that are unknown."""
         if not self._own_id:
             return ()

@@ -20,13 +20,24 @@ class Front:
         options: how edges let callers in.
         index: who is there.
         sets: their contracts.
+        trust_domain: of the mesh, where connections are encrypted.
+
+    Raises:
+        ValueError: connections to gateways shall be encrypted, and nothing else in the mesh is.
     """
 
-    def __init__(self, options: EdgeOptions, index: Index, sets: Catalog) -> None:
+    def __init__(
+        self, options: EdgeOptions, index: Index, sets: Catalog, trust_domain: str = ""
+    ) -> None:
+        if options.encrypts and not trust_domain:
+            raise ValueError(
+                "edges can reach a gateway by https:// only in a mesh with mTLS, for they show certificates of it"
+            )
         self.options = options
+        self._trust_domain = trust_domain
         self._index = index
         self._sets = sets
-        self._clusters = dict(clusters.clusters(options))
+        self._clusters = {each.name: each for each in clusters.clusters(options)}
         self._made: dict[str, tuple[object, tuple[routes.Made, ...], frozenset[str]]] = {}
         self._routes: bytes | None = None
 
@@ -48,7 +59,10 @@ class Front:
         """A resource; None: there is none."""
         asks = self.options.access == "tokens"
         if type_url == resources.CLUSTER:
-            return self._clusters.get(name)
+            found = self._clusters.get(name)
+            if found is None:
+                return None
+            return clusters.encoded(found, self.options, node, self._trust_domain)
         if type_url == resources.LISTENER and name == names.LISTENER:
             of = names.CLOSED if self.closed(node) else names.ROUTES
             return listener(self.options, node, of, asks=asks)

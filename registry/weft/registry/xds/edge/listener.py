@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import PurePosixPath
 
-from google.protobuf import any_pb2, wrappers_pb2
+from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
 from weft.registry.xds import faults
-from weft.registry.xds.edge import names, refusals, tokens, transcoder
+from weft.registry.xds.edge import encryption, names, refusals, tokens, transcoder
 from weft.registry.xds.edge.node import EdgeNode
 from weft.registry.xds.edge.options import EdgeOptions, Rate
 from weft.registry.xds.resources import LISTENER, ads, encode, packed
@@ -19,7 +18,6 @@ from weft.xds.v1 import resources_pb2
 _EXTENSIONS = "type.googleapis.com/envoy.extensions."
 _HTTP = _EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager"
 _FILTERS = _EXTENSIONS + "filters.http."
-_TLS = _EXTENSIONS + "transport_sockets.tls.v3.DownstreamTlsContext"
 _STDOUT = _EXTENSIONS + "access_loggers.stream.v3.StdoutAccessLog"
 _HEAD = timedelta(seconds=10)  # how long the head of a request may take
 _IDLE = timedelta(minutes=15)
@@ -80,8 +78,9 @@ def listener(options: EdgeOptions, node: EdgeNode, routes: str, *, asks: bool) -
     made.per_connection_buffer_limit_bytes.value = _BUFFER
     chain = made.filter_chains.add()
     chain.filters.add(name="http", typed_config=packed(_HTTP, http))
-    if node.certificate:
-        chain.transport_socket.CopyFrom(_tls(node))
+    encrypted = encryption.of_door(node)
+    if encrypted is not None:
+        chain.transport_socket.CopyFrom(encrypted)
     return encode(LISTENER, made)
 
 
@@ -141,17 +140,3 @@ def _log() -> pb.AccessLog:
     line.json_format.CopyFrom(refusals.as_struct(_LINE))
     form = pb.StdoutAccessLog(log_format=line)
     return pb.AccessLog(name="stdout", typed_config=packed(_STDOUT, form))
-
-
-def _tls(node: EdgeNode) -> resources_pb2.TransportSocket:
-    made = pb.DownstreamTls()
-    made.common_tls_context.alpn_protocols.extend(("h2", "http/1.1"))
-    certificate = made.common_tls_context.tls_certificates.add()
-    certificate.certificate_chain.filename = node.certificate
-    certificate.private_key.filename = node.key
-    certificate.watched_directory.path = str(PurePosixPath(node.certificate).parent)
-    return resources_pb2.TransportSocket(name="tls", typed_config=_any(made))
-
-
-def _any(message: Message) -> any_pb2.Any:
-    return packed(_TLS, message)

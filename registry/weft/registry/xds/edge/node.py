@@ -19,14 +19,17 @@ class EdgeNode(NamedTuple):
     Attributes:
         host: IP address it listens on.
         port: and the port.
-        certificate: file, on its machine, with the certificate it shows callers; empty: connections are not encrypted.
-        key: file with the private key.
+        door: file, on its machine, with the secret by which it shows callers a certificate (SDS); empty: what they send
+            is not encrypted.
+        certificate: the same for its certificate in the mesh; empty: it has none.
+        roots: file with the secret by which it believes others of the mesh.
     """
 
     host: str
     port: int
+    door: str = ""
     certificate: str = ""
-    key: str = ""
+    roots: str = ""
 
     @property
     def loopback(self) -> bool:
@@ -53,4 +56,10 @@ def read(node: pb.Node) -> EdgeNode | None:
             extra={"node": node.id},
         )
         return None
-    return EdgeNode(str(address), number, told.get("certificate", ""), told.get("key", ""))
+    return EdgeNode(
+        str(address),
+        number,
+        door=told.get("door_certificate", ""),
+        certificate=told.get("mesh_certificate", ""),
+        roots=told.get("mesh_roots", ""),
+    )

@@ -8,6 +8,8 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Literal
 
+_ENCRYPTED = "https://"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
@@ -63,7 +65,8 @@ class EdgeOptions:
     Attributes:
         access: what callers need: nothing ("open"), a token ("tokens"), what only a gateway can check ("gateway");
             "auto": nothing where the edge listens on the loopback interface, else what only a gateway can check.
-        gateway: "host:port" of gateways for what an edge cannot do, by HTTP; empty: it is refused.
+        gateway: "host:port" of gateways for what an edge cannot do, by HTTP; empty: it is refused. "https://host:port":
+            where they have certificates of the mesh, and edges show theirs.
         gateway_grpc: the same by gRPC.
         tokens: whose tokens; None: nobody's.
         guarded: methods that only a gateway may let callers to: "package.Service/Method", with * for any characters.
@@ -95,13 +98,38 @@ class EdgeOptions:
         """Sees that tokens can be checked where they are asked for.
 
         Raises:
-            ValueError: they cannot, or one of the gateway's addresses is missing.
+            ValueError: they cannot, or one of the gateway's addresses is missing, none, or unlike the other.
         """
         if self.access == "tokens" and self.tokens is None:
             raise ValueError("tokens are asked for, and no issuer of any is named")
         if bool(self.gateway) != bool(self.gateway_grpc):
             raise ValueError("give both addresses of the gateway, or none")
+        if _encrypted(self.gateway) != _encrypted(self.gateway_grpc):
+            raise ValueError("give both addresses of the gateway with https://, or none")
+        for address in filter(None, (self.gateway, self.gateway_grpc)):
+            place(address)
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether connections to gateways are encrypted."""
+        return _encrypted(self.gateway)
 
     def guards(self, method: str) -> bool:
         """Whether only a gateway may let callers to a method, "package.Service/Method"."""
         return any(fnmatchcase(method, pattern) for pattern in self.guarded)
+
+
+def place(gateway: str) -> tuple[str, int]:
+    """Host and port of one of the gateway's addresses.
+
+    Raises:
+        ValueError: it has none.
+    """
+    host, _, port = gateway.removeprefix(_ENCRYPTED).rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{gateway!r} is not HOST:PORT or https://HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _encrypted(address: str) -> bool:
+    return address.startswith(_ENCRYPTED)

@@ -121,14 +121,20 @@ def _by_grpc(
     limits.grpc_timeout_header_max.FromTimedelta(options.max_timeout)
     retry = retry_policy(agent.traffic)
     if retry is not None:
-        retry.retry_on = _NEVER_REACHED + (",unavailable,reset" if method.retryable else "")
-        retry.retry_host_predicate.add(
-            name="previous-hosts", typed_config=packed(_PREVIOUS, pb.PreviousHosts())
-        )
-        retry.host_selection_retry_max_attempts = _HOSTS
-        action.retry_policy.CopyFrom(retry)
+        when = _NEVER_REACHED + (",unavailable,reset" if method.retryable else "")
+        action.retry_policy.CopyFrom(_at_another(retry, when))
     route = pb.Route(match=match, route=action, request_headers_to_remove=_NOT_SENT_ON)
     yield from [route] if agent.drill is None else faults.with_fault(route, agent.drill)
+
+
+def _at_another(retry: pb.RetryPolicy, when: str) -> pb.RetryPolicy:
+    """Second attempts, by Envoy's words for when, at servers that were not tried."""
+    retry.retry_on = when
+    retry.retry_host_predicate.add(
+        name="previous-hosts", typed_config=packed(_PREVIOUS, pb.PreviousHosts())
+    )
+    retry.host_selection_retry_max_attempts = _HOSTS
+    return retry
 
 
 def _by_rest(
@@ -209,6 +215,9 @@ def _elsewhere(match: pb.RouteMatch, options: EdgeOptions, *, grpc: bool) -> pb.
         )
     action = pb.RouteAction(cluster=names.GATEWAY_GRPC if grpc else names.GATEWAY)
     action.timeout.FromTimedelta(timedelta(0))
+    again = retry_policy(traffic_pb2.Traffic())
+    if again is not None:
+        action.retry_policy.CopyFrom(_at_another(again, _NEVER_REACHED))
     route = pb.Route(match=match, route=action)
     if options.tokens is not None:
         route.typed_per_filter_config[tokens.FILTER].CopyFrom(tokens.none_needed())
