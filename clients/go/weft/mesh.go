@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -94,11 +93,11 @@ func (a *Agent) consume(taking context.Context, conn *grpc.ClientConn, works fun
 	if err != nil {
 		return err
 	}
-	inHand, handling, say := sync.Map{}, sync.WaitGroup{}, inTurn(stream.Send)
+	inHand, say := leases{}, inTurn(stream.Send)
 	say(&pb.ConsumeRequest{Credit: mostInHand, Open: &pb.ConsumeOpen{
 		Queue: a.Name, Consumer: a.instance.InstanceId, Session: a.instance.InstanceId, Declare: true}})
 	defer context.AfterFunc(taking, func() { // settle what is in hand, then leave: which is how credit is taken back
-		handling.Wait()
+		inHand.finish()
 		say(&pb.ConsumeRequest{Leave: true}) // the broker ends the stream when all is safe
 	})()
 	for {
@@ -109,20 +108,18 @@ func (a *Agent) consume(taking context.Context, conn *grpc.ClientConn, works fun
 		if frame.Opened != nil {
 			works()
 			defer every(frame.Opened.VisibilityTimeout.AsDuration()/3, func() { // handlers may take longer than that
-				frame := &pb.ConsumeRequest{}
-				for lease := range inHand.Range {
-					frame.Extensions = append(frame.Extensions, lease.(string))
-				}
-				say(frame)
+				say(&pb.ConsumeRequest{Extensions: inHand.all()})
 			})()
 		}
 		for _, delivery := range frame.Deliveries {
-			if taking.Err() != nil { // it was not begun, which is no attempt
+			if !inHand.add(delivery.LeaseId) { // it was not begun, which is no attempt
 				say(&pb.ConsumeRequest{Nack: []*pb.Nack{{LeaseId: delivery.LeaseId, Unused: true}}})
 				continue
 			}
-			inHand.Store(delivery.LeaseId, nil)
-			handling.Go(func() { settled := a.settle(ctx, conn, delivery); inHand.Delete(delivery.LeaseId); say(settled) })
+			go func() {
+				say(a.settle(ctx, conn, delivery))
+				inHand.remove(delivery.LeaseId)
+			}()
 		}
 	}
 }
