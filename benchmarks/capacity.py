@@ -347,6 +347,7 @@ class Bench:
     ) -> None:
         prefix, count = f"q{queues}", self.size.messages
         await takers.do("consume", prefix=prefix, queues=queues)
+        before = await database_size(url)
 
         async def send() -> None:
             told = {"prefix": prefix, "queues": queues, "count": count, "size": _KB}
@@ -355,8 +356,8 @@ class Bench:
 
         used = await self.spent(cpu, send())
         found = {f"{part}_us": used[part] / count * 1e6 for part in cpu}
-        size = await database_size(url)
-        self.note("queues", queues, **found, archive_mb=size, per_second=count / used["seconds"])
+        found["archive_kb"] = (await database_size(url) - before) / count * 1e3
+        self.note("queues", queues, **found, per_second=count / used["seconds"])
 
     async def _wait(
         self, takers: parts.Part, senders: parts.Part, post: parts.Part, redis: Any

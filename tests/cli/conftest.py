@@ -72,13 +72,13 @@ def environment(data: Path, **more: str) -> dict[str, str]:
 class Up:
     """A running `weft up`."""
 
-    def __init__(self, data: Path, output: Path, *arguments: str) -> None:
+    def __init__(self, data: Path, output: Path, *arguments: str, **settings: str) -> None:
         self.data = data
         self.output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
                 (*COMMAND, "up", *arguments),
-                env=environment(data),
+                env=environment(data, **settings),
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
@@ -183,7 +183,13 @@ def house(short_folder: Path) -> Iterator[Up]:
     """One `weft up` for all tests of the command line, with an echo agent beside its fleet."""
     data = short_folder / "cli"
     further = ("--mtls",) if secured.ON else ()
-    up = Up(data, short_folder / "cli.txt", "--replicas", "support-triage=2", *further)
+    up = Up(
+        data,
+        short_folder / "cli.txt",
+        *("--replicas", "support-triage=2", *further),
+        WEFT_ALERTS_TO="http://127.0.0.1:1/nobody",
+        WEFT_ALERTS_LISTEN="127.0.0.1:0",
+    )
     try:
         up.wait_for("try      weft ask")
         with (short_folder / "echo.txt").open("wb") as file:

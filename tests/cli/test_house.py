@@ -63,6 +63,22 @@ def test_a_part_that_cannot_use_its_settings_ends_the_start(house, tools, tmp_pa
     assert tools.processes_of(tmp_path) == {}
 
 
+def test_alerts_are_taken_where_a_webhook_is_set(house):
+    alerts = f"http://{house.address('alerts')}/api/v2/alerts"
+    labels = {"alertname": "WeftAgentDown", "agent": "nobody"}
+    assert httpx.post(alerts, json=[{"labels": labels}]).status_code == 200
+    assert [one["labels"] for one in httpx.get(alerts).json()] == [labels]
+
+
+def test_alerts_do_not_share_a_port(nowhere, monkeypatch):
+    monkeypatch.setenv("WEFT_ALERTS_TO", "http://127.0.0.1:1/nobody")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("WEFT_ALERTS_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
+        told = nowhere("up")
+    assert told.code == 1
+    assert "WEFT_ALERTS_LISTEN" in told.err
+
+
 @pytest.mark.failure
 def test_a_part_that_dies_is_started_again(weft, house, tools):
     before = house.child("gateway")

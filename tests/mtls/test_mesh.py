@@ -18,7 +18,7 @@ from tests.certificates import TRUST_DOMAIN, Certificates
 from tests.mtls.callers import Caller, refused
 
 from weft import mtls, rpc
-from weft.agents import Host, contract_of
+from weft.agents import Contract, Host, contract_of
 from weft.agents.echo import Echo
 from weft.agents.messaging import Consumer, Publisher
 from weft.agents.registration import Registration
@@ -26,6 +26,7 @@ from weft.broker import Broker
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.gateway import Gateway
 from weft.registry import Pace, Registry
+from weft.registry.follower import Follower
 from weft.registry.xds import EdgeOptions
 from weft.rpc.health import Health
 from weft.rpc.testing import wait_until
@@ -102,6 +103,19 @@ async def mesh(
         yield Mesh(certificates=certificates, registry=registry, host=host)
 
 
+def said_to_be(agent: str, address: str, contract: Contract) -> agent_pb2.Instance:
+    """The instance `one`."""
+    ref = agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
+    return agent_pb2.Instance(
+        instance_id="one",
+        agent=agent,
+        address=address,
+        services=[ref],
+        version="1.0.0",
+        max_concurrency=10,
+    )
+
+
 @contextlib.asynccontextmanager
 async def registered(
     registry: Registry, credentials: mtls.Credentials | None, address: str, agent: str = "echo"
@@ -110,18 +124,7 @@ async def registered(
     contract = contract_of(Echo())
     registration = Registration(
         registry.address,
-        instances=[
-            agent_pb2.Instance(
-                instance_id="one",
-                agent=agent,
-                address=address,
-                services=[
-                    agent_pb2.ServiceRef(name=contract.service, descriptor_digest=contract.digest)
-                ],
-                version="1.0.0",
-                max_concurrency=10,
-            )
-        ],
+        instances=[said_to_be(agent, address, contract)],
         descriptors={contract.digest: contract.descriptors},
         load=dict,
         mtls=credentials,
@@ -237,6 +240,93 @@ async def test_nobody_takes_the_place_of_anothers_instance(
     ):
         with pytest.raises(rpc.PermissionDenied, match="other is not echo"):
             await asyncio.wait_for(running, 5)
+
+
+class Taker:
+    """Registers under the id of an instance of echo, as another agent."""
+
+    def __init__(self, channel: rpc.Channel) -> None:
+        self._stream = RegistryServiceStub(channel).Register(timeout=10)
+        self._contract = contract_of(Echo())
+
+    async def begin(self) -> list[str]:
+        """Says who it is; which descriptor sets it is asked for."""
+        instance = said_to_be("other", "127.0.0.1:2", self._contract)
+        registration = pb.Registration(instances=[instance])
+        await self._stream.write(pb.RegisterRequest(registration=registration))
+        answer = await self._stream.read()
+        assert isinstance(answer, pb.RegisterResponse)
+        return list(answer.granted.wanted_digests)
+
+    async def end(self) -> str:
+        """Registers; the reason why it may not."""
+        sets = {self._contract.digest: self._contract.descriptors}
+        await self._stream.write(pb.RegisterRequest(descriptors=pb.DescriptorSets(sets=sets)))
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await self._stream.read()
+        return rpc.error_from_call(failed.value).reason
+
+
+async def test_nor_when_it_asked_before_the_other_came(
+    certificates: Certificates, database_url: str
+) -> None:
+    async with (
+        registry_at(certificates, database_url, NEVER) as registry,
+        rpc.Channel(registry.address, mtls=certificates.agents("other")) as channel,
+    ):
+        taker = Taker(channel)
+        assert await taker.begin()
+        async with registered(registry, certificates.agents("echo"), "127.0.0.1:1") as running:
+            assert await taker.end() == "INSTANCE_TAKEN"
+            assert await agents_at(registry, certificates) == ["echo"]
+            assert not running.done()
+
+
+async def test_nor_at_a_replica_that_has_not_heard_of_it(
+    certificates: Certificates, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database knows who holds an instance, whatever a replica knows that lags behind it."""
+    catch_up, stands, goes_on = Follower._catch_up, asyncio.Event(), asyncio.Event()
+    async with (
+        registry_at(certificates, database_url, NEVER) as near,
+        registry_at(certificates, database_url, NEVER) as far,
+        rpc.Channel(far.address, mtls=certificates.agents("other")) as channel,
+    ):
+        stub = RegistryServiceStub(channel)
+        lagging = (await stub.ListReplicas(pb.ListReplicasRequest(), timeout=5)).answered_by
+
+        async def held_back(follower: Follower) -> None:
+            if follower._store.replica == lagging:
+                stands.set()
+                await goes_on.wait()
+            await catch_up(follower)
+
+        monkeypatch.setattr(Follower, "_catch_up", held_back)
+        await asyncio.wait_for(stands.wait(), 5)
+        async with registered(near, certificates.agents("echo"), "127.0.0.1:1") as running:
+            taker = Taker(channel)
+            assert await taker.begin()
+            assert await agents_at(far, certificates) == [], "it has not heard of it"
+            assert await taker.end() == "INSTANCE_TAKEN"
+            goes_on.set()
+
+            async def heard() -> bool:
+                return await agents_at(far, certificates) == ["echo"]
+
+            await wait_until(heard)
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await Taker(channel).begin()
+            assert rpc.error_from_call(failed.value).reason == "NOT_THIS_AGENT"
+            assert await agents_at(near, certificates) == ["echo"]
+            assert not running.done()
+
+
+async def agents_at(registry: Registry, certificates: Certificates) -> list[str]:
+    """Names of agents that have an instance, as a replica knows them."""
+    async with rpc.Channel(registry.address, mtls=certificates.member("client/ann")) as channel:
+        stub = RegistryServiceStub(channel)
+        answer = await stub.ListAgents(pb.ListAgentsRequest(), timeout=5)
+    return [each.name for each in answer.agents if each.instances]
 
 
 async def test_an_id_that_does_not_name_its_agents_may_be_those_that_rules_say(

@@ -97,6 +97,11 @@ class Program:
         found: dict[str, Any] = json.loads(line)
         return found
 
+    async def output(self) -> str:
+        """All that it says until it ends."""
+        assert self._process.stdout is not None
+        return (await self._process.stdout.read()).decode()
+
     async def ended(self) -> int:
         """Its exit status, when it has ended."""
         return await self._process.wait()
@@ -120,7 +125,12 @@ class Program:
 
 def consumes(agent: Program) -> bool:
     """Whether an agent has said that a broker has taken it: before its first time there is no queue."""
-    return re.search("connected.*broker", agent.log) is not None
+    return connections(agent, "broker") > 0
+
+
+def connections(agent: Program, part: str) -> int:
+    """How often an agent has said that a part of the mesh has taken it."""
+    return len(re.findall(f"connected.*{part}", agent.log))
 
 
 def _found(command: str | Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,8 +14,18 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+from google.protobuf import json_format
 from tests.conftest import empty_database
-from tests.polyglot.conftest import AGENTS, CLIENTS, PATIENCE, Program, Town, consumes, town
+from tests.polyglot.conftest import (
+    AGENTS,
+    CLIENTS,
+    PATIENCE,
+    Program,
+    Town,
+    connections,
+    consumes,
+    town,
+)
 from tests.polyglot.doors import DOORS, refused
 
 from weft import embedded, rpc
@@ -24,11 +34,12 @@ from weft.agents.messaging.sending import Sending
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 from weft.gateway import Gateway
 from weft.rpc.testing import wait_until
-from weft.v1 import agent_pb2, broker_pb2, broker_pb2_grpc, message_pb2
+from weft.v1 import agent_pb2, broker_pb2, broker_pb2_grpc, lifecycle_pb2, message_pb2
 
 # The first build of a language takes minutes.
 pytestmark = [pytest.mark.failure, pytest.mark.timeout(600)]
 
+Operate = Callable[..., Awaitable[lifecycle_pb2.Control]]
 State = agent_pb2.InstanceState
 SAY = echo_pb2_grpc.EchoServiceServicer.Say
 UNAVAILABLE, RESOURCE_EXHAUSTED = 14, 8
@@ -184,6 +195,15 @@ async def test_it_registers_again_when_the_registry_was_killed(mesh: Town, agent
     await mesh.until(lambda found: [one.load.calls for one in found] == [calls])
 
 
+async def test_it_leaves_a_registry_that_hangs(mesh: Town, agent: Program) -> None:
+    registry = mesh.programs[0]
+    registry.signal(signal.SIGSTOP)
+    await wait_until(lambda: "registry lost" in agent.log, PATIENCE)
+    registry.signal(signal.SIGCONT)
+    await wait_until(lambda: connections(agent, "registry") == 2, PATIENCE)
+    await mesh.until(lambda found: len(found) == 1)
+
+
 async def test_what_the_registry_will_never_take_ends_it(mesh: Town, language: str) -> None:
     agent = await mesh.start_agent(language, "--agent", "No Name", "--brokers", "")
     assert await asyncio.wait_for(agent.ended(), 20) == 1
@@ -268,6 +288,136 @@ async def test_what_is_too_much_at_a_time_is_refused_and_no_attempt(
     await _all_at_the_first_attempt(mesh, run, 4)
 
 
+@pytest.fixture
+async def operate(mesh: Town) -> AsyncIterator[Operate]:
+    """Does something to echo by the command, until its instances do as told; takes all of it back at the end."""
+    done: list[str] = []
+
+    async def act(action: str, *arguments: str) -> lifecycle_pb2.Control:
+        done.append(action)
+        command = await mesh.weft("agents", action, "echo", *arguments, "--json")
+        text = await asyncio.wait_for(command.output(), 20)
+        assert await command.ended() == 0, command.log
+        assert mesh.programs.pop() is command
+        control = json_format.Parse(text, lifecycle_pb2.Control())
+        assert control.instances
+        assert {one.applied.version for one in control.instances} == {control.version}
+        return control
+
+    yield act
+    if "set" in done:
+        await act("set", "concurrency=", "model=", "timeout.Say=")
+    if done:
+        await act("resume")
+
+
+async def test_while_it_is_paused_calls_are_told_why_and_messages_wait(
+    mesh: Town, agent: Program, sending: Sending, operate: Operate, run: str
+) -> None:
+    (instance,) = await mesh.instances("echo")
+    async with rpc.Channel(instance.address) as channel, asyncio.TaskGroup() as group:
+        echo = echo_pb2_grpc.EchoServiceStub(channel)
+        slow = echo_pb2.SayRequest(text="in hand", delay={"seconds": 2})
+        in_hand = [
+            group.create_task(sending.request(SAY, slow, id=f"{run}-in-hand")),
+            asyncio.ensure_future(echo.Say(slow)),
+        ]
+        await mesh.until(lambda found: found[0].load.in_flight == 2)
+        await operate("pause", "--reason", "wrong prices")
+
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await echo.Say(echo_pb2.SayRequest())
+        error = rpc.error_from_call(failed.value)
+        assert isinstance(error, rpc.Unavailable)
+        assert (error.reason, error.message) == (
+            "AGENT_PAUSED",
+            "An operator has paused the agent: wrong prices.",
+        )
+
+        assert [one.text for one in await asyncio.gather(*in_hand)] == ["in hand"] * 2
+        await wait_until(_queue(mesh, lambda echo: not echo.consumers), PATIENCE)
+        late = [
+            group.create_task(
+                sending.request(SAY, echo_pb2.SayRequest(text=f"{n}"), id=f"{run}-{n}")
+            )
+            for n in range(5)
+        ]
+        await wait_until(_queue(mesh, lambda echo: echo.depth >= len(late)), PATIENCE)
+        assert not any(one.done() for one in late)
+
+        await operate("resume")
+        assert [(await one).text for one in late] == [f"{n}" for n in range(5)]
+        assert (await echo.Say(echo_pb2.SayRequest(text="again"))).text == "again"
+    await _all_at_the_first_attempt(mesh, run, 6)
+
+
+async def test_it_stays_paused_while_the_registry_is_away_and_is_told_again(
+    mesh: Town, agent: Program, operate: Operate
+) -> None:
+    (instance,) = await mesh.instances("echo")
+    await operate("pause")
+    await mesh.programs[0].end()
+    async with rpc.Channel(instance.address) as channel:
+        echo = echo_pb2_grpc.EchoServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await echo.Say(echo_pb2.SayRequest())
+        assert rpc.error_from_call(failed.value).message == "An operator has paused the agent."
+        mesh.programs[0] = await mesh.weft("registry")
+        mesh.programs.pop()
+        await wait_until(lambda: connections(agent, "registry") == 2, PATIENCE)
+        await operate("resume")
+        assert (await echo.Say(echo_pb2.SayRequest(text="again"))).text == "again"
+
+
+async def test_one_that_is_drained_by_an_operator_leaves_messages_to_the_others(
+    mesh: Town, agent: Program, language: str, sending: Sending, operate: Operate, run: str
+) -> None:
+    (drained,) = await mesh.instances("echo")
+    await mesh.agent(language)
+    await operate("drain", "--instance", drained.instance_id)
+    await mesh.until(lambda found: drained.instance_id not in {one.instance_id for one in found})
+    await wait_until(_queue(mesh, lambda echo: len(echo.consumers) == 1), PATIENCE)
+    async with rpc.Channel(drained.address) as channel:
+        # Whoever has not heard of it yet is served.
+        await echo_pb2_grpc.EchoServiceStub(channel).Say(echo_pb2.SayRequest())
+    (other,) = await mesh.instances("echo")
+    said = [await sending.request(SAY, echo_pb2.SayRequest(), id=f"{run}-{n}") for n in range(5)]
+    async with rpc.Channel(other.address) as channel:
+        its = await echo_pb2_grpc.EchoServiceStub(channel).Say(echo_pb2.SayRequest())
+    assert {one.instance for one in said} == {its.instance}
+    await operate("resume")
+    await mesh.until(lambda found: len(found) == 2)
+    await wait_until(_queue(mesh, lambda echo: len(echo.consumers) == 2), PATIENCE)
+
+
+async def test_how_much_it_takes_at_a_time_is_set_while_it_runs(
+    mesh: Town, agent: Program, operate: Operate
+) -> None:
+    (instance,) = await mesh.instances("echo")
+    slow = echo_pb2.SayRequest(delay={"nanos": 200_000_000})
+    async with rpc.Channel(instance.address) as channel:
+        echo = echo_pb2_grpc.EchoServiceStub(channel)
+
+        async def reasons() -> list[str]:
+            said = await asyncio.gather(*(echo.Say(slow) for _ in range(3)), return_exceptions=True)
+            return [
+                rpc.error_from_call(one).reason
+                for one in said
+                if isinstance(one, grpc.aio.AioRpcError)
+            ]
+
+        assert await reasons() == []
+        control = await operate("set", "concurrency=1", "model=small", "timeout.Say=5s")
+        assert await reasons() == ["CONCURRENCY_LIMIT"] * 2
+        (one,) = control.instances
+        assert sorted(one.applied.problems) == [
+            f"this process cannot be set {what} while it runs" for what in ("model", "timeouts")
+        ]
+        control = await operate("set", "concurrency=", "model=", "timeout.Say=")
+        assert not control.instances[0].applied.problems
+        assert await reasons() == []
+
+
 async def test_the_answer_goes_where_the_message_says(
     mesh: Town, agent: Program, sending: Sending, run: str
 ) -> None:
@@ -341,6 +491,20 @@ async def test_no_message_is_lost_when_broker_and_agent_are_killed(
         assert done() < count
         await mesh.start_agent(language)
     assert [task.result() for task in sent] == [f"{number}" for number in range(count)]
+
+
+def _queue(
+    mesh: Town, holds: Callable[[broker_pb2.QueueStatus], bool]
+) -> Callable[[], Awaitable[bool]]:
+    """Whether something holds of the queue of echo."""
+
+    async def asked() -> bool:
+        async with rpc.Channel(mesh.broker) as channel:
+            broker = broker_pb2_grpc.BrokerServiceStub(channel)
+            found = await broker.Describe(broker_pb2.DescribeRequest(queue="echo"))
+        return holds(found.status)
+
+    return asked
 
 
 async def _all_at_the_first_attempt(mesh: Town, run: str, count: int) -> None:

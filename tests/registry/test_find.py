@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import grpc
 import pytest
 import pytest_asyncio
 
 from weft import rpc
-from weft.registry import labels
+from weft.registry import Terms, labels
 from weft.registry.discovery import types
 from weft.registry.versions import Range
 from weft.v1 import agent_pb2, discovery_pb2, discovery_pb2_grpc
 
 RESEARCH = "weft.support.v1.ResearchService"
+
+
+@pytest_asyncio.fixture
+async def mesh(run_registry):
+    """With leases that outlast a busy moment of this machine: whoever has none is not found."""
+    terms = Terms(ttl=timedelta(seconds=10), heartbeat_interval=timedelta(seconds=0.2))
+    async with run_registry(terms=terms) as running:
+        yield running
 
 
 @pytest_asyncio.fixture

@@ -68,6 +68,7 @@ type Agent struct {
 	contract *pb.DescriptorSets
 	skills   map[string]protoreflect.MethodDescriptor // by path, those that take messages
 	load     load
+	control  control
 	own      *grpc.ClientConn
 	ready    sync.Once
 	draining context.Context
@@ -80,6 +81,7 @@ func (a *Agent) Server(options ...grpc.ServerOption) *grpc.Server {
 		a.MaxConcurrency = 1_000
 	}
 	a.load.limit = a.MaxConcurrency
+	a.control.told.L = &a.control.mutex
 	return grpc.NewServer(append(options,
 		grpc.MaxRecvMsgSize(mostBytes),
 		grpc.ChainUnaryInterceptor(a.load.unary), grpc.ChainStreamInterceptor(a.load.stream),
@@ -126,10 +128,10 @@ func (a *Agent) Serve(ctx context.Context, server *grpc.Server, listener net.Lis
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() { watch(func() error { return server.Serve(listener) }) })
-	running.Go(func() { watch(func() error { return a.keep(registry, []string{a.Registry}, a.hold) }) })
+	running.Go(func() { watch(func() error { return a.keep(ctx, registry, []string{a.Registry}, a.hold) }) })
 	queue := sync.WaitGroup{}
 	if a.Brokers != "" && len(a.skills) > 0 {
-		queue.Go(func() { watch(func() error { return a.keep(broker, strings.Split(a.Brokers, ","), a.consume) }) })
+		queue.Go(func() { watch(a.takeMessages) })
 	}
 
 	<-ctx.Done()
@@ -148,6 +150,16 @@ func (a *Agent) Serve(ctx context.Context, server *grpc.Server, listener net.Lis
 	}
 }
 
+// takeMessages handles messages whenever operators let it, until the agent drains.
+func (a *Agent) takeMessages() error {
+	for {
+		taking := a.control.taking(a.draining)
+		if err := a.keep(taking, broker, strings.Split(a.Brokers, ","), a.consume); err != nil || a.draining.Err() != nil {
+			return err
+		}
+	}
+}
+
 // connected is told when a part of the mesh has taken us, for the first time or again.
 func (a *Agent) connected(part string) {
 	slog.Info("connected", "part", part, "agent", a.Name, "address", a.Advertise)
@@ -158,6 +170,16 @@ func (a *Agent) connected(part string) {
 
 func instanceID() string {
 	return strings.ToLower(rand.Text())
+}
+
+// inTurn sends one message after the other, whoever has it to say: gRPC takes one at a time.
+func inTurn[M any](send func(M) error) func(M) {
+	var mutex sync.Mutex
+	return func(message M) {
+		mutex.Lock()
+		defer mutex.Unlock()
+		send(message) // who receives is told of what could not be sent
+	}
 }
 
 // every does something at intervals until the function it returns is called.

@@ -18,13 +18,17 @@ import (
 const (
 	weight  = 0.1 // of a new call in the average latency
 	tooMany = "CONCURRENCY_LIMIT"
+	paused  = "AGENT_PAUSED"
 )
 
-// load counts calls, for heartbeats, and refuses what is too much at a time.
-type load struct {
-	limit uint32
+// Said of a call that was not begun.
+var refusals = []string{tooMany, paused}
 
+// load counts calls, for heartbeats, and refuses what is too much at a time and what comes while operators pause the agent.
+type load struct {
 	mutex           sync.Mutex
+	limit           uint32
+	hold            *pb.Hold // nil: nothing holds the agent back
 	inFlight        uint32
 	calls, failures uint64
 	latency         float64 // seconds
@@ -54,6 +58,10 @@ func (l *load) begin(method string) (func(error), error) {
 	}
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
+	if l.hold.GetState() == pb.InstanceState_INSTANCE_STATE_PAUSED {
+		why := strings.TrimSuffix("An operator has paused the agent: "+l.hold.Reason, ": ")
+		return nil, Failure(codes.Unavailable, paused, why+".")
+	}
 	if l.inFlight >= l.limit {
 		why := fmt.Sprintf("This instance works on %d calls already; try again.", l.limit)
 		return nil, Failure(codes.ResourceExhausted, tooMany, why)
@@ -75,6 +83,13 @@ func (l *load) begin(method string) (func(error), error) {
 			l.failures++
 		}
 	}, nil
+}
+
+// obey sets how many calls are worked on at a time, and whether any is let in. Those that run go on.
+func (l *load) obey(limit uint32, hold *pb.Hold) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.limit, l.hold = limit, hold
 }
 
 func (l *load) report() *pb.Load {

@@ -3,10 +3,8 @@ package weft
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -17,19 +15,20 @@ import (
 	pb "example.com/weft/clients/gen/weft/v1"
 )
 
-// keep uses a part of the mesh until the agent drains, the next replica when one is lost. Its error is final.
-func (a *Agent) keep(part string, addresses []string, use func(conn *grpc.ClientConn, works func()) error) error {
+// keep uses a part of the mesh until ctx ends, the next replica when one is lost. Its error is final.
+func (a *Agent) keep(ctx context.Context, part string, addresses []string,
+	use func(ctx context.Context, conn *grpc.ClientConn, works func()) error) error {
 	for pause, n := firstPause, 0; ; n++ {
 		conn, err := grpc.NewClient(addresses[n%len(addresses)], dialOptions...)
 		if err == nil {
-			err = use(conn, func() { pause = firstPause; a.connected(part) })
+			err = use(ctx, conn, func() { pause = firstPause; a.connected(part) })
 			conn.Close()
 		}
 		if status.Code(err) == codes.InvalidArgument {
 			return err
 		}
 		select {
-		case <-a.draining.Done(): // whoever is not registered gets no calls, whoever has no stream no messages
+		case <-ctx.Done(): // whoever is not registered gets no calls, whoever has no stream no messages
 			return nil
 		case <-time.After(pause/2 + rand.N(pause/2)):
 			slog.Warn(part+" lost, going on with the next", "cause", err)
@@ -39,91 +38,88 @@ func (a *Agent) keep(part string, addresses []string, use func(conn *grpc.Client
 }
 
 // hold keeps the agent registered, over one stream: one lease. The next one goes on with the same instance.
-func (a *Agent) hold(conn *grpc.ClientConn, works func()) error {
+func (a *Agent) hold(draining context.Context, conn *grpc.ClientConn, works func()) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stream, err := pb.NewRegistryServiceClient(conn).Register(ctx)
 	if err != nil {
 		return err
 	}
-	answer := func() (*pb.RegisterResponse, error) {
-		defer time.AfterFunc(answerWithin, cancel).Stop()
-		return stream.Recv() // which tells of what could not be sent, too
-	}
-	stream.Send(&pb.RegisterRequest{Message: &pb.RegisterRequest_Registration{
+	say, beat := inTurn(stream.Send), time.Duration(0)
+	silence := time.AfterFunc(answerWithin, cancel)
+	defer silence.Stop()
+	say(&pb.RegisterRequest{Message: &pb.RegisterRequest_Registration{
 		Registration: &pb.Registration{Instances: []*pb.Instance{a.instance}}}})
-	first, _ := answer() // an error is told again
-	if len(first.GetGranted().GetWantedDigests()) > 0 {
-		stream.Send(&pb.RegisterRequest{Message: &pb.RegisterRequest_Descriptors{Descriptors: a.contract}})
-	}
-	if _, err = answer(); err != nil {
-		return err
-	}
-	works() // and from here on callers find it
-	heartbeat := time.NewTicker(first.GetGranted().GetHeartbeatInterval().AsDuration())
-	defer heartbeat.Stop()
-	for draining := a.draining.Done(); err == nil; _, err = answer() {
-		select {
-		case <-a.stopped.Done():
-			stream.Send(&pb.RegisterRequest{Message: &pb.RegisterRequest_Deregistration{Deregistration: &pb.Deregistration{}}})
-			stream.CloseSend() // the registry ends the stream when it has taken this
-		case <-draining: // callers go elsewhere from now on
-			draining = nil
-			stream.Send(&pb.RegisterRequest{Message: &pb.RegisterRequest_StateChange{
-				StateChange: &pb.StateChange{State: pb.InstanceState_INSTANCE_STATE_DRAINING}}})
-		case <-heartbeat.C:
-			stream.Send(&pb.RegisterRequest{Message: &pb.RegisterRequest_Report{
-				Report: &pb.LoadReport{Loads: map[string]*pb.Load{a.instance.InstanceId: a.load.report()}}}})
+	for {
+		answer, err := stream.Recv() // which tells of what could not be sent, too
+		if err != nil {
+			return err
+		}
+		if granted := answer.GetGranted(); granted != nil {
+			beat = granted.HeartbeatInterval.AsDuration()
+			if len(granted.WantedDigests) > 0 {
+				say(&pb.RegisterRequest{Message: &pb.RegisterRequest_Descriptors{Descriptors: a.contract}})
+			}
+		}
+		silence.Reset(beat + answerWithin)
+		if answer.GetRegistered() != nil { // and from here on callers find it
+			works()
+			defer every(beat, func() {
+				say(&pb.RegisterRequest{Message: &pb.RegisterRequest_Report{
+					Report: &pb.LoadReport{Loads: map[string]*pb.Load{a.instance.InstanceId: a.load.report()}}}})
+			})()
+			defer context.AfterFunc(draining, func() { // callers go elsewhere from now on
+				say(&pb.RegisterRequest{Message: &pb.RegisterRequest_StateChange{
+					StateChange: &pb.StateChange{State: pb.InstanceState_INSTANCE_STATE_DRAINING}}})
+			})()
+			defer context.AfterFunc(a.stopped, func() { // the registry ends the stream when it has taken this
+				say(&pb.RegisterRequest{Message: &pb.RegisterRequest_Deregistration{Deregistration: &pb.Deregistration{}}})
+			})()
+		}
+		if directive := answer.GetDirective(); directive != nil {
+			a.instance.Applied = a.obey(directive) // a registry that comes after this one is told, too
+			say(&pb.RegisterRequest{Message: &pb.RegisterRequest_Applied{
+				Applied: &pb.DirectiveApplied{InstanceId: a.instance.InstanceId, Applied: a.instance.Applied}}})
 		}
 	}
-	return err
 }
 
 // consume handles the messages of the agent's queue, over one stream. What is not settled when that breaks is delivered
 // again at once, to the next stream of this session or to another replica: at least once.
-func (a *Agent) consume(conn *grpc.ClientConn, works func()) error {
+func (a *Agent) consume(taking context.Context, conn *grpc.ClientConn, works func()) error {
 	ctx, cancel := context.WithCancel(a.stopped)
 	defer cancel() // whoever still handles a message of this stream gives up
 	stream, err := pb.NewBrokerServiceClient(conn).Consume(ctx)
 	if err != nil {
 		return err
 	}
-	inHand, handling, mutex := map[string]bool{}, sync.WaitGroup{}, sync.Mutex{}
-	say := func(frame *pb.ConsumeRequest, settled string) {
-		mutex.Lock()
-		defer mutex.Unlock()
-		delete(inHand, settled)
-		stream.Send(frame)
-	}
+	inHand, say := leases{}, inTurn(stream.Send)
 	say(&pb.ConsumeRequest{Credit: mostInHand, Open: &pb.ConsumeOpen{
-		Queue: a.Name, Consumer: a.instance.InstanceId, Session: a.instance.InstanceId, Declare: true}}, "")
-	defer context.AfterFunc(a.draining, func() { // settle what is in hand, then leave
-		handling.Wait()
-		say(&pb.ConsumeRequest{Leave: true}, "")
-		stream.CloseSend() // the broker ends the stream when all is safe
+		Queue: a.Name, Consumer: a.instance.InstanceId, Session: a.instance.InstanceId, Declare: true}})
+	defer context.AfterFunc(taking, func() { // settle what is in hand, then leave: which is how credit is taken back
+		inHand.finish()
+		say(&pb.ConsumeRequest{Leave: true}) // the broker ends the stream when all is safe
 	})()
 	for {
 		frame, err := stream.Recv()
-		if err != nil || (frame.Draining && a.draining.Err() == nil) {
+		if err != nil || (frame.Draining && taking.Err() == nil) {
 			return err
 		}
 		if frame.Opened != nil {
 			works()
 			defer every(frame.Opened.VisibilityTimeout.AsDuration()/3, func() { // handlers may take longer than that
-				mutex.Lock()
-				defer mutex.Unlock()
-				stream.Send(&pb.ConsumeRequest{Extensions: slices.Collect(maps.Keys(inHand))})
+				say(&pb.ConsumeRequest{Extensions: inHand.all()})
 			})()
 		}
 		for _, delivery := range frame.Deliveries {
-			if a.draining.Err() != nil { // it was not begun, which is no attempt
-				say(&pb.ConsumeRequest{Nack: []*pb.Nack{{LeaseId: delivery.LeaseId, Unused: true}}}, "")
+			if !inHand.add(delivery.LeaseId) { // it was not begun, which is no attempt
+				say(&pb.ConsumeRequest{Nack: []*pb.Nack{{LeaseId: delivery.LeaseId, Unused: true}}})
 				continue
 			}
-			mutex.Lock()
-			inHand[delivery.LeaseId] = true
-			mutex.Unlock()
-			handling.Go(func() { say(a.settle(ctx, conn, delivery), delivery.LeaseId) })
+			go func() {
+				say(a.settle(ctx, conn, delivery))
+				inHand.remove(delivery.LeaseId)
+			}()
 		}
 	}
 }
@@ -141,7 +137,7 @@ func (a *Agent) settle(ctx context.Context, conn *grpc.ClientConn, delivery *pb.
 	case slices.Contains(permanent, failed.Code()): // to the dead letters
 		frame.Reject = []*pb.Reject{{LeaseId: lease, Reason: reason(failed), Error: failed.Message(),
 			Reply: &pb.Reply{Outcome: &pb.Reply_Error{Error: failed.Proto()}}}}
-	case reason(failed) == tooMany: // which is no attempt
+	case slices.Contains(refusals, reason(failed)): // which is no attempt
 		frame.Nack = []*pb.Nack{{LeaseId: lease, Error: failed.Message(), Unused: true, Delay: durationpb.New(firstPause)}}
 	default:
 		frame.Nack = []*pb.Nack{{LeaseId: lease, Error: failed.Message()}}

@@ -81,7 +81,8 @@ class RegistryServiceServicer(object):
         When the stream breaks, the lease runs out after its ttl unless the process registers again.
 
         Errors: INVALID_ARGUMENT naming the field; FAILED_PRECONDITION for a message out of order;
-        ABORTED when another stream has taken over the same instances.
+        ABORTED when another stream has taken over the same instances; where there is mTLS,
+        ALREADY_EXISTS (INSTANCE_TAKEN) for the id of an instance of an agent that the process is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

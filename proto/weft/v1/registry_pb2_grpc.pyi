@@ -43,7 +43,8 @@ class RegistryServiceStub:
     When the stream breaks, the lease runs out after its ttl unless the process registers again.
 
     Errors: INVALID_ARGUMENT naming the field; FAILED_PRECONDITION for a message out of order;
-    ABORTED when another stream has taken over the same instances.
+    ABORTED when another stream has taken over the same instances; where there is mTLS,
+    ALREADY_EXISTS (INSTANCE_TAKEN) for the id of an instance of an agent that the process is not.
     """
     Resolve: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveRequest, _registry_pb2.ResolveResponse]
     """Finds the instances that would receive a call now.
@@ -78,7 +79,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     When the stream breaks, the lease runs out after its ttl unless the process registers again.
 
     Errors: INVALID_ARGUMENT naming the field; FAILED_PRECONDITION for a message out of order;
-    ABORTED when another stream has taken over the same instances.
+    ABORTED when another stream has taken over the same instances; where there is mTLS,
+    ALREADY_EXISTS (INSTANCE_TAKEN) for the id of an instance of an agent that the process is not.
     """
     Resolve: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveRequest, _registry_pb2.ResolveResponse]  # type: ignore[assignment]
     """Finds the instances that would receive a call now.
@@ -116,7 +118,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         When the stream breaks, the lease runs out after its ttl unless the process registers again.
 
         Errors: INVALID_ARGUMENT naming the field; FAILED_PRECONDITION for a message out of order;
-        ABORTED when another stream has taken over the same instances.
+        ABORTED when another stream has taken over the same instances; where there is mTLS,
+        ALREADY_EXISTS (INSTANCE_TAKEN) for the id of an instance of an agent that the process is not.
         """
 
     @_abc_1.abstractmethod

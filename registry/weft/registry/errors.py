@@ -19,3 +19,9 @@ class NeverRegistered(rpc.NotFound):
             reason=f"{kind.upper()}_UNKNOWN",
             metadata={kind: name},
         )
+
+
+class InstanceTaken(rpc.AlreadyExists):
+    """An instance of this id is another agent's; register under another id."""
+
+    reason = "INSTANCE_TAKEN"

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from weft import rpc
 from weft.registry import catalog, leases, validate
+from weft.registry.errors import InstanceTaken
 from weft.registry.index import Index
 from weft.registry.lifecycle import Directives
 from weft.registry.loads import Loads
@@ -68,12 +69,14 @@ class Registrar:
             registration = await self._first(requests)
             if registration is None:
                 return
+            former = None
             if self._members is not None and context is not None:
-                self._identify(registration, self._members, context)
+                former = self._former_agents(registration)
+                _identify(registration, former, self._members, context)
             lease = self._leases.grant(stream)
             send = _in_turn(send)
             try:
-                if await self._admit(lease, registration, requests, send):
+                if await self._admit(lease, registration, former, requests, send):
                     async with _beside(Directives(self._index, registration.instances, send).run()):
                         await self._keep(lease, requests, send)
             finally:
@@ -91,22 +94,16 @@ class Registrar:
         validate.check(validate.registration(request.registration))
         return request.registration
 
-    def _identify(
-        self, registration: registry_pb2.Registration, members: Members, context: Context
-    ) -> None:
-        """Sees that a process registers the agents that it is, and says in the instances who it is."""
-        who = members.who(context)
-        for instance in registration.instances:
-            members.check_agent(who, instance.agent)
-            former = self._index.instance(instance.instance_id)
-            if former is not None:  # or it would take the place of another's
-                members.check_agent(who, former.agent)
-            instance.spiffe_id = str(who)
+    def _former_agents(self, registration: registry_pb2.Registration) -> dict[str, str]:
+        """Agents that the instances are of by now, by id, as far as this replica knows."""
+        known = [self._index.instance(each.instance_id) for each in registration.instances]
+        return {each.instance_id: each.agent for each in known if each is not None}
 
     async def _admit(
         self,
         lease: leases.Lease,
         registration: registry_pb2.Registration,
+        former: Mapping[str, str] | None,
         requests: Requests,
         send: Send,
     ) -> bool:
@@ -124,7 +121,11 @@ class Registrar:
             # Kept even if the registration fails: a set is true of itself. Stored with the first that succeeds.
             self._sets.add(digest, received.content, received.services)
         validate.check(self._undescribed(registration))
-        revision = await self._register(lease, list(registration.instances))
+        if former is not None:
+            now = self._former_agents(registration).items()
+            if now - former.items() - _agents(registration):
+                raise InstanceTaken  # before any stream is ended for it
+        revision = await self._register(lease, list(registration.instances), former)
         await send(Response(registered=registry_pb2.Registered(revision=revision)))
         return True
 
@@ -135,15 +136,20 @@ class Registrar:
                     path = f"registration.instances[{i}].services[{j}].name"
                     yield path, "is not a service of its descriptor set"
 
-    async def _register(self, lease: leases.Lease, instances: Sequence[agent_pb2.Instance]) -> int:
+    async def _register(
+        self,
+        lease: leases.Lease,
+        instances: Sequence[agent_pb2.Instance],
+        former: Mapping[str, str] | None,
+    ) -> int:
         ids = [instance.instance_id for instance in instances]
         now = datetime.now(UTC)
         for instance in instances:
-            former = self._index.instance(instance.instance_id)
-            if former is None:
+            known = self._index.instance(instance.instance_id)
+            if known is None:
                 instance.register_time.FromDatetime(now)
             else:
-                instance.register_time.CopyFrom(former.register_time)
+                instance.register_time.CopyFrom(known.register_time)
             instance.state = instance.state or State.INSTANCE_STATE_SERVING
         digests = {ref.descriptor_digest for instance in instances for ref in instance.services}
         self._leases.claim(lease, ids)
@@ -155,6 +161,7 @@ class Registrar:
                     agents=list(self._contracts(instances).values()),
                     descriptors=[DescriptorSet(d, self._sets.get(d) or b"") for d in digests],
                     moved=[i.instance_id for i in instances if self._moves(i)],
+                    former=former,
                 )
             )
         except BaseException:
@@ -222,6 +229,28 @@ class Registrar:
     async def _leave(self, lease: leases.Lease) -> None:
         ids = self._leases.close(lease)
         await self._writer.remove(lease.lease_id, ids)
+
+
+def _identify(
+    registration: registry_pb2.Registration,
+    former: Mapping[str, str],
+    members: Members,
+    context: Context,
+) -> None:
+    """Sees that a process registers the agents that it is, and says in the instances who it is.
+
+    It must be those as well that its instances are of by now, by id in `former`: it takes their place.
+    """
+    who = members.who(context)
+    for instance in registration.instances:
+        members.check_agent(who, instance.agent)
+        members.check_agent(who, former.get(instance.instance_id, instance.agent))
+        instance.spiffe_id = str(who)
+
+
+def _agents(registration: registry_pb2.Registration) -> set[tuple[str, str]]:
+    """Instances and the agents they are of."""
+    return {(each.instance_id, each.agent) for each in registration.instances}
 
 
 def _in_turn(send: Send) -> Send:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -73,13 +73,19 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """Instances for one lease. `moved`: ids of those known at another address, of which probes said nothing yet."""
+    """Instances for one lease.
+
+    Attributes:
+        moved: ids of those known at another address, of which probes said nothing yet.
+        former: agents that instances of these ids may be of until now, by id, beside their own; None: any.
+    """
 
     lease_id: str
     instances: Sequence[agent_pb2.Instance]
     agents: Sequence[agent_pb2.Agent]
     descriptors: Sequence[DescriptorSet]
     moved: Sequence[str]
+    former: Mapping[str, str] | None
 
 
 @dataclass(slots=True)
@@ -100,6 +106,21 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.registrations or self.states or self.faults or self.removals)
+
+
+class Written(NamedTuple):
+    """A batch that is stored, at a revision. `refused`: leases of registrations that want an instance of another agent."""
+
+    revision: int
+    refused: frozenset[str]
+
+
+class _Refused(Exception):
+    """Some leases want an instance of another agent: nothing of the transaction is stored."""
+
+    def __init__(self, leases: Iterable[str]) -> None:
+        super().__init__()
+        self.leases = frozenset(leases)
 
 
 class Peer(NamedTuple):
@@ -173,64 +194,74 @@ class Store:
             controls=[lifecycle_pb2.Control.FromString(row["document"]) for row in found[7]],
         )
 
-    async def write(self, batch: Batch, *, at_least: int = 0) -> int:
-        """Stores a batch in one transaction; its revision. What this replica does not hold any more stays as it is.
+    async def write(self, batch: Batch, *, at_least: int = 0) -> Written:
+        """Stores a batch in one transaction. What this replica does not hold any more stays as it is.
 
         Args:
             batch: changes.
             at_least: revision that the new one must reach.
         """
+        refused = frozenset[str]()
         with rpc.Deadline.after(self._patience).applied():
-            async with self._database.transaction() as work:
-                # First, so that no other replica has changed what is compared below.
-                revision: int = await work.fetchval("take_revision", -(-at_least // LOCAL))
-                if batch.registrations:
-                    sets = {s for each in batch.registrations for s in each.descriptors}
-                    fresh = sorted(s for s in sets if s.digest not in self._stored)
-                    if fresh:
-                        await work.execute(
-                            "put_descriptors", [s.digest for s in fresh], [s.content for s in fresh]
-                        )
-                    agents = {a.name: a for each in batch.registrations for a in each.agents}
+            while True:
+                try:
+                    return Written(await self._write(batch, at_least), refused)
+                except _Refused as failed:
+                    refused |= failed.leases
+                    taken = [one for one in batch.registrations if one.lease_id not in refused]
+                    batch = replace(batch, registrations=taken)
+
+    async def _write(self, batch: Batch, at_least: int) -> int:
+        async with self._database.transaction() as work:
+            # First, so that no other replica has changed what is compared below.
+            revision: int = await work.fetchval("take_revision", -(-at_least // LOCAL))
+            if batch.registrations:
+                sets = {s for each in batch.registrations for s in each.descriptors}
+                fresh = sorted(s for s in sets if s.digest not in self._stored)
+                if fresh:
                     await work.execute(
-                        "put_agents", list(agents), [_bytes(a) for a in agents.values()]
+                        "put_descriptors", [s.digest for s in fresh], [s.content for s in fresh]
                     )
-                    names = sorted(_names(batch.registrations))
-                    await work.execute(
-                        "put_names", [kind for kind, _ in names], [n for _, n in names]
-                    )
-                    rows = [
-                        (i, each.lease_id) for each in batch.registrations for i in each.instances
-                    ]
-                    await work.execute(
-                        "put_instances",
-                        self.replica,
-                        [i.instance_id for i, _ in rows],
-                        [i.agent for i, _ in rows],
-                        [lease_id for _, lease_id in rows],
-                        [_bytes(i) for i, _ in rows],
-                        [moved for each in batch.registrations for moved in each.moved],
-                    )
-                if batch.states:
-                    leases = [lease_id for lease_id, _ in batch.states.values()]
-                    documents = [_bytes(instance) for _, instance in batch.states.values()]
-                    await work.execute(
-                        "update_instances", self.replica, list(batch.states), leases, documents
-                    )
-                if batch.faults:
-                    await work.execute(
-                        "update_faults",
-                        self.replica,
-                        list(batch.faults),
-                        list(batch.faults.values()),
-                    )
-                if batch.removals:
-                    await work.execute(
-                        "delete_instances",
-                        self.replica,
-                        list(batch.removals),
-                        list(batch.removals.values()),
-                    )
+                agents = {a.name: a for each in batch.registrations for a in each.agents}
+                await work.execute("put_agents", list(agents), [_bytes(a) for a in agents.values()])
+                names = sorted(_names(batch.registrations))
+                await work.execute("put_names", [kind for kind, _ in names], [n for _, n in names])
+                rows = [(i, each.lease_id) for each in batch.registrations for i in each.instances]
+                ids = [i.instance_id for i, _ in rows]
+                lease_ids = [lease_id for _, lease_id in rows]
+                stored = await work.execute(
+                    "put_instances",
+                    self.replica,
+                    ids,
+                    [i.agent for i, _ in rows],
+                    lease_ids,
+                    [_bytes(i) for i, _ in rows],
+                    [moved for each in batch.registrations for moved in each.moved],
+                    _former(batch.registrations),
+                )
+                if stored < len(rows):
+                    found = await work.fetch("refused", ids, lease_ids)
+                    raise _Refused(row["lease_id"] for row in found)
+            if batch.states:
+                leases = [lease_id for lease_id, _ in batch.states.values()]
+                documents = [_bytes(instance) for _, instance in batch.states.values()]
+                await work.execute(
+                    "update_instances", self.replica, list(batch.states), leases, documents
+                )
+            if batch.faults:
+                await work.execute(
+                    "update_faults",
+                    self.replica,
+                    list(batch.faults),
+                    list(batch.faults.values()),
+                )
+            if batch.removals:
+                await work.execute(
+                    "delete_instances",
+                    self.replica,
+                    list(batch.removals),
+                    list(batch.removals.values()),
+                )
         return revision * LOCAL
 
     async def change_control(
@@ -337,6 +368,15 @@ def _names(registrations: Collection[Registration]) -> set[tuple[str, str]]:
     instances = [i for each in registrations for i in each.instances]
     services = {("service", ref.name) for i in instances for ref in i.services}
     return services | {("capability", word) for i in instances for word in i.capabilities}
+
+
+def _former(registrations: Collection[Registration]) -> list[str] | None:
+    found: list[str] = []
+    for each in registrations:
+        if each.former is None:
+            return None
+        found += [f"{instance_id} {agent}" for instance_id, agent in each.former.items()]
+    return found
 
 
 def _bytes(message: Message) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from weft import rpc
+from weft.registry.errors import InstanceTaken
 from weft.registry.follower import Follower
 from weft.registry.index import Index, State
 from weft.registry.store import Batch, Registration, Store
@@ -31,6 +32,7 @@ class _Group:
     def __init__(self) -> None:
         self.batch = Batch()
         self.registering: set[str] = set()
+        self.refused = frozenset[str]()  # leases
         self.timer: asyncio.TimerHandle | None = None
         self.seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -70,6 +72,7 @@ class Writer:
         """Stores instances under a lease; returns when they are discoverable here.
 
         Raises:
+            InstanceTaken: one of them is another agent's; nothing is stored.
             rpc.Unavailable, rpc.DeadlineExceeded: the database is away; perhaps nothing is stored.
         """
         ids = {instance.instance_id for instance in registration.instances}
@@ -82,14 +85,18 @@ class Writer:
         try:
             await asyncio.shield(group.seen)
         except _PASSING:
-            raise
+            if registration.lease_id not in group.refused:
+                raise
         except rpc.Error:
             if len(group.batch.registrations) == 1:
                 raise
             # What the database does not take may be another's.
             alone = Batch(registrations=[registration])
-            revision = await self._store.write(alone)
+            revision, refused = await self._store.write(alone)
+            group.refused |= refused
             await self._follower.reached(revision, self._patience)
+        if registration.lease_id in group.refused:
+            raise InstanceTaken
 
     async def announce(
         self, lease_id: str, instance_ids: Collection[str], state: State.ValueType, reason: str
@@ -175,7 +182,7 @@ class Writer:
             self._store.write(whole, at_least=self._index.position + 1), name="write"
         )
         try:
-            revision = await asyncio.shield(writing)
+            revision, group.refused = await asyncio.shield(writing)
         except asyncio.CancelledError:  # this replica stops: what is under way is not broken off
             await asyncio.wait({writing})
             if writing.exception() is None:

@@ -200,10 +200,11 @@ async def test_a_process_that_registers_elsewhere_is_no_change_and_its_old_strea
 ):
     instance = world.instance("same")
     first = await join(replicas[0], instance)
-    reader = read(replicas[2])
+    reader, nearby = read(replicas[2]), read(replicas[1])
 
     async def there() -> bool:
-        return await reader.serving() == ["same"]
+        # Where it registers next as well: what that one does not know is new to it.
+        return [await one.serving() for one in (reader, nearby)] == [["same"]] * 2
 
     await wait_until(there)
     watcher = follow(reader)

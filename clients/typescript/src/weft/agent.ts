@@ -3,9 +3,11 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, credentials, Server, ServerCredentials, status } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
-import { Instance } from "../gen/weft/v1/agent";
+import { Applied, Instance } from "../gen/weft/v1/agent";
+import { Directive } from "../gen/weft/v1/lifecycle";
 import { MessageDelivery } from "../gen/weft/v1/message";
 import { CHANNEL, Contract, failure, MOST_BYTES, Served, told } from "./contract";
+import { Control } from "./control";
 import { LoadMeter } from "./load";
 import { keepConsuming, keepRegistered } from "./mesh";
 
@@ -37,6 +39,8 @@ export class Agent {
   readonly name: string;
   readonly contract: Contract;
   readonly load: LoadMeter;
+  private readonly control = new Control();
+  private readonly limit: number;
   instance = Instance.fromPartial({ instanceId: randomUUID() });
   private readonly server: Server;
   private readonly health: HealthImplementation;
@@ -47,7 +51,8 @@ export class Agent {
   constructor(readonly settings: Settings, served: Served[]) {
     this.name = settings.name;
     this.contract = new Contract(settings.descriptors, served);
-    this.load = new LoadMeter(settings.maxConcurrency ?? 1_000);
+    this.limit = settings.maxConcurrency ?? 1_000;
+    this.load = new LoadMeter(this.limit);
     this.server = new Server({
       interceptors: [this.load.interceptor],
       "grpc.max_receive_message_length": MOST_BYTES,
@@ -71,6 +76,20 @@ export class Agent {
     console.warn(`connected to ${part} as ${this.name} at ${this.instance.address}`);
   }
 
+  /** Does as operators say, for calls and messages from now on; answers with what of it this process cannot do. */
+  obey({ version, hold, settings }: Directive): Applied {
+    this.load.obey(settings?.maxConcurrency || this.limit, hold);
+    this.control.obey(hold !== undefined);
+    const others = { timeouts: settings?.timeouts, model: settings?.model, prompts: settings?.prompts };
+    const said = Object.entries(others).filter(([, value]) => Object.keys(value ?? {}).length);
+    return { version, problems: said.map(([name]) => `this process cannot be set ${name} while it runs`) };
+  }
+
+  /** Handles messages whenever operators let it, until the agent drains. */
+  private async takeMessages(brokers: string[]): Promise<void> {
+    while (!this.draining.aborted) await keepConsuming(this, await this.control.taking(this.draining), brokers);
+  }
+
   /** Ends `serve`: callers are told to go elsewhere, calls and messages in hand are finished, the lease ends. */
   drain(): void {
     this.drained.abort();
@@ -85,12 +104,12 @@ export class Agent {
     const address = listen.replace(/\d+$/, `${port}`);
     this.instance = Instance.fromPartial({
       instanceId: this.instance.instanceId, agent: this.name, address: advertise ?? address, version,
-      maxConcurrency: this.load.limit,
+      maxConcurrency: this.limit,
       services: this.contract.services.map((name) => ({ name, descriptorDigest: this.contract.digest })),
     });
     this.own = new Client(address, credentials.createInsecure(), CHANNEL);
     const registered = keepRegistered(this);
-    const consuming = brokers.length && this.contract.skills.size ? keepConsuming(this, brokers) : null;
+    const consuming = brokers.length && this.contract.skills.size ? this.takeMessages(brokers) : null;
     const failed = Promise.all([registered, consuming]).then(() => null, (error) => error);
     const draining = new Promise<null>((done) => this.draining.addEventListener("abort", () => done(null)));
     const error = await Promise.race([failed, draining]);

@@ -24,6 +24,8 @@ export const PERMANENT = new Set([
   ...[codes.FAILED_PRECONDITION, codes.OUT_OF_RANGE, codes.UNIMPLEMENTED, codes.DATA_LOSS],
 ]);
 export const TOO_MANY = "CONCURRENCY_LIMIT";
+export const PAUSED = "AGENT_PAUSED";
+export const REFUSALS = new Set([TOO_MANY, PAUSED]); // said of a call that was not begun
 const DEFAULT_TIMEOUT = 30_000; // milliseconds; what SkillOptions.default_timeout says of itself
 const PUBLISHED_WITHIN = 10_000;
 

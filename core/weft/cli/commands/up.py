@@ -79,7 +79,8 @@ def _replicas(
 def up(settings: Settings, replicas: dict[str, int], registries: int, edge: str) -> None:
     """Run everything on this machine: servers, registry, broker, gateway, orchestrator, knowledge, support fleet.
 
-    The servers are a Redis and a PostgreSQL of its own, where no others are set.
+    The servers are a Redis and a PostgreSQL of its own, where no others are set. Where WEFT_ALERTS_TO names a
+    webhook, `weft alerts` runs as well.
 
     Each part is a process of its own, started again when it dies. Ctrl-C stops them in order, a second
     Ctrl-C at once. Data and logs are kept in --data.
@@ -160,9 +161,13 @@ def _addresses(house: House) -> list[str]:
         for child in house.children
         if child.facts.get("metrics")
     ]
-    edges = [f"edge     {child.address}" for child in house.children if child.name == "edge"]
+    further = [
+        f"{child.name:<9}{child.address}"
+        for child in house.children
+        if child.name in {"edge", "alerts"}
+    ]
     return [
-        *edges,
+        *further,
         f"gateway  {settings.gateway}",
         f"docs     {settings.gateway}/docs",
         f"gRPC     {settings.gateway_grpc_listen}",

@@ -19,6 +19,7 @@ from weft.config import Remote, Settings
 
 _STOP = timedelta(seconds=5)  # beyond what the calls that run are granted
 _POLL = 0.02  # seconds
+ALERTS = "alerts"
 EDGE = "edge"
 FLEET = "support"
 KNOWLEDGE = "knowledge"
@@ -31,7 +32,8 @@ class House:
         async with House(settings, environ=os.environ) as house:
             await house.ready()
 
-    Leaving it stops the edge and the gateway first, which drains, then orchestrator, agents, broker, registry and servers.
+    Leaving it stops the edge and the gateway first, which drains, then orchestrator, agents, broker, registry, what tells
+    alerts, and servers.
 
     Args:
         settings: of the whole mesh; addresses must be fixed (see `with_free_ports`). There are as many replicas of the
@@ -157,12 +159,13 @@ class House:
             listen = f"{host}:{address.rpartition(':')[2]}"
             further = ("registry", "--listen", listen, *anywhere)
             registry.append(self._child(f"registry-{number}", *further, grace=_STOP))
-        self.children = [*registry, *broker, *agents, *orchestrator, *gateway, *edge]
+        alerts = [self._child(ALERTS, ALERTS, grace=_STOP)] if self.settings.alerts_to else []
+        self.children = [*alerts, *registry, *broker, *agents, *orchestrator, *gateway, *edge]
         self._keeping = [asyncio.create_task(child.keep()) for child in self.children]
         try:
             yield
         finally:
-            for group in (edge, gateway, orchestrator, agents, broker, registry):
+            for group in (edge, gateway, orchestrator, agents, broker, registry, alerts):
                 await asyncio.gather(*(child.stop() for child in group))
             await asyncio.gather(*self._keeping, return_exceptions=True)
 

@@ -29,7 +29,8 @@ def check_free(settings: Settings) -> None:
         Failure: one cannot; names the setting to change.
     """
     with ExitStack() as held:
-        for field in (*_LISTENS, *_METRICS):
+        alerts = ("alerts_listen",) if settings.alerts_to else ()
+        for field in (*_LISTENS, *_METRICS, *alerts):
             address = getattr(settings, field)
             try:
                 held.enter_context(_bound(address))
@@ -78,7 +79,7 @@ def with_free_ports(settings: Settings, registries: int = 1) -> Settings:
 
 def any_ports(settings: Settings) -> Settings:
     """The settings with every port of the loopback interface's free ones."""
-    ports: dict[str, Any] = dict.fromkeys((*_LISTENS, *_METRICS), "127.0.0.1:0")
+    ports: dict[str, Any] = dict.fromkeys((*_LISTENS, *_METRICS, "alerts_listen"), "127.0.0.1:0")
     return dataclasses.replace(settings, **ports)
 
 

@@ -49,6 +49,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: put_instances
 -- Registers instances under leases of a replica, away from any lease that had them. moved: the address is another one.
+-- What is of another agent stays as it is, except for what may be taken over: those of "ID AGENT", or all (null).
 INSERT INTO instances AS old (instance_id, agent, lease_id, replica, document, registered)
 SELECT instance_id, agent, lease_id, $1::text, document, take_revision()
 FROM unnest($2::text[], $3::text[], $4::text[], $5::bytea[]) AS given (instance_id, agent, lease_id, document)
@@ -56,7 +57,14 @@ ON CONFLICT (instance_id) DO UPDATE
 SET agent = excluded.agent, lease_id = excluded.lease_id, replica = excluded.replica,
   document = excluded.document, update_time = now(),
   registered = CASE WHEN old.document = excluded.document THEN old.registered ELSE excluded.registered END,
-  fault = CASE WHEN old.instance_id = ANY ($6::text[]) THEN '' ELSE old.fault END;
+  fault = CASE WHEN old.instance_id = ANY ($6::text[]) THEN '' ELSE old.fault END
+WHERE old.agent = excluded.agent OR $7::text[] IS NULL OR old.instance_id || ' ' || old.agent = ANY ($7);
+
+-- name: refused
+-- Which of these leases did not get an instance that they registered.
+SELECT DISTINCT given.lease_id
+FROM unnest($1::text[], $2::text[]) AS given (instance_id, lease_id) JOIN instances AS old USING (instance_id)
+WHERE old.lease_id <> given.lease_id;
 
 -- name: update_instances
 -- Stores a new state of instances that are still of these leases.
