@@ -60,7 +60,8 @@ async def test_one_of_several_registries_goes_and_nobody_notices(
         assert {server["server_uri"] for server in servers} == set(replicas)
         early = await stack.enter_async_context(echo_host(both, certificates, "early"))
         stub = RegistryServiceStub(await stack.enter_async_context(rpc.Channel(both, mtls=client)))
-        assert await said(mesh, "early")
+        # The replica that is asked hears of it in a moment.
+        await wait_until(lambda: answers(mesh, "early"), timeout=PATIENCE)
 
         async def all_living() -> bool:
             answer = await stub.ListReplicas(pb.ListReplicasRequest(), timeout=5)

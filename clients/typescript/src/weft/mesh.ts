@@ -59,7 +59,8 @@ async function hold(agent: Agent, draining: AbortSignal, client: RegistryService
   const say = (request: DeepPartial<RegisterRequest>) => {
     if (stream.writable) stream.write(RegisterRequest.fromPartial(request));
   };
-  let [beat, beating, silence] = [0, setTimeout(() => null), setTimeout(() => stream.cancel(), ANSWER_WITHIN)];
+  let [beat, silence] = [0, setTimeout(() => stream.cancel(), ANSWER_WITHIN)];
+  let beating: NodeJS.Timeout | undefined;
   const { instanceId } = agent.instance;
   say({ registration: { instances: [agent.instance] } });
   try {
