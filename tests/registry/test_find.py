@@ -266,6 +266,12 @@ def test_versions_that_are_pre_releases_must_be_asked_for():
     assert "2.0.0-rc.1" in Range(">=2.0.0-rc.0 <3.0.0")
 
 
+@pytest.mark.parametrize("version", ["", "1", "1.0.0-0\u0663a", f"{'1' * 5_000}.0.0"])
+def test_what_is_no_version_is_in_no_range(version):
+    assert version not in Range("*")
+    assert version not in Range(">=0.0.0-0")
+
+
 def test_places_in_messages_that_hold_themselves():
     messages = {
         "Tree": (("left", "Tree"), ("leaf", "Leaf")),
