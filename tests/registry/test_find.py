@@ -198,6 +198,7 @@ async def test_what_was_never_registered_is_told(found, crowd, asked, reason, na
         ({"labels": "a=b,,c"}, "query.labels"),
         ({"capabilities": ["x"] * 21}, "query.capabilities"),
         ({"text": "x" * 501}, "query.text"),
+        ({"text": "a\0b"}, "query.text"),
         ({"text": "the of -refund"}, "query.text"),
         ({"text": "!&|:*'()"}, "query.text"),
     ],

@@ -84,7 +84,10 @@ def _instance(instance: agent_pb2.Instance) -> Violations:
         yield "address", fault
     yield from _services(instance)
     if len(instance.version) > _MAX_TEXT or not _VERSION.fullmatch(instance.version):
-        yield "version", f'must be a semantic version of at most {_MAX_TEXT} characters, such as "1.4.0"'
+        yield (
+            "version",
+            f'must be a semantic version of at most {_MAX_TEXT} characters, such as "1.4.0"',
+        )
     if len(instance.zone) > _MAX_TEXT:
         yield "zone", f"must be at most {_MAX_TEXT} characters"
     yield from _words(instance)
@@ -109,7 +112,10 @@ def _words(instance: agent_pb2.Instance) -> Violations:
         yield "capabilities", f"takes at most {_MAX_CAPABILITIES} words"
     for position, word in enumerate(instance.capabilities):
         if not 1 <= len(word) <= _MAX_TEXT or "\0" in word:
-            yield f"capabilities[{position}]", f"must be 1 to {_MAX_TEXT} characters, none of them zero"
+            yield (
+                f"capabilities[{position}]",
+                f"must be 1 to {_MAX_TEXT} characters, none of them zero",
+            )
 
 
 def _services(instance: agent_pb2.Instance) -> Violations:
