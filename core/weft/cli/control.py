@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _OBEYED = 10.0  # seconds instances get to do as told before the command says which did not
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_LONGEST = 365 * 86_400.0  # seconds
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
 
 agent_argument = click.argument("agent", shell_complete=complete.agents)
@@ -315,7 +316,10 @@ def duration(given: str) -> timedelta:
     found = _DURATION.fullmatch(given)
     if found is None:
         raise click.UsageError(f"{given!r} is no duration, such as 500ms, 2s or 1.5m.")
-    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _LONGEST:
+        raise click.UsageError(f"{given!r} is too long: nothing here lasts for more than a year.")
+    return timedelta(seconds=seconds)
 
 
 def _what(event: lifecycle_pb2.ControlEvent) -> str:
