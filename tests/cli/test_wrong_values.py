@@ -51,6 +51,15 @@ def test_a_port_that_is_none(nowhere):
     )
 
 
+@pytest.mark.parametrize("address", ["", "nonsense", ":80", ":::", "[::1]", "a b:80", "h:123456"])
+def test_an_address_that_is_none(nowhere, address):
+    told = nowhere("health", address)
+    assert (told.code, told.err.splitlines()[-1]) == (
+        2,
+        f"Error: {address!r} is no HOST:PORT, such as 127.0.0.1:7070.",
+    )
+
+
 @pytest.mark.parametrize("span", ["99999999999h", "9999999d", "99999999h", "1y", "-1s"])
 def test_a_time_that_is_none(nowhere, span):
     told = nowhere("traffic", "fault", "echo", "--abort", "5", f"--for={span}")
