@@ -1,0 +1,54 @@
+"""Descriptor sets are had from the registry, however many and large they are."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+
+from weft import rpc
+from weft.registry import catalog
+from weft.rpc.descriptors import descriptor_sets
+from weft.v1 import agent_pb2, registry_pb2
+
+
+def large(number: int) -> tuple[str, bytes]:
+    """A service and its set, with comments such as generated contracts have."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"large{number}.proto", package="large")
+    file.message_type.add(name=f"Nothing{number}")
+    service = file.service.add(name=f"Service{number}")
+    kind = f".large.Nothing{number}"
+    service.method.add(name="Do", input_type=kind, output_type=kind)
+    file.source_code_info.location.add(leading_comments="x" * (catalog.MAX_SET_BYTES - 1_000))
+    content = descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString()
+    return f"large.Service{number}", content
+
+
+async def test_more_than_a_message_can_hold(mesh, stub, member, world):
+    given = dict(large(number) for number in range(12))
+    digests = {name: catalog.digest_of(content) for name, content in given.items()}
+    refs = [
+        agent_pb2.ServiceRef(name=name, descriptor_digest=digest)
+        for name, digest in digests.items()
+    ]
+    process = member(mesh.address, [world.instance(services=refs)])
+    await process.stream.write(
+        registry_pb2.RegisterRequest(
+            registration=registry_pb2.Registration(instances=process.instances)
+        )
+    )
+    await process.stream.read()
+    for name, content in given.items():
+        sets = registry_pb2.DescriptorSets(sets={digests[name]: content})
+        await process.stream.write(registry_pb2.RegisterRequest(descriptors=sets))
+    assert (await process.stream.read()).registered.revision
+    found = await descriptor_sets(stub, digests.values(), 10)
+    assert found == {digests[name]: content for name, content in given.items()}
+    await process.leave()
+
+
+async def test_none_and_one_that_nobody_has(stub):
+    assert await descriptor_sets(stub, [], 5) == {}
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await descriptor_sets(stub, ["0" * 64], 5)
+    assert isinstance(rpc.error_from_call(failed.value), rpc.NotFound)
