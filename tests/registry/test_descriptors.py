@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 
 from weft import rpc
+from weft.agents.registration import Registration
 from weft.registry import catalog
 from weft.rpc.descriptors import descriptor_sets
-from weft.v1 import agent_pb2, registry_pb2
+from weft.v1 import agent_pb2
 
 
 def large(number: int) -> tuple[str, bytes]:
@@ -24,27 +27,26 @@ def large(number: int) -> tuple[str, bytes]:
     return f"large.Service{number}", content
 
 
-async def test_more_than_a_message_can_hold(mesh, stub, member, world):
+async def test_more_than_a_message_can_hold(mesh, stub, world):
     given = dict(large(number) for number in range(12))
     digests = {name: catalog.digest_of(content) for name, content in given.items()}
     refs = [
         agent_pb2.ServiceRef(name=name, descriptor_digest=digest)
         for name, digest in digests.items()
     ]
-    process = member(mesh.address, [world.instance(services=refs)])
-    await process.stream.write(
-        registry_pb2.RegisterRequest(
-            registration=registry_pb2.Registration(instances=process.instances)
-        )
+    process = Registration(
+        mesh.address,
+        instances=[world.instance(services=refs)],
+        descriptors={digests[name]: content for name, content in given.items()},
+        load=dict,
     )
-    await process.stream.read()
-    for name, content in given.items():
-        sets = registry_pb2.DescriptorSets(sets={digests[name]: content})
-        await process.stream.write(registry_pb2.RegisterRequest(descriptors=sets))
-    assert (await process.stream.read()).registered.revision
+    running = asyncio.create_task(process.run())
+    async with asyncio.timeout(20):
+        await process.registered.wait()
     found = await descriptor_sets(stub, digests.values(), 10)
     assert found == {digests[name]: content for name, content in given.items()}
-    await process.leave()
+    process.leave()
+    await running
 
 
 async def test_none_and_one_that_nobody_has(stub):
