@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 
+import click
 import pytest
+
+from weft.cli import spreading
+from weft.v1.traffic_pb2 import Traffic
 
 NO_DATABASE = [
     "nonsense",
@@ -65,6 +69,15 @@ def test_a_time_that_is_none(nowhere, span):
     told = nowhere("traffic", "fault", "echo", "--abort", "5", f"--for={span}")
     assert told.code == 2
     assert f"Error: {span!r} is " in told.err
+
+
+@pytest.mark.parametrize("number", ["99999999999", "1" * 5_000, "-1", "1.5", "٣", "x"])
+def test_a_number_that_is_none(nowhere, number):
+    told = nowhere("agents", "set", "echo", f"concurrency={number}")
+    assert told.code == 2
+    assert "concurrency is a whole number" in told.err
+    with pytest.raises(click.UsageError, match="retries is a whole number"):
+        spreading.put(Traffic(), f"retries={number}")
 
 
 def test_a_backup_whose_keys_are_elsewhere(nowhere, tmp_path):
