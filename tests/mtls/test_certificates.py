@@ -322,3 +322,23 @@ async def test_what_an_authority_cannot_be_used_for_is_told(tmp_path: Path) -> N
     (tmp_path / "authority.pem").write_bytes(content)
     with pytest.raises(ValueError, match="names no trust domain"):
         mtls.Authority.load(tmp_path)
+
+
+def test_a_folder_is_replaced_and_what_else_is_in_it_stays(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "work.py").write_text("years of it")
+    (folder / "0123456789abcdef").mkdir()
+    who = mtls.client_id(TRUST_DOMAIN, "ann")
+    bundle = certificates.authority.bundle.read_bytes()
+    leaves = [certificates.authority.issue(who) for _ in range(3)]
+    for leaf in leaves:
+        files = mtls.replace(folder, leaf, bundle)
+        assert files.certificate.read_bytes() == leaf.certificate
+        assert mtls.load(files).who == who
+    assert (folder / "src" / "work.py").read_text() == "years of it"
+    found = {each.name for each in folder.iterdir()}
+    held = (folder / "current").readlink().name
+    assert found == {"src", "0123456789abcdef", "current", held}, "former ones are gone"
