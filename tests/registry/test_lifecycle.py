@@ -223,6 +223,16 @@ async def test_every_change_is_recorded(mesh, operator, join, world):
         ),
         (
             "SetAgent",
+            lifecycle_pb2.SetAgentRequest(agent=AGENT, update_paths=[f"prompts.{'x' * 101}"]),
+            "update_paths[0]",
+        ),
+        (
+            "SetAgent",
+            lifecycle_pb2.SetAgentRequest(agent=AGENT, update_paths=["model"] * 201),
+            "update_paths",
+        ),
+        (
+            "SetAgent",
             lifecycle_pb2.SetAgentRequest(agent=AGENT, settings={"prompts": {"a": ""}}),
             'settings.prompts["a"]',
         ),
