@@ -10,6 +10,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf import duration_pb2
+from tests.registry.conftest import Triage
 
 from weft import rpc
 from weft.agents import Host, echo
@@ -108,6 +109,31 @@ async def test_calls_in_hand_are_finished(host, operator):
     await operator("PauseAgent")
     assert (await refused(stub.Say(SAY))).reason == "AGENT_PAUSED"
     assert (await slow).text == "slow"
+
+
+async def test_what_an_agent_has_in_hand_holds_up_nothing_that_is_wanted_of_another(host, operator):
+    host.add(Triage("triage"), max_concurrency=9)
+    await host.start()
+    slow = asyncio.create_task(
+        host.mesh.request(
+            echo_pb2_grpc.EchoServiceServicer.Say,
+            echo_pb2.SayRequest(text="slow", delay=duration_pb2.Duration(seconds=5)),
+            within=timedelta(seconds=20),
+        )
+    )
+    busy, other = host._members
+    await wait_until(lambda: busy.load.in_flight == 1)
+    await operator.stub.PauseAgent(lifecycle_pb2.PauseAgentRequest(agent="echo"))
+    await wait_until(lambda: busy.held)
+    settings = lifecycle_pb2.AgentSettings(max_concurrency=3)
+    await operator.stub.SetAgent(
+        lifecycle_pb2.SetAgentRequest(agent="support-triage", settings=settings)
+    )
+    await wait_until(lambda: other.load.limit == 3)
+    assert busy.load.in_flight == 1
+    await operator("ResumeAgent")
+    assert (await slow).text == "slow"
+    await wait_until(lambda: busy.consumers)
 
 
 async def test_drained_instances_take_no_messages_and_no_new_calls(

@@ -20,6 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.broker.servers import Cluster, find_program, running
 
 from weft import config, embedded, rpc
 from weft.cli.doctor import Finding, clocks, machine, postgres, redis
@@ -261,6 +262,61 @@ async def test_a_redis_that_is_old_or_a_replica_is_found():
     found = by_check(list(redis.judged(told, given)))
     for check in ("redis", "redis role", "redis aof_last_write_status"):
         assert found[check].state == "fail"
+
+
+async def test_a_managed_redis_that_does_not_tell_its_settings_is_judged_by_the_rest(
+    redis_url: str,
+):
+    async with embedded.redis_client(redis_url) as client:
+        await client.acl_setuser(
+            "guest", enabled=True, passwords=["+s"], commands=["+@all", "-config"], keys=["*"]
+        )
+        try:
+            guest = urlsplit(redis_url)._replace(netloc=f"guest:s@{urlsplit(redis_url).netloc}")
+            found = by_check(await redis.look(guest.geturl()))
+        finally:
+            await client.acl_deluser("guest")
+    assert {check: finding.state for check, finding in found.items()} == {
+        "redis": "ok",
+        "redis persistence": "warn",
+        "redis eviction": "ok",
+        "redis memory": "ok",
+    }
+    assert "appendfsync" in found["redis persistence"].what
+
+
+async def test_every_primary_of_a_redis_cluster_is_looked_at(short_folder: Path):
+    program = await find_program()
+    (short_folder / "doctor").mkdir()
+    cluster = Cluster(program, short_folder / "doctor")
+    async with running(cluster):
+        found = by_check(await redis.look(cluster.url))
+        for node in cluster.nodes:
+            assert found[f"redis at {node.where}"].state == "ok"
+        await cluster.nodes[1].do("CONFIG", "SET", "appendonly", "no")
+        found = by_check(await redis.look(cluster.url))
+        assert found[f"redis persistence at {cluster.nodes[1].where}"].state == "fail"
+    away = by_check(await redis.look(cluster.url))
+    assert away["redis"].state == "fail"
+
+
+async def test_a_database_that_does_not_show_everything(database_url: str):
+    name = urlsplit(database_url).path.strip("/")
+    async with await Database.opened(database_url, "gateway", "weft.gateway.sql"):
+        pass
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(f'CREATE ROLE "guest-{name}" LOGIN')
+        guest = urlsplit(database_url)
+        host = guest.netloc.rpartition("@")[2]
+        guest = guest._replace(netloc=f"guest-{name}@{host}")
+        found = by_check(await postgres.look(guest.geturl()))
+        assert found["postgres connections"].state == "ok"
+        assert found["postgres"].state == "warn"
+        assert "permission denied" in found["postgres"].what
+    finally:
+        await connection.execute(f'DROP ROLE "guest-{name}"')
+        await connection.close()
 
 
 async def test_migrations_that_differ_are_found(database_url: str):

@@ -5,6 +5,8 @@ import re
 import stat
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -350,7 +352,16 @@ def test_agents_are_paused_set_and_let_go_on(weft):
     assert [event["action"] for event in events] == ["set", "set", "resume", "pause"]
     assert events[-1]["reason"] == "wrong marks"
     assert events[-1]["identity"]["subject"].startswith("person:")
-    assert "pause" in weft("agents", "events").out
+    try:
+        with weft.monkeypatch.context() as elsewhere:
+            elsewhere.setenv("TZ", "Asia/Tokyo")
+            time.tzset()
+            paused = datetime.fromisoformat(events[-1]["createTime"]).astimezone()
+            shown = weft("agents", "events").out
+    finally:
+        time.tzset()
+    assert f"{paused:%Y-%m-%d %H:%M:%S}" in shown
+    assert "pause" in shown
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from tests.certificates import TRUST_DOMAIN, Certificates
 
@@ -306,3 +307,38 @@ async def test_what_an_authority_cannot_be_used_for_is_told(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="no certificate authority"):
         async with mtls.issued(tmp_path, lambda _: mtls.client_id("x.org", "ann")):
             pass
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "of another make")])
+    now = datetime.now(UTC)
+    root = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    content = root.public_bytes(pem) + key.private_bytes(pem, *plain)
+    (tmp_path / "authority.pem").write_bytes(content)
+    with pytest.raises(ValueError, match="names no trust domain"):
+        mtls.Authority.load(tmp_path)
+
+
+def test_a_folder_is_replaced_and_what_else_is_in_it_stays(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "work.py").write_text("years of it")
+    (folder / "0123456789abcdef").mkdir()
+    who = mtls.client_id(TRUST_DOMAIN, "ann")
+    bundle = certificates.authority.bundle.read_bytes()
+    leaves = [certificates.authority.issue(who) for _ in range(3)]
+    for leaf in leaves:
+        files = mtls.replace(folder, leaf, bundle)
+        assert files.certificate.read_bytes() == leaf.certificate
+        assert mtls.load(files).who == who
+    assert (folder / "src" / "work.py").read_text() == "years of it"
+    found = {each.name for each in folder.iterdir()}
+    held = (folder / "current").readlink().name
+    assert found == {"src", "0123456789abcdef", "current", held}, "former ones are gone"

@@ -207,6 +207,7 @@ async def test_what_was_never_registered_is_told(found, crowd, asked, reason, na
         ({"labels": "a=b,,c"}, "query.labels"),
         ({"capabilities": ["x"] * 21}, "query.capabilities"),
         ({"text": "x" * 501}, "query.text"),
+        ({"text": "a\0b"}, "query.text"),
         ({"text": "the of -refund"}, "query.text"),
         ({"text": "!&|:*'()"}, "query.text"),
     ],
@@ -273,6 +274,12 @@ def test_label_selectors(selector, having, met):
 def test_versions_that_are_pre_releases_must_be_asked_for():
     assert "2.0.0-rc.1" not in Range("^2")
     assert "2.0.0-rc.1" in Range(">=2.0.0-rc.0 <3.0.0")
+
+
+@pytest.mark.parametrize("version", ["", "1", "1.0.0-0\u0663a", f"{'1' * 5_000}.0.0"])
+def test_what_is_no_version_is_in_no_range(version):
+    assert version not in Range("*")
+    assert version not in Range(">=0.0.0-0")
 
 
 def test_places_in_messages_that_hold_themselves():

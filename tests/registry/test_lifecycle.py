@@ -10,7 +10,9 @@ import pytest_asyncio
 from google.protobuf import duration_pb2
 
 from weft import rpc
-from weft.registry.lifecycle import changes
+from weft.registry.index import Index
+from weft.registry.lifecycle import Directives, changes
+from weft.registry.store import Changes
 from weft.rpc.call import IDENTITY_KEY
 from weft.rpc.testing import wait_until
 from weft.v1 import agent_pb2, lifecycle_pb2, lifecycle_pb2_grpc, registry_pb2, registry_pb2_grpc
@@ -221,6 +223,16 @@ async def test_every_change_is_recorded(mesh, operator, join, world):
         ),
         (
             "SetAgent",
+            lifecycle_pb2.SetAgentRequest(agent=AGENT, update_paths=[f"prompts.{'x' * 101}"]),
+            "update_paths[0]",
+        ),
+        (
+            "SetAgent",
+            lifecycle_pb2.SetAgentRequest(agent=AGENT, update_paths=["model"] * 201),
+            "update_paths",
+        ),
+        (
+            "SetAgent",
             lifecycle_pb2.SetAgentRequest(agent=AGENT, settings={"prompts": {"a": ""}}),
             'settings.prompts["a"]',
         ),
@@ -288,3 +300,27 @@ async def test_calls_to_a_paused_agent_come_to_those_who_say_why(
             return {await ask(channel) for _ in range(6)} == {"b"}
 
         await wait_until(only_b)
+
+
+async def test_what_is_said_while_a_directive_is_on_its_way_is_said_after_it(world):
+    index = Index()
+
+    def wanted(version: int) -> None:
+        control = lifecycle_pb2.Control(agent=AGENT, version=version)
+        index.follow(Changes(position=index.position + 1, controls=[control]))
+
+    index.follow(Changes(position=1, agents=[(agent_pb2.Agent(name=AGENT), 1)]))
+    wanted(1)
+    said: list[tuple[str, int]] = []
+
+    async def send(response: registry_pb2.RegisterResponse) -> None:
+        directive = response.directive
+        said.append((directive.instance_id, directive.version))
+        if len(said) == 1:  # the stream is slow, and an operator is not
+            wanted(2)
+            await index.directed.wait()
+
+    process = Directives(index, [world.instance("a"), world.instance("b")], send)
+    telling = asyncio.create_task(process.run())
+    await wait_until(lambda: ("a", 2) in said and ("b", 2) in said)
+    telling.cancel()

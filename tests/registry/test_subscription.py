@@ -32,6 +32,12 @@ class Client:
             lambda _, name: self.world.get(name), lambda _: self.world.keys()
         )
 
+    def pushed(self) -> list[bytes]:
+        """What is pushed, and acknowledged with the next request."""
+        response = self.push()
+        self.nonce = response.nonce
+        return list(response.resources)
+
 
 def test_only_what_changed_is_pushed_and_nothing_twice():
     client = Client(resources.ENDPOINTS)
@@ -55,6 +61,44 @@ def test_clusters_and_listeners_are_always_complete():
         first = client.push()
         client.request("a", "b", nonce=first.nonce)
         assert list(client.push().resources) == [b"a", b"b"]
+
+
+def test_a_star_is_all_there_are_beside_what_is_named():
+    client = Client(resources.CLUSTER)
+    client.world = {"a": b"a", "b": b"b"}
+    client.request("b")
+    assert client.pushed() == [b"b"]
+    client.request("*", "z", nonce=client.nonce)
+    assert client.pushed() == [b"a", b"b"]
+    client.world["z"] = b"z"
+    client.request("*", "z", nonce=client.nonce)
+    assert client.pushed() == [b"a", b"b", b"z"]
+    client.world = {"a": b"a2"}
+    assert list(client.push().resources) == [b"a2", b"z"], "what is named is never taken away"
+
+
+def test_what_was_gone_and_comes_back_as_it_was_is_sent_again():
+    client = Client(resources.CLUSTER)
+    client.world = {"a": b"a", "a/canary": b"c"}
+    client.request()
+    client.push()
+    client.world = {"a": b"a"}
+    assert list(client.push().resources) == [b"a"]
+    client.world = {"a": b"a", "a/canary": b"c"}
+    assert list(client.push().resources) == [b"a", b"c"]
+
+
+def test_who_has_named_something_is_not_sent_all_for_an_empty_list():
+    client = Client(resources.CLUSTER)
+    client.world = {"a": b"a", "b": b"b"}
+    client.request()
+    assert client.pushed() == [b"a", b"b"]
+    client.request("b", nonce=client.nonce)
+    client.world |= {"b": b"b2", "c": b"c"}
+    assert client.pushed() == [b"b2"]
+    client.request(nonce=client.nonce)
+    client.world["b"] = b"b3"
+    assert client.push() is None
 
 
 def test_what_is_held_back_is_pushed_when_it_appears():

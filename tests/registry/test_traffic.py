@@ -298,6 +298,7 @@ async def test_what_may_be_said_and_what_not(mesh, operator, join, world):
         "traffic.fault.expire_time",
     }
     assert await violations(set_traffic(operator, "nothing")) == ["update_paths[0]"]
+    assert await violations(set_traffic(operator, *["zones"] * 201)) == ["update_paths"]
     assert await violations(set_traffic(operator)) == ["traffic"]
     late = Fault(abort_percent=1, expire_time=ahead(3 * 86_400))
     assert await violations(set_traffic(operator, fault=late)) == ["traffic.fault.expire_time"]

@@ -33,6 +33,15 @@ class Taken(rpc.FailedPrecondition):
     reason = "TAKEN"
 
 
+class Nobody(rpc.NotFound):
+    """Made of something else than a message."""
+
+    reason = "NOBODY"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no {name}.", metadata={"name": name})
+
+
 class Raising(Echo):
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -67,6 +76,28 @@ async def test_a_domain_error_keeps_code_message_reason_and_metadata() -> None:
         "TAKEN",
         {"holder": "ann"},
     )
+
+
+@pytest.mark.parametrize("sign", ["x", "é", "\U0001f600", "\0", "%"])
+async def test_an_error_of_any_size_reaches_its_caller(sign: str) -> None:
+    many = await told(
+        rpc.InvalidArgument(violations=[(f"paths[{n}]", sign * 90) for n in range(10_000)])
+    )
+    assert isinstance(many, rpc.InvalidArgument)
+    assert len(many.violations) > 3
+    assert many.violations == tuple((f"paths[{n}]", sign * 90) for n in range(len(many.violations)))
+    one = await told(rpc.InvalidArgument(sign * 100_000, field=f'map["{sign * 100_000}"]'))
+    assert isinstance(one, rpc.InvalidArgument)
+    assert one.violations[0][0].startswith(f'map["{sign}')
+    unknown = await told(
+        Taken(sign * 100_000, metadata={"holder": sign * 100_000}, details=(status_pb2.Status(),))
+    )
+    assert (unknown.code, unknown.reason) == (Taken.code, Taken.reason)
+    assert unknown.metadata["holder"].startswith(sign * 100)
+    assert unknown.message.startswith(sign * 100)
+    nobody = await told(Nobody(sign * 100_000))
+    assert (nobody.code, nobody.reason) == (Nobody.code, Nobody.reason)
+    assert nobody.message.startswith(f"There is no {sign}")
 
 
 async def test_violations_name_their_fields() -> None:

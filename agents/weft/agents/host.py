@@ -285,22 +285,31 @@ class Host:
     async def _obey(self) -> None:
         """Does as operators say, for ever."""
         members = {member.instance.instance_id: member for member in self._members}
-        while True:
-            directive = await self._directives.get()
-            member = members.get(directive.instance_id)
-            if member is None:
-                continue
-            limit = member.load.limit
-            problems = member.obey(directive, list(self.mesh.models))
-            if member.consumers and (member.held or member.load.limit != limit):
-                async with member.tending:
-                    await self._leave_queues(member)
-            if self._consuming is not None and self._consuming.done():
-                await self._tend(member, self._topics)
-            done = agent_pb2.Applied(version=directive.version, problems=problems)
-            member.instance.applied.CopyFrom(done)
-            assert self._registration is not None
-            self._registration.applied(directive.instance_id, done)
+        async with asyncio.TaskGroup() as adapting:
+            while True:
+                directive = await self._directives.get()
+                member = members.get(directive.instance_id)
+                if member is None:
+                    continue
+                limit = member.load.limit
+                problems = member.obey(directive, list(self.mesh.models))
+                done = agent_pb2.Applied(version=directive.version, problems=problems)
+                leaves = member.held or member.load.limit != limit
+                # What an agent has in hand takes its time, and must not hold up what is wanted of others.
+                adapting.create_task(self._adapt(member, done, leaves=leaves))
+
+    async def _adapt(self, member: Member, done: agent_pb2.Applied, *, leaves: bool) -> None:
+        """Leaves and joins queues as operators want it now, and says that it is done."""
+        if member.consumers and leaves:
+            async with member.tending:
+                await self._leave_queues(member)
+        if self._consuming is not None and self._consuming.done():
+            await self._tend(member, self._topics)
+        if done.version != member.wanted:
+            return  # something else is wanted by now, and said when that is done
+        member.instance.applied.CopyFrom(done)
+        assert self._registration is not None
+        self._registration.applied(member.instance.instance_id, done)
 
     async def _tend(self, member: Member, topics: Iterable[Topic]) -> None:
         """Begins those consumers of an agent that are missing, unless it is held back."""

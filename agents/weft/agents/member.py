@@ -25,6 +25,7 @@ class Member:
         load: its calls, and how many it takes at a time.
         live: what operators have set.
         limit: calls it takes at a time where operators say nothing.
+        wanted: version of what operators want, as obeyed last.
         held: whether operators hold it back; it consumes no messages then.
         consumers: of its queues; none while it is held back.
         tending: held while its consumers are begun or ended.
@@ -35,6 +36,7 @@ class Member:
     load: rpc.LoadMeter
     live: rpc.LiveSettings
     limit: int
+    wanted: int = 0
     held: bool = False
     consumers: list[Consumer] = field(default_factory=list)
     tending: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -47,6 +49,7 @@ class Member:
             models: names of the models that this process has.
         """
         settings = directive.settings
+        self.wanted = directive.version
         self.held = directive.HasField("hold")
         paused = self.held and directive.hold.state == agent_pb2.INSTANCE_STATE_PAUSED
         self.live.paused = directive.hold.reason if paused else None

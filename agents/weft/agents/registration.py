@@ -158,11 +158,9 @@ class Registration:
         registration = registry_pb2.Registration(instances=self._instances)
         await stream.write(registry_pb2.RegisterRequest(registration=registration))
         granted = (await _answer(stream, "granted")).granted
-        if granted.wanted_digests:
-            sets = {digest: self._descriptors[digest] for digest in granted.wanted_digests}
-            await stream.write(
-                registry_pb2.RegisterRequest(descriptors=registry_pb2.DescriptorSets(sets=sets))
-            )
+        for digest in granted.wanted_digests:  # one by one: a message holds no more than a few
+            sets = registry_pb2.DescriptorSets(sets={digest: self._descriptors[digest]})
+            await stream.write(registry_pb2.RegisterRequest(descriptors=sets))
         await _answer(stream, "registered")
         return granted
 

@@ -53,7 +53,7 @@ def skills(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offers:
             a for a in await registry.agents() if incomplete.startswith(a.name[: len(incomplete)])
         ]
         digests = catalog.digests(service for agent in agents for service in agent.services)
-        sets = await registry.descriptors(digests) if digests else {}
+        sets = await registry.descriptors(digests)
         return [
             (f"{agent.name}.{skill.method.name}", skill.options.description)
             for agent in agents

@@ -14,6 +14,7 @@ import grpc
 from weft import rpc
 from weft.cli import failures, membership
 from weft.rpc.call import TRACEPARENT_KEY, new_traceparent
+from weft.rpc.descriptors import descriptor_sets
 from weft.v1 import (
     agent_pb2,
     discovery_pb2,
@@ -198,6 +199,4 @@ class Registry:
 
     async def descriptors(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Serialized descriptor sets by digest."""
-        request = registry_pb2.GetDescriptorsRequest(digests=digests)
-        answer = await self._stub.GetDescriptors(request, timeout=PATIENCE)
-        return dict(answer.descriptors.sets)
+        return await descriptor_sets(self._stub, digests, PATIENCE)

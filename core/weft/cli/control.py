@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _OBEYED = 10.0  # seconds instances get to do as told before the command says which did not
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_LONGEST = 365 * 86_400.0  # seconds
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
 
 agent_argument = click.argument("agent", shell_complete=complete.agents)
@@ -159,7 +161,7 @@ def events(*, settings: Settings, agent: str, limit: int, as_json: bool) -> None
         ["WHEN", "AGENT", "WHAT", "BY", "FROM", "REASON"],
         [
             [
-                output.moment(event.create_time.ToDatetime().astimezone()),
+                output.moment(event.create_time.ToDatetime(UTC)),
                 event.agent,
                 _what(event),
                 event.identity.subject,
@@ -227,7 +229,7 @@ async def _obeyed(settings: Settings, agent: str, version: int) -> lifecycle_pb2
 
     async with connect.registry(settings.registry) as registry:
         watch = registry_pb2_grpc.RegistryServiceStub(registry.channel).Watch(
-            registry_pb2.WatchRequest(agents=[agent]), timeout=_OBEYED
+            registry_pb2.WatchRequest(agents=[agent]), timeout=_OBEYED + 1
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_OBEYED):
@@ -285,7 +287,7 @@ def _settings(values: Sequence[str]) -> tuple[lifecycle_pb2.AgentSettings, list[
         match kind:
             case "concurrency":
                 paths.append("max_concurrency")
-                settings.max_concurrency = _whole_number(given)
+                settings.max_concurrency = whole_number("concurrency", given or "0")
             case "timeout":
                 paths.append(f"timeouts.{key}")
                 if given:
@@ -304,10 +306,11 @@ def _settings(values: Sequence[str]) -> tuple[lifecycle_pb2.AgentSettings, list[
     return settings, paths
 
 
-def _whole_number(given: str) -> int:
-    if (given and not given.isascii()) or not (given or "0").isdecimal():
-        raise click.UsageError(f"concurrency is a whole number, and not {given!r}.")
-    return int(given or 0)
+def whole_number(name: str, given: str) -> int:
+    """A number as a uint32 holds it."""
+    if not _NUMBER.fullmatch(given):
+        raise click.UsageError(f"{name} is a whole number of at most 9 digits, and not {given!r}.")
+    return int(given)
 
 
 def duration(given: str) -> timedelta:
@@ -315,7 +318,10 @@ def duration(given: str) -> timedelta:
     found = _DURATION.fullmatch(given)
     if found is None:
         raise click.UsageError(f"{given!r} is no duration, such as 500ms, 2s or 1.5m.")
-    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _LONGEST:
+        raise click.UsageError(f"{given!r} is too long: nothing here lasts for more than a year.")
+    return timedelta(seconds=seconds)
 
 
 def _what(event: lifecycle_pb2.ControlEvent) -> str:

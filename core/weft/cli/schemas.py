@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 
@@ -12,6 +13,10 @@ class Schema:
     name: str
     packages: tuple[str, ...]
     extra: str = ""
+
+    def usable(self) -> bool:
+        """Whether what uses it is installed."""
+        return not self.extra or importlib.util.find_spec(self.extra) is not None
 
 
 SCHEMAS = (

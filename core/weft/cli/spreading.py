@@ -51,10 +51,10 @@ def put(traffic: traffic_pb2.Traffic, assignment: str) -> str:
         case "retries":
             traffic.ClearField("retries")
             if value:
-                traffic.retries = _number(name, value)
+                traffic.retries = control.whole_number(name, value)
             return "retries"
         case "max-requests":
-            traffic.max_requests = _number(name, value or "0")
+            traffic.max_requests = control.whole_number(name, value or "0")
             return "max_requests"
         case _ if name.partition(".")[0] == "outliers":
             _put_outliers(traffic, name.partition(".")[2], value)
@@ -70,9 +70,9 @@ def _put_outliers(traffic: traffic_pb2.Traffic, name: str, value: str) -> None:
         case "" if not value:
             traffic.ClearField("outliers")
         case "failures":
-            traffic.outliers.failure_percent = _number(name, value or "0")
+            traffic.outliers.failure_percent = control.whole_number(name, value or "0")
         case "ejected":
-            traffic.outliers.max_ejected_percent = _number(name, value or "0")
+            traffic.outliers.max_ejected_percent = control.whole_number(name, value or "0")
         case "ejection":
             traffic.outliers.ClearField("ejection")
             if value:
@@ -172,9 +172,3 @@ def _one_of(name: str, value: str, table: Mapping[str, str]) -> str:
         words = ", ".join(word for word in table if word)
         raise click.UsageError(f"{name} is one of {words}, and not {value!r}.")
     return table[value]
-
-
-def _number(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise click.UsageError(f"{name} is a whole number, and not {value!r}.")
-    return int(value)

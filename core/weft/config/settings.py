@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from weft.config.models import ModelBudget, ModelChoice, ModelEndpoint
 from weft.config.remotes import Remote, as_json, read_remotes
@@ -374,12 +376,32 @@ class Settings:
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _doc("Least level shown.", "INFO")
 
     def __post_init__(self) -> None:
-        """Tells the sessions of the database whether they may migrate: it is they who are asked (weft.postgres)."""
+        """Tells the sessions of the database whether they may migrate: it is they who are asked (weft.postgres).
+
+        Raises:
+            SettingError: the URL of the database is none.
+        """
+        if self.database_url and not _is_of_postgres(self.database_url):
+            # Not the URL itself: there may be a password in it.
+            raise SettingError(
+                "database_url (WEFT_DATABASE_URL): is no URL of a PostgreSQL, such as postgresql://weft@db:5432/weft"
+            )
         if self.migrate == "off" and self.database_url and _NO_MIGRATIONS not in self.database_url:
             joint = "&" if "?" in self.database_url else "?"
             object.__setattr__(self, "database_url", f"{self.database_url}{joint}{_NO_MIGRATIONS}")
 
 
+def _is_of_postgres(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not close
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    ports = filter(None, (host.rpartition("]")[2].partition(":")[2] for host in hosts))
+    return parts.scheme in {"postgresql", "postgres"} and all(map(_PORT.fullmatch, ports))
+
+
+_PORT = re.compile(r"[0-9]{1,5}")
 _NO_MIGRATIONS = "options=-c%20weft.migrate%3Doff"
 _STANDARD_NAMES = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT"}
 

@@ -222,8 +222,11 @@ def _name(text: str) -> x509.GeneralName:
 
 
 def _trust_domain(root: x509.Certificate) -> str:
-    names = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    try:
+        names = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, ValueError):
+        raise ValueError("its root names no trust domain, such as spiffe://weft.local") from None
     return uri.removeprefix("spiffe://")
 
 

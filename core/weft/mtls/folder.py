@@ -7,6 +7,7 @@ reader sees the new certificate with the old key.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from weft.mtls.authority import Leaf
 from weft.mtls.files import Files
 
 _CURRENT = "current"
+_OURS = re.compile(r"[0-9a-f]{16}")
 
 
 def files_of(folder: Path) -> Files:
@@ -34,7 +36,7 @@ def watched(file: Path) -> Path:
 
 
 def replace(folder: Path, leaf: Leaf, bundle: bytes) -> Files:
-    """Writes a folder, or replaces what it has.
+    """Writes a folder, or replaces what it has of an earlier certificate. Whatever else is in it stays.
 
     Raises:
         OSError: it cannot be written.
@@ -50,10 +52,10 @@ def replace(folder: Path, leaf: Leaf, bundle: bytes) -> Files:
         descriptor = os.open(made / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-    link = folder / f".{made.name}"
+    current, link = folder / _CURRENT, folder / f".{made.name}"
+    former = current.readlink().name if current.is_symlink() else ""
     link.symlink_to(made.name)
-    link.replace(folder / _CURRENT)
-    for old in folder.iterdir():
-        if old.is_dir() and not old.is_symlink() and old != made:
-            shutil.rmtree(old, ignore_errors=True)
+    link.replace(current)
+    if _OURS.fullmatch(former):  # and nothing else: the folder may be somebody's project
+        shutil.rmtree(folder / former, ignore_errors=True)
     return files_of(folder)

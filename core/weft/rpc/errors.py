@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
 import grpc
+from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -28,7 +29,14 @@ from weft.rpc.status import BY_NUMBER
 
 DOMAIN = "weft.dev"
 DETAILS_KEY = "grpc-status-details-bin"
-_MESSAGE_LIMIT = 2_000  # a status travels in HTTP/2 trailers, which peers cap at 8 KiB
+_MESSAGE_LIMIT = 2_000
+_TRAILERS_LIMIT = (
+    7_400  # bytes: peers cap trailers at 8 KiB, and there is more in them than the error
+)
+_TEXT_LIMIT = 200  # characters of a value or a violation, where it must be cut
+_PLAIN = frozenset(range(0x20, 0x7F)) - {
+    ord("%")
+}  # bytes that a message has as they are; others take three
 
 
 class Error(Exception):
@@ -306,8 +314,63 @@ async def abort(
     Raises:
         grpc.aio.AbortError: always; it must leave the handler as it is.
     """
-    await context.abort(
-        error.code,
-        error.message,
-        ((DETAILS_KEY, status_proto(error).SerializeToString()), *beside),
-    )
+    status = _fitting(error)
+    details = (DETAILS_KEY, status.SerializeToString())
+    await context.abort(error.code, status.message, (details, *beside))
+
+
+def _fitting(error: Error) -> status_pb2.Status:
+    """The error as trailers can hold it, with as many violations as there is room for.
+
+    Of larger trailers a caller is told that they are too large, and nothing of the error.
+    """
+    status = status_proto(error)
+    if (
+        12 * len(status.message) + _in_base64(status) <= _TRAILERS_LIMIT
+    ):  # the most a character takes
+        return status
+    message = _shortened(error.message)
+    metadata = {name: value[:_TEXT_LIMIT] for name, value in error.metadata.items()}
+    room = _TRAILERS_LIMIT - _encoded(message)
+    cut = status_proto(_BY_CODE[error.code](message, reason=error.reason, metadata=metadata))
+    for detail in error.details:
+        packed = any_pb2.Any()
+        packed.Pack(_fewer(detail, room - _in_base64(cut)))
+        cut.details.append(packed)
+        if _in_base64(cut) > room:
+            del cut.details[-1]
+    return cut
+
+
+def _fewer(detail: Message, room: int) -> Message:
+    """As much of a detail as there is room for, where it can be cut."""
+    if not isinstance(detail, error_details_pb2.BadRequest):
+        return detail
+    fewer = error_details_pb2.BadRequest()
+    for violation in detail.field_violations:
+        fewer.field_violations.add(
+            field=violation.field[:_TEXT_LIMIT], description=violation.description[:_TEXT_LIMIT]
+        )
+        if _in_base64(fewer) > room - 100:  # for the name of its type
+            del fewer.field_violations[-1]
+            break
+    found: Message = fewer
+    return found
+
+
+def _shortened(message: str) -> str:
+    size = 0
+    for position, character in enumerate(message):
+        size += _encoded(character)
+        if size > _MESSAGE_LIMIT:
+            return message[:position]
+    return message
+
+
+def _encoded(message: str) -> int:
+    """Bytes of a message as gRPC sends it (percent-encoded)."""
+    return sum(1 if byte in _PLAIN else 3 for byte in message.encode())
+
+
+def _in_base64(message: Message) -> int:
+    return -(-message.ByteSize() // 3) * 4

@@ -39,10 +39,19 @@ def page_begin(token: str, *, made_for: str, like: Position) -> Position | None:
     try:
         raw = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
         purpose, *last = json.loads(raw)
-    except (binascii.Error, UnicodeError, ValueError, TypeError):
+    except (binascii.Error, UnicodeError, ValueError, TypeError, RecursionError):
         raise InvalidArgument("is not a token of this list", field="page_token") from None
     if purpose != made_for:
         raise InvalidArgument("was made for another filter", field="page_token")
-    if [type(value) for value in last] != [type(value) for value in like]:
+    if [type(value) for value in last] != [type(value) for value in like] or not all(
+        map(_is_position, last)
+    ):
         raise InvalidArgument("is not a token of this list", field="page_token")
     return tuple(last)
+
+
+def _is_position(value: str | float) -> bool:
+    """Whether a database could hold it."""
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    return not isinstance(value, str) or "\0" not in value

@@ -13,6 +13,7 @@ import grpc
 from weft import rpc
 from weft.gateway.dataplane import Traffic
 from weft.gateway.mesh_traffic import traffic_of
+from weft.rpc.descriptors import descriptor_sets
 from weft.telemetry import Telemetry
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 
@@ -24,7 +25,6 @@ log = logging.getLogger("weft.gateway")
 
 _PAUSE = 0.2  # seconds between attempts to reach the registry, with jitter
 _FETCH = 5.0  # seconds for descriptor sets
-_BATCH = 50  # descriptor sets in one request
 _IN_SERVICE = frozenset({agent_pb2.INSTANCE_STATE_SERVING, agent_pb2.INSTANCE_STATE_DEGRADED})
 
 Contracts = Mapping[str, Mapping[str, str]]  # agent -> service -> descriptor digest
@@ -128,10 +128,7 @@ class MeshView:
         if contracts == self._contracts:
             return
         wanted = {digest for services in contracts.values() for digest in services.values()}
-        for missing in _batches(sorted(wanted - self._sets.keys())):
-            request = registry_pb2.GetDescriptorsRequest(digests=missing)
-            answer = await stub.GetDescriptors(request, timeout=_FETCH)
-            self._sets.update(answer.descriptors.sets)
+        self._sets |= await descriptor_sets(stub, wanted - self._sets.keys(), _FETCH)
         self._sets = {digest: self._sets[digest] for digest in wanted}
         self._contracts = contracts
         self._on_contracts(contracts, self._sets)
@@ -142,8 +139,3 @@ def _paused(agent: agent_pb2.Agent) -> Iterator[str]:
     for instance in agent.instances:
         if instance.state == agent_pb2.INSTANCE_STATE_PAUSED:
             yield instance.state_reason
-
-
-def _batches(digests: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(digests), _BATCH):
-        yield digests[start : start + _BATCH]

@@ -147,9 +147,9 @@ class Instance(_message.Message):
     address: _builtins.str
     """IP address and port, such as "127.0.0.1:50051" or "[::1]:50051". Never a host name."""
     version: _builtins.str
-    """Semantic version of the agent's code (semver.org), such as "1.4.0"."""
+    """Semantic version of the agent's code (semver.org), such as "1.4.0". At most 100 characters."""
     zone: _builtins.str
-    """Failure domain, such as a rack or cloud zone. Empty: unknown."""
+    """Failure domain, such as a rack or cloud zone. Empty: unknown. At most 100 characters."""
     max_concurrency: _builtins.int
     """Calls the instance works on at a time. 1 to 1,000,000."""
     state: Global___InstanceState.ValueType

@@ -474,7 +474,8 @@ class SetAgentRequest(_message.Message):
     @_builtins.property
     def update_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which fields of `settings` to set, those that are empty to take back: "max_concurrency", "timeouts", "model",
-        "prompts", or an entry such as "timeouts.Classify", "prompts.answer". Empty: all that `settings` has.
+        "prompts", or an entry such as "timeouts.Classify", "prompts.answer". Empty: all that `settings` has. At most
+        200.
         """
 
     def __init__(
@@ -538,7 +539,7 @@ class SetTrafficRequest(_message.Message):
     @_builtins.property
     def update_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which fields of `traffic` to set, those that are empty to take back, such as "subsets" or "fault". Empty: all that
-        `traffic` has.
+        `traffic` has. At most 200.
         """
 
     def __init__(

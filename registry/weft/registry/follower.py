@@ -85,7 +85,7 @@ class Follower:
         try:
             async with asyncio.timeout(patience):
                 while self._index.position < revision:
-                    self._expect(revision)
+                    self._look.set()  # and no more: whoever asks may know a revision that there never was
                     await self._index.moved.wait()
         except TimeoutError:
             raise Behind from None

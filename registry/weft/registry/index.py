@@ -145,7 +145,15 @@ class Index:
         differ.update(self._drop(entry) for entry in entries)
         for row in changes.instances:
             differ |= self._place(row)
-        for control in changes.controls:
+        controls = list(changes.controls)
+        if changes.whole:  # where there is none any more, nothing is wanted
+            named = {control.agent for control in controls}
+            controls += [
+                Control(agent=a)
+                for a, role in self._roles.items()
+                if role.control is not None and a not in named
+            ]
+        for control in controls:
             self._roles[control.agent].obey(control)
             differ.add(control.agent)
             self.directed.notify()

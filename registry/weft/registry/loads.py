@@ -46,6 +46,7 @@ class Loads:
         while True:
             await asyncio.sleep(_EVERY)
             if len(self._membership.peers) <= 1:
+                self._reported.clear()  # nobody is told, and instances come and go
                 continue
             try:
                 await self._tell()
@@ -63,6 +64,8 @@ class Loads:
         await self._store.put_loads(registry_pb2.LoadReport(loads=self._reported))
 
     async def _hear(self) -> None:
+        living = {peer.replica for peer in self._membership.peers}
+        self._known = {replica: n for replica, n in self._known.items() if replica in living}
         for replica, number, report in await self._store.other_loads(self._known):
             self._known[replica] = number
             for count, (instance_id, load) in enumerate(report.loads.items(), 1):

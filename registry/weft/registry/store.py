@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,6 +14,8 @@ from weft import rpc
 from weft.postgres import Database
 from weft.v1 import agent_pb2, lifecycle_pb2, registry_pb2
 
+log = logging.getLogger("weft.registry")
+
 SQL = "weft.registry.sql"
 SCHEMA = "registry"
 # By another name than versions that knew of no other replicas: the schema tells them apart by it (0002_replicas.sql).
@@ -20,6 +23,12 @@ APPLICATION = "weft-registry-replica"
 # Room between two revisions of the database for what a replica numbers alone while the database is away. Decimal, so
 # that a person sees the two apart.
 LOCAL = 1_000_000
+
+
+class WentBack(rpc.Unavailable):
+    """The database lost what it had said already; it is read anew in a moment. Try again."""
+
+    reason = "DATABASE_WENT_BACK"
 
 
 class DescriptorSet(NamedTuple):
@@ -161,13 +170,21 @@ class Store:
     async def changes(self, after: int) -> Changes:
         """What changed after a revision; everything if that is not known of it."""
         with rpc.Deadline.after(self._patience).applied():
-            rows = await self._database.fetch("changes", after // LOCAL)
-            whole = after // LOCAL < rows[0]["number"]
+            known = after // LOCAL
+            rows = await self._database.fetch("changes", known)
+            whole = known < max(rows[0]["number"], rows[0]["registered"])
+            if rows[0]["revision"] < known:
+                # As where a standby takes over that had not heard of all: nobody's place in it is good.
+                log.warning("the database went back in time; everything is read anew")
+                await self._database.execute("begin_epoch", known + 1)
+                whole = True
             if whole and after >= 0:
                 rows = await self._database.fetch("changes", -1)
         found: dict[int, list[Any]] = {kind: [] for kind in range(8)}
         for row in rows:
             found[row["kind"]].append(row)
+        if whole:
+            self._stored.clear()
         self._stored.update(row["name"] for row in found[1])
         return Changes(
             position=rows[0]["revision"] * LOCAL,
@@ -194,27 +211,32 @@ class Store:
             controls=[lifecycle_pb2.Control.FromString(row["document"]) for row in found[7]],
         )
 
-    async def write(self, batch: Batch, *, at_least: int = 0) -> Written:
+    async def write(self, batch: Batch, *, behind: int = 0) -> Written:
         """Stores a batch in one transaction. What this replica does not hold any more stays as it is.
 
         Args:
             batch: changes.
-            at_least: revision that the new one must reach.
+            behind: revision that the new one must be greater than, for it was read.
+
+        Raises:
+            WentBack: it is not.
         """
         refused = frozenset[str]()
         with rpc.Deadline.after(self._patience).applied():
             while True:
                 try:
-                    return Written(await self._write(batch, at_least), refused)
+                    return Written(await self._write(batch, behind), refused)
                 except _Refused as failed:
                     refused |= failed.leases
                     taken = [one for one in batch.registrations if one.lease_id not in refused]
                     batch = replace(batch, registrations=taken)
 
-    async def _write(self, batch: Batch, at_least: int) -> int:
+    async def _write(self, batch: Batch, behind: int) -> int:
         async with self._database.transaction() as work:
             # First, so that no other replica has changed what is compared below.
-            revision: int = await work.fetchval("take_revision", -(-at_least // LOCAL))
+            revision: int = await work.fetchval("take_revision", 0)
+            if revision * LOCAL <= behind:
+                raise WentBack
             if batch.registrations:
                 sets = {s for each in batch.registrations for s in each.descriptors}
                 fresh = sorted(s for s in sets if s.digest not in self._stored)
@@ -301,7 +323,7 @@ class Store:
     async def begin_epoch(self) -> None:
         """Makes all revisions so far such that nobody can resume behind them."""
         with rpc.Deadline.after(self._patience).applied():
-            await self._database.execute("begin_epoch")
+            await self._database.execute("begin_epoch", 0)
 
     async def beat(
         self, address: str, start: datetime, warm: datetime, position: int, leases: int

@@ -14,11 +14,12 @@ Violations = Iterator[tuple[str, str]]
 
 _INSTANCE_ID = re.compile(r"[a-z0-9-]{1,64}")
 _AGENT = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
-# semver.org, the expression it recommends.
-_NUMBER = r"(?:0|[1-9]\d*)"
-_PRE = rf"(?:{_NUMBER}|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
+# semver.org, the expression it recommends, with digits that are those of ASCII.
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+_PRE = rf"(?:{_NUMBER}|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
 _VERSION = re.compile(
     rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PRE}(?:\.{_PRE})*)?(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?"
 )
@@ -82,8 +83,13 @@ def _instance(instance: agent_pb2.Instance) -> Violations:
     if fault := _address_fault(instance.address):
         yield "address", fault
     yield from _services(instance)
-    if not _VERSION.fullmatch(instance.version):
-        yield "version", 'must be a semantic version, such as "1.4.0"'
+    if len(instance.version) > _MAX_TEXT or not _VERSION.fullmatch(instance.version):
+        yield (
+            "version",
+            f'must be a semantic version of at most {_MAX_TEXT} characters, such as "1.4.0"',
+        )
+    if len(instance.zone) > _MAX_TEXT:
+        yield "zone", f"must be at most {_MAX_TEXT} characters"
     yield from _words(instance)
     if not 1 <= instance.max_concurrency <= _MAX_CONCURRENCY:
         yield "max_concurrency", f"must be 1 to {_MAX_CONCURRENCY:,}"
@@ -105,8 +111,11 @@ def _words(instance: agent_pb2.Instance) -> Violations:
     if len(instance.capabilities) > _MAX_CAPABILITIES:
         yield "capabilities", f"takes at most {_MAX_CAPABILITIES} words"
     for position, word in enumerate(instance.capabilities):
-        if not 1 <= len(word) <= _MAX_TEXT:
-            yield f"capabilities[{position}]", f"must be 1 to {_MAX_TEXT} characters"
+        if not 1 <= len(word) <= _MAX_TEXT or "\0" in word:
+            yield (
+                f"capabilities[{position}]",
+                f"must be 1 to {_MAX_TEXT} characters, none of them zero",
+            )
 
 
 def _services(instance: agent_pb2.Instance) -> Violations:
@@ -135,7 +144,7 @@ def _address_fault(address: str) -> str:
         return 'must be written "127.0.0.1:50051" or "[::1]:50051"'
     if ip.is_unspecified or ip.is_multicast:
         return "must be an address that others can call"
-    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:  # noqa: PLR2004 ports
+    if not (colon and _PORT.fullmatch(port) and int(port) <= 65_535):  # noqa: PLR2004 ports
         return "must end with a port of 1 to 65535"
     return ""
 

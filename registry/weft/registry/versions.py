@@ -23,9 +23,14 @@ class Range:
             ) from None
 
     def __contains__(self, version: str) -> bool:
-        return bool(self._spec.match(_version(version)))
+        found = _version(version)
+        return found is not None and bool(self._spec.match(found))
 
 
 @functools.lru_cache(maxsize=4_096)
-def _version(text: str) -> Version:
-    return Version(text)
+def _version(text: str) -> Version | None:
+    """None: it is no version, as of an instance that was registered under looser rules; it is in no range."""
+    try:
+        return Version(text)
+    except ValueError:
+        return None

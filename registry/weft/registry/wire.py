@@ -19,6 +19,7 @@ _CANCEL = struct.pack(">I", 8)
 _DEFAULT_WINDOW = 65_535
 _MAX_WINDOW = 2**31 - 1
 _MAX_FRAME = 16_384  # the most a peer may send unless told otherwise
+_MAX_MESSAGE = 4_096  # an answer about health has two bytes
 _HEAD = struct.Struct(">BHBBI")  # length (24 bits), type, flags, stream
 _PREFIX = struct.Struct(">BI")  # of a gRPC message: compressed, length
 _STATIC = b"\x83\x86"  # :method POST, :scheme http, from HPACK's static table
@@ -163,6 +164,9 @@ class Connection(asyncio.Protocol):
         message += payload
         while len(message) >= _PREFIX.size:
             _, size = _PREFIX.unpack_from(message)
+            if size > _MAX_MESSAGE:
+                self.close()
+                return
             end = _PREFIX.size + size
             if len(message) < end:
                 return

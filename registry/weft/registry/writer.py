@@ -177,9 +177,8 @@ class Writer:
         )
         self._owed = owed
         whole = Batch(batch.registrations, owed.states, owed.faults, owed.removals)
-        # Behind all that was numbered here alone.
         writing = asyncio.create_task(
-            self._store.write(whole, at_least=self._index.position + 1), name="write"
+            self._store.write(whole, behind=self._index.position), name="write"
         )
         try:
             revision, group.refused = await asyncio.shield(writing)

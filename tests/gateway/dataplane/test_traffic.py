@@ -175,6 +175,39 @@ async def test_weights_are_what_instances_report() -> None:
         await wait_until(four_to_one)
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (100, -50, 0.5),  # rate, errors, utilization: the weight would be that by nothing
+        (100, -5000, 0.5),
+        (float("inf"), 0, 0.5),
+        (float("nan"), 0, 0.5),
+        (100, float("inf"), 0.5),
+        (100, 0, 5e-324),
+    ],
+)
+async def test_a_report_that_makes_no_sense_costs_no_call(
+    numbers: tuple[float, float, float],
+) -> None:
+    rate, errors, used = numbers
+    report = OrcaLoadReport(rps_fractional=rate, eps=errors, application_utilization=used)
+    async with agents(2) as (mesh, found):
+        await connected(mesh, found)
+        found[0].trailing = ((UTILIZATION_KEY, report.SerializeToString()),)
+        found[1].trailing = (
+            (
+                UTILIZATION_KEY,
+                OrcaLoadReport(rps_fractional=100, application_utilization=0.5).SerializeToString(),
+            ),
+        )
+        spread(mesh, found, balancing=Balancing.WEIGHTED)
+        await asked(mesh, 10)  # reports are there
+        spread(mesh, found, balancing=Balancing.WEIGHTED, retries=1)  # weights are made anew
+        counted = await asked(mesh, 200)
+        assert set(counted) == {agent.address for agent in found}
+        assert sum(counted.values()) == 200
+
+
 @pytest.mark.parametrize("value", ["", "yes"])
 async def test_a_drill_hits_those_it_is_for_until_it_ends(value: str) -> None:
     async with agents(1) as (mesh, found):

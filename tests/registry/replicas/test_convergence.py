@@ -253,3 +253,11 @@ async def test_a_watcher_waits_where_a_replica_is_behind_and_never_goes_back(
     await wait_until(lambda: watcher.serving() == ["one", "two"])
     assert watcher.snapshots == 0
     assert await watcher.end() == second.revision
+
+
+async def test_a_watcher_from_nowhere_makes_no_replica_seem_behind(replicas, read, follow):
+    reader = read(replicas[0])
+    watcher = follow(reader, after=9_000_000_000_000_000_000)
+    await wait_until(lambda: watcher.snapshots == 1)
+    await watcher.end()
+    assert (await reader.me()).lag.ToTimedelta() == timedelta(0)

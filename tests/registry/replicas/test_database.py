@@ -16,9 +16,9 @@ import grpc
 import pytest
 from tests.registry.cable import Cable
 
-from weft import embedded
+from weft import embedded, rpc
 from weft.rpc.testing import wait_until
-from weft.v1 import agent_pb2
+from weft.v1 import agent_pb2, lifecycle_pb2, lifecycle_pb2_grpc
 
 pytestmark = [pytest.mark.failure, pytest.mark.timeout(120)]
 
@@ -28,6 +28,10 @@ DRAINING = agent_pb2.INSTANCE_STATE_DRAINING
 
 async def serves(reader, *names: str) -> bool:
     return await reader.serving() == list(names)
+
+
+async def serves_not(reader, name: str) -> bool:
+    return name not in await reader.serving()
 
 
 async def test_a_replica_cut_off_alone_keeps_its_leases_and_tells_later_what_it_decided(
@@ -152,3 +156,50 @@ async def test_a_killed_database_comes_back_and_nobody_was_missed(
         await wait_until(registered, PATIENCE)
         found = await agree(readers)
         assert [i.instance_id for i in found.agents[0].instances] == ["a", "b", "c"]
+
+
+async def test_a_database_that_went_back_in_time_is_read_anew(
+    run_registry, sql, read, agree, follow, join, world
+):
+    """As where a standby takes over that had not heard of the last changes yet."""
+    async with (
+        run_registry() as one,
+        run_registry() as two,
+        rpc.Channel(one.address) as channel,
+    ):
+        operator = lifecycle_pb2_grpc.LifecycleServiceStub(channel)
+        readers = [read(one), read(two)]
+        await join(one, world.instance("stays"))
+        leaves = await join(two, world.instance("leaves"))
+        then = await sql.fetchval("SELECT last FROM revision")
+        row = await sql.fetchrow("SELECT * FROM instances WHERE instance_id = 'leaves'")
+        await leaves.leave()
+        await join(two, world.instance("lost"))
+        await join(two, world.instance("lost-too"))
+        await operator.DrainAgent(lifecycle_pb2.DrainAgentRequest(agent="support-triage"))
+        await agree(readers)
+        watcher = follow(readers[1])
+        await wait_until(lambda: watcher.snapshots == 1)
+        async with sql.transaction():
+            await sql.execute("SET LOCAL session_replication_role = replica")  # no triggers
+            await sql.execute("DELETE FROM instances WHERE instance_id LIKE 'lost%'")
+            await sql.execute("DELETE FROM departures")
+            await sql.execute("DELETE FROM controls")
+            columns = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+            await sql.execute(f"INSERT INTO instances VALUES ({columns})", *row.values())
+            await sql.execute("UPDATE revision SET last = $1", then)
+        with contextlib.suppress(grpc.aio.AioRpcError):  # refused until it was read
+            await join(two, world.instance("soon"))
+        await wait_until(lambda: watcher.snapshots > 1, PATIENCE)
+        # What came back is nobody's, and what was lost registers again.
+        await wait_until(lambda: serves_not(readers[0], "leaves"), PATIENCE)
+        await join(two, world.instance("lost"))
+        await operator.PauseAgent(
+            lifecycle_pb2.PauseAgentRequest(agent="support-triage", instance_ids=["stays"])
+        )
+        assert "stays" not in await readers[0].serving()
+        assert "lost" in await readers[0].serving()
+        await wait_until(lambda: "stays" not in watcher.serving(), PATIENCE)
+        assert "lost" in watcher.serving()
+        await agree(readers)
+        await watcher.end()

@@ -19,11 +19,12 @@ from weft.agents.orchestrator.plan.faults import WorkflowInvalid
 from weft.agents.orchestrator.plan.world import DescriptorWorld, StoredWorkflow
 from weft.agents.orchestrator.run.interpreter import Interpreter, seed_of
 from weft.postgres import Database
+from weft.rpc.descriptors import descriptor_sets
 from weft.v1 import agent_pb2, registry_pb2, registry_pb2_grpc
 from weft.v1.identity_pb2 import Identity
 from weft.v1.workflow_pb2 import WorkflowSpec
 
-_PAGE, _DIGESTS = 1_000, 100  # what the registry gives at a time
+_PAGE = 1_000  # what the registry gives at a time
 _LOOK = 10.0  # seconds
 _WORLDS = 64  # kept of those that workflows were compiled in
 
@@ -86,18 +87,11 @@ class WorldCompiler:
                 token = answer.next_page_token
                 if not token:
                     break
-            await self._fetch_sets(_digests(agents) - self._sets.keys())
+            missing = _digests(agents) - self._sets.keys()
+            self._sets.update(await descriptor_sets(self._registry, missing, _LOOK))
         except grpc.aio.AioRpcError as failed:
             raise rpc.error_from_call(failed) from None
         return agents
-
-    async def _fetch_sets(self, missing: Iterable[str]) -> None:
-        wanted = sorted(missing)
-        for begin in range(0, len(wanted), _DIGESTS):
-            digests = wanted[begin : begin + _DIGESTS]
-            request = registry_pb2.GetDescriptorsRequest(digests=digests)
-            answer = await self._registry.GetDescriptors(request, timeout=_LOOK)
-            self._sets.update(answer.descriptors.sets)
 
     async def _world(self, agents: list[agent_pb2.Agent]) -> DescriptorWorld:
         key = _serialized(agents)

@@ -26,10 +26,11 @@ from weft import rpc
 from weft.agents.tools.failures import ResultTooLarge
 from weft.agents.tools.tool import NAME, Keeping, Run, Tool
 from weft.agents.tools.using import KEY, current_use
+from weft.rpc.descriptors import descriptor_sets
 from weft.rpc.methods import DEFAULT_TIMEOUT
 from weft.v1 import agent_pb2, options_pb2, registry_pb2, registry_pb2_grpc
 
-_PAGE, _DIGESTS = 1_000, 100  # what the registry gives at a time
+_PAGE = 1_000  # what the registry gives at a time
 _LOOK = 10.0  # seconds
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 _MOST_BYTES = 4 * 1024 * 1024  # of a stream
@@ -69,7 +70,8 @@ async def skills(
     stub = registry_pb2_grpc.RegistryServiceStub(registry)
     try:
         found = [each async for each in _listed(stub) if not agents or each.name in agents]
-        sets = await _sets(stub, {s.descriptor_digest for each in found for s in each.services})
+        digests = {s.descriptor_digest for each in found for s in each.services}
+        sets = await descriptor_sets(stub, digests, _LOOK)
     except grpc.aio.AioRpcError as failed:
         raise rpc.error_from_call(failed) from None
     made: dict[str, Tool] = {}
@@ -92,14 +94,6 @@ async def _listed(stub: Any) -> Any:
         token = answer.next_page_token
         if not token:
             return
-
-
-async def _sets(stub: Any, digests: Collection[str]) -> dict[str, bytes]:
-    wanted, found = sorted(digests), {}
-    for begin in range(0, len(wanted), _DIGESTS):
-        request = registry_pb2.GetDescriptorsRequest(digests=wanted[begin : begin + _DIGESTS])
-        found.update((await stub.GetDescriptors(request, timeout=_LOOK)).descriptors.sets)
-    return found
 
 
 def _described(service: str, serialized: bytes) -> ServiceDescriptor | None:

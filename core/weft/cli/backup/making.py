@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from weft.cli.backup import postgres, redis
-from weft.cli.backup.manifest import FORMAT, File, Manifest, measured
+from weft.cli.backup.manifest import FORMAT, SECRETS, File, Manifest, measured
 from weft.cli.failures import Failure
 
 # Folders of the embedded servers, whose content is in the dumps.
 SERVERS = frozenset({"redis", "pg", "run", "log"})
-SECRETS = "secrets"
 
 
 async def back_up(

@@ -15,6 +15,8 @@ from weft.cli.failures import Failure
 
 NAME = "manifest.json"
 FORMAT = 1
+SECRETS = "secrets"
+"""Folder of the keys in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,9 @@ class Manifest:
             path = PurePosixPath(name)
             if name not in names or path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"it names {name!r}, which is no file of the backup")
+        for name in self.secrets:
+            if PurePosixPath(name).parts[0] != SECRETS:
+                raise ValueError(f"it has {name!r} for a key, which is not in {SECRETS}")
 
     async def verify(self, folder: Path, report: Callable[[str], None]) -> None:
         """Reads every file.

@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote
 
 import redis.asyncio
 from redis.crc import key_slot
@@ -22,30 +20,22 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from weft import embedded
-from weft.broker.redis import cluster_map, errors, opening, topology
-from weft.broker.redis.session import Terms
-from weft.broker.redis.url import Account, Address, Kind, Url, parse
+from weft.broker.redis import errors
+from weft.broker.redis.url import Account, Address, Url, parse
+from weft.cli import primaries
 from weft.cli.backup.manifest import RedisPart
 from weft.cli.failures import Failure
+from weft.cli.primaries import Primary
 
 Report = Callable[[str], None]
 
 _PATIENCE = timedelta(minutes=5)  # for one answer; the fork for a large snapshot takes its time
-_SILENCE = 5.0  # seconds, of a server that is asked who is the primary
 _CHUNK = 1 << 20  # bytes
 _BATCH = 64  # keys
 _BROKER = "weft-broker"
 _REFUSED = (errors.StoreUnfit, errors.ReplyError, RedisError)
 _AWAY = (errors.StoreUnavailable, OSError, RedisConnectionError, RedisTimeoutError)
 _MAGIC = (b"REDIS", b"VALKEY")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Primary:
-    """A primary, and which slots are its own; all of them where there is no cluster."""
-
-    address: Address
-    slots: tuple[tuple[int, int], ...] = ((0, 16_383),)
 
 
 async def dump(url: str, folder: Path, report: Report) -> RedisPart:
@@ -56,14 +46,14 @@ async def dump(url: str, folder: Path, report: Report) -> RedisPart:
     """
     with _told():
         where = parse(url)
-        primaries = await _primaries(where)
-        async with _client(primaries[0].address, where) as client:
+        found = await primaries.of(where)
+        async with primaries.client(found[0], where, _PATIENCE) as client:
             facts = await client.info("server")
-        files = [f"redis-{number}.rdb" for number in range(len(primaries))]
-        report(f"redis: taking a snapshot of {', '.join(str(each.address) for each in primaries)}")
+        files = [f"redis-{number}.rdb" for number in range(len(found))]
+        report(f"redis: taking a snapshot of {', '.join(str(each.address) for each in found)}")
         # All at once, so that they are of about one moment.
         async with asyncio.TaskGroup() as tasks:
-            for primary, file in zip(primaries, files, strict=True):
+            for primary, file in zip(found, files, strict=True):
                 tasks.create_task(_snapshot(primary.address, where.account, folder / file))
     return RedisPart(
         files=files,
@@ -81,8 +71,8 @@ async def refuse_unfit(url: str, *, force: bool) -> None:
     """
     with _told():
         where = parse(url)
-        for primary in await _primaries(where):
-            async with _client(primary.address, where) as client:
+        for primary in await primaries.of(where):
+            async with primaries.client(primary, where, _PATIENCE) as client:
                 if any(each["name"] == _BROKER for each in await client.client_list()):
                     raise Failure(
                         f"A broker is connected to Redis at {primary.address}. Stop it first."
@@ -105,7 +95,7 @@ async def restore(url: str, part: RedisPart, folder: Path, report: Report) -> in
     with _told():
         where = parse(url)
         async with contextlib.AsyncExitStack() as stack:
-            target = _Target(await _primaries(where), where, stack)
+            target = _Target(await primaries.of(where), where, stack)
             await target.begin()
             for file in part.files:
                 source = await stack.enter_async_context(
@@ -125,7 +115,7 @@ class _Target:
     """The primaries that keys go to, each by its slot."""
 
     def __init__(
-        self, primaries: Sequence[_Primary], where: Url, stack: contextlib.AsyncExitStack
+        self, primaries: Sequence[Primary], where: Url, stack: contextlib.AsyncExitStack
     ) -> None:
         self._primaries = primaries
         self._where = where
@@ -135,7 +125,9 @@ class _Target:
     async def begin(self) -> None:
         """Connects, and makes room."""
         for primary in self._primaries:
-            client = await self._stack.enter_async_context(_client(primary.address, self._where))
+            client = await self._stack.enter_async_context(
+                primaries.client(primary, self._where, _PATIENCE)
+            )
             await client.flushdb()
             self._clients.append(client)
 
@@ -185,39 +177,6 @@ async def _keys(reader: redis.asyncio.Redis) -> AsyncIterator[list[bytes]]:
             batch = []
     if batch:
         yield batch
-
-
-async def _primaries(where: Url) -> list[_Primary]:
-    if where.kind is not Kind.CLUSTER:
-        terms = Terms(
-            account=where.account,
-            database=where.database,
-            library="",
-            silence=_SILENCE,
-            replica_limit=_SILENCE,
-            cluster=False,
-        )
-        return [_Primary(address=await topology.finder(where, terms)())]
-    failed: Exception = errors.ConnectionLost("No node of the cluster answers.")
-    for seed in where.addresses:
-        try:
-            said = await opening.ask(seed, where.account, "CLUSTER", "NODES")
-        except errors.StoreUnavailable as error:
-            failed = error
-            continue
-        found = [row for row in cluster_map.rows(said, seed) if row.primary and row.slots]
-        return [_Primary(address=row.address, slots=row.slots) for row in found]
-    raise failed
-
-
-def _client(address: Address, where: Url) -> redis.asyncio.Redis:
-    user, password = quote(where.account.user, safe=""), quote(where.account.password, safe="")
-    account = f"{user}:{password}@" if password else ""
-    if not address.port:
-        return embedded.redis_client(
-            f"unix://{account}{quote(address.host)}?db={where.database}", timeout=_PATIENCE
-        )
-    return embedded.redis_client(f"redis://{account}{address}/{where.database}", timeout=_PATIENCE)
 
 
 async def _snapshot(address: Address, account: Account, path: Path) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from weft.cli.backup import postgres, redis
-from weft.cli.backup.making import SECRETS
-from weft.cli.backup.manifest import Manifest
+from weft.cli.backup.manifest import SECRETS, Manifest
 from weft.cli.failures import Failure
 
 

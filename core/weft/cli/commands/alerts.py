@@ -79,7 +79,7 @@ async def _listening(listen: str, app: Any) -> AsyncIterator[str]:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((host.strip("[]"), int(port)))
-    except (OSError, ValueError) as failed:
+    except (OSError, ValueError, OverflowError) as failed:
         taken.close()
         raise failures.WrongSetting(
             f"Cannot listen on {listen}: stop what uses it, or choose another by --listen."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator
 from functools import partial
@@ -13,6 +14,9 @@ import click
 
 from weft.cli import output
 from weft.cli.options import examples, json_option
+
+_SOCKET = "unix:"
+_PLACE = re.compile(rf"{_SOCKET}.+|[^\s:]+:[0-9]{{1,5}}|\[[^\s\]]+\]:[0-9]{{1,5}}")
 
 
 @click.command(
@@ -47,6 +51,8 @@ def health(
     """
     from weft.cli import connect
 
+    if not _PLACE.fullmatch(address):
+        raise click.UsageError(f"{address!r} is no HOST:PORT, such as 127.0.0.1:7070.")
     state = connect.run(_asked(address, service, timeout))
     if as_json:
         output.print_json({"address": address, "service": service, "state": state})
@@ -93,7 +99,7 @@ async def _reached(address: str) -> AsyncIterator[str]:
 
     async with membership.as_client() as mtls, contextlib.AsyncExitStack() as stack:
         target = address
-        if mtls is not None:
+        if mtls is not None and not address.startswith(_SOCKET):
             from weft.mtls import check_member
             from weft.mtls.relay import relayed
 

@@ -59,7 +59,7 @@ def migrate(
 
     schemas = [*SCHEMAS, *map(_also, also)]
     url = database.url(settings)
-    steps = connect.run(_migrated(url, [each for each in schemas if _used(each)], check=check))
+    steps = connect.run(_migrated(url, [each for each in schemas if each.usable()], check=check))
     if as_json:
         name = "pending" if check else "migrated"
         output.print_json({name: [asdict(step) for step in steps]})
@@ -87,10 +87,6 @@ def _also(text: str) -> Schema:
     if there is None:
         raise failures.WrongSetting(f"There is no package {given[2]!r} to import.")
     return Schema(name=given[1], packages=(given[2],))
-
-
-def _used(schema: Schema) -> bool:
-    return not schema.extra or importlib.util.find_spec(schema.extra) is not None
 
 
 async def _migrated(url: str, schemas: list[Schema], *, check: bool) -> list[_Step]:

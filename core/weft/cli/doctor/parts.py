@@ -116,7 +116,7 @@ async def metrics(settings: Settings) -> list[Finding]:
                 continue  # anywhere
             try:
                 (await client.get(f"http://{address}/metrics")).raise_for_status()
-            except httpx.HTTPError as failed:
+            except Exception as failed:  # noqa: BLE001 as above: also an address that is none
                 found.append(
                     warn(
                         f"metrics of {part}",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from weft.cli.doctor.model import Finding, fail, ok, warn
+from weft.cli.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     import asyncpg
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
 _OLDEST = 14
 _PATIENCE = 3.0  # seconds
 _MANY, _MOST = 0.8, 0.95  # of the connections
-# Schema -> packages whose migrations make it.
-_SCHEMAS: Mapping[str, tuple[str, ...]] = {
-    "registry": ("weft.registry.sql", "weft.registry.discovery.sql"),
-    "broker": ("weft.broker.sql",),
-    "gateway": ("weft.gateway.sql",),
-    "orchestrator": ("weft.agents.orchestrator.sql",),
-    "support": ("weft.agents.support.sql", "weft.agents.memory.sql"),
-    "memory": ("weft.agents.memory.sql",),
-    "weft_models": ("weft.agents.llm.sql",),
-    "tools": ("weft.agents.tools.audit.sql",),
-}
 
 
 async def look(url: str) -> list[Finding]:
@@ -43,18 +33,29 @@ async def look(url: str) -> list[Finding]:
         return [fail("postgres", "none runs on this data folder, and none is set", *away)]
     try:
         connection = await asyncpg.connect(url, timeout=_PATIENCE, command_timeout=_PATIENCE)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as failed:
-        said = (str(failed) or type(failed).__name__).splitlines()[0]
-        return [fail("postgres", said, *away)]
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as failed:
+        return [fail("postgres", _line(failed), *away)]
+    found = [_version(connection.get_server_version())]
     try:
-        return [
-            _version(connection.get_server_version()),
-            *await _writes(connection),
-            await _connections(connection),
-            *await _migrations(connection),
-        ]
+        found += await _writes(connection)
+        found.append(await _connections(connection))
+        found += await _migrations(connection)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as failed:
+        found.append(
+            warn(
+                "postgres",
+                f"it does not show everything: {_line(failed)}",
+                "What is wrong there stays unseen.",
+                "Ask by a role that may read Weft's schemas: --database-url or WEFT_DATABASE_URL.",
+            )
+        )
     finally:
         await connection.close(timeout=_PATIENCE)
+    return found
+
+
+def _line(failed: Exception) -> str:
+    return (str(failed) or type(failed).__name__).splitlines()[0]
 
 
 def _version(version: Any) -> Finding:
@@ -105,10 +106,12 @@ async def _migrations(connection: asyncpg.Connection[Any]) -> list[Finding]:
     )
     there = {row["schemaname"] for row in rows}
     found: list[Finding] = []
-    for schema, packages in _SCHEMAS.items():
-        if schema in there:
-            ran = await connection.fetch(f'SELECT name, digest FROM "{schema}".weft_migrations')  # noqa: S608 names of ours
-            found += _compared(schema, {row["name"]: row["digest"] for row in ran}, packages)
+    for schema in SCHEMAS:
+        if schema.name in there and schema.usable():
+            query = f'SELECT name, digest FROM "{schema.name}".weft_migrations'  # noqa: S608 ours
+            ran = await connection.fetch(query)
+            digests = {row["name"]: row["digest"] for row in ran}
+            found += _compared(schema.name, digests, schema.packages)
     return found
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from weft import rpc
 from weft.cli.doctor.model import Finding, fail, ok, warn
 
 _OLDEST = 7  # functions
@@ -15,14 +19,16 @@ _MIB = 1024**2
 
 
 async def look(url: str) -> list[Finding]:
-    """What there is to know of a server.
+    """What there is to know of a server, or of each primary of several.
 
     Args:
         url: of it; empty: there is none.
     """
-    import redis
+    from redis import RedisError
 
-    from weft import embedded
+    from weft.broker.redis import errors
+    from weft.broker.redis.url import parse
+    from weft.cli import primaries
 
     away = (
         "No message is accepted or delivered, and gateways share no limits.",
@@ -30,15 +36,42 @@ async def look(url: str) -> list[Finding]:
     )
     if not url:
         return [fail("redis", "none runs on this data folder, and none is set", *away)]
+    found: list[Finding] = []
     try:
-        async with embedded.redis_client(url, timeout=_PATIENCE) as client:
-            info: Mapping[str, Any] = await client.info()
-            settings: dict[str, str] = {}
-            for name in ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy"):
-                settings |= _text(await client.config_get(name))
-    except (OSError, TimeoutError, ValueError, redis.RedisError) as failed:
-        return [fail("redis", (str(failed) or type(failed).__name__).splitlines()[0], *away)]
-    return list(judged(info, settings))
+        async with asyncio.timeout(_PATIENCE.total_seconds() * 2):
+            where = parse(url)
+            servers = await primaries.of(where)
+            for server in servers:
+                async with primaries.client(server, where, _PATIENCE) as client:
+                    judgements: Iterable[Finding] = judged(*await _asked(client))
+                if len(servers) > 1:
+                    judgements = (_at(server.address, finding) for finding in judgements)
+                found += judgements
+    except (OSError, ValueError, RedisError, rpc.Error, errors.ReplyError) as failed:
+        found.append(fail("redis", (str(failed) or type(failed).__name__).splitlines()[0], *away))
+    return found
+
+
+def _at(address: object, finding: Finding) -> Finding:
+    return replace(finding, check=f"{finding.check} at {address}")
+
+
+async def _asked(client: Any) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """What a server says of itself, and how it is set."""
+    from redis import ResponseError
+
+    info: Mapping[str, Any] = await client.info()
+    settings = {
+        "appendonly": "yes" if info.get("aof_enabled") else "no",
+        "appendfsync": "",  # not told
+        "save": "",
+        "maxmemory": str(info["maxmemory"]),
+        "maxmemory-policy": str(info["maxmemory_policy"]),
+    }
+    for name in tuple(settings):
+        with contextlib.suppress(ResponseError):  # managed servers do not let it be asked
+            settings |= _text(await client.config_get(name))
+    return info, settings
 
 
 def judged(info: Mapping[str, Any], settings: Mapping[str, str]) -> Iterator[Finding]:
@@ -65,6 +98,9 @@ def _persistence(info: Mapping[str, Any], settings: Mapping[str, str]) -> Iterat
         kept = f"snapshots by {settings['save']!r}" if settings["save"] else "nothing on disk"
         why = "When it ends, messages are gone whose senders were told that they were accepted."
         yield fail(check, f"appendonly is off: {kept}", why, do)
+    elif not settings["appendfsync"]:
+        why = "Unless every write is on disk before its answer, accepted messages can be lost when it ends."
+        yield warn(check, "it does not tell its appendfsync (CONFIG)", why, "Ask its provider.")
     elif settings["appendfsync"] != "always":
         why = "Up to a second of accepted messages is lost even when it is merely killed."
         yield warn(check, f"appendfsync is {settings['appendfsync']}", why, do)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import grpc
@@ -56,8 +57,11 @@ class Tally:
         except DecodeError:
             return
         rate, used = report.rps_fractional, report.application_utilization
+        weight = 0.0
         if rate > 0 and used > 0:  # the weight of gRFC A58, with its penalty for errors
-            self._weight = rate / (used + report.eps / rate)
+            weight = rate / (used + max(0.0, report.eps / rate))
+        if 0 < weight < math.inf:
+            self._weight = weight
             self._at = asyncio.get_running_loop().time()
 
     def weight(self, now: float) -> float:

@@ -178,6 +178,8 @@ def _violations(query: pb.AgentQuery) -> Iterator[tuple[str, str]]:
     ):
         if len(getattr(query, field)) > most:
             yield f"query.{field}", f"must be at most {most:,} characters"
+    if "\0" in query.text:
+        yield "query.text", "must have no zero characters"
 
 
 def _parsed(

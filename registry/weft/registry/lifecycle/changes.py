@@ -8,7 +8,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from weft.registry.fields import take
+from weft.registry.fields import few, take
 from weft.v1 import agent_pb2, lifecycle_pb2
 
 Control = lifecycle_pb2.Control
@@ -57,9 +57,11 @@ def settings(
 
 def paths(mask: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Violations of a field mask."""
+    yield from few(mask)
     for position, path in enumerate(mask):
         name, _, key = path.partition(".")
-        if name not in _FIELDS or (key and name not in _MAPS) or path.endswith("."):
+        wrong = name not in _FIELDS or (key and name not in _MAPS) or path.endswith(".")
+        if wrong or len(key) > _MAX_NAME:
             known = ", ".join(_FIELDS)
             yield f"update_paths[{position}]", f"is none of {known}, or an entry of a map"
 

@@ -30,11 +30,14 @@ class Directives:
     async def run(self) -> None:
         """Tells the process what is wanted, now and whenever it changes, for ever."""
         while True:
+            told = False
             for instance_id, agent in self._agents.items():
                 control = self._index.control(agent) or lifecycle_pb2.Control()
                 if self._told[instance_id] != control.version or instance_id in self._due:
                     await self._tell(instance_id, control)
-            await self._index.directed.wait()
+                    told = True
+            if not told:  # else more may have been wanted meanwhile
+                await self._index.directed.wait()
 
     async def _tell(self, instance_id: str, control: lifecycle_pb2.Control) -> None:
         directive = lifecycle_pb2.Directive(

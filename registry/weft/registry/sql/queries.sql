@@ -1,8 +1,9 @@
 -- name: begin_epoch
--- Makes everything so far history that cannot be resumed: no registry was there to see whether it is all.
+-- Makes everything so far history that cannot be resumed: no registry was there to see whether it is all, or the
+-- database is an older one. $1: least revision it begins with.
 UPDATE revision
-SET last = greatest(last + 1, (extract(epoch FROM now()) * 1000)::bigint),
-    floor = greatest(last + 1, (extract(epoch FROM now()) * 1000)::bigint);
+SET last = greatest(last + 1, $1::bigint, (extract(epoch FROM now()) * 1000)::bigint),
+    floor = greatest(last + 1, $1::bigint, (extract(epoch FROM now()) * 1000)::bigint);
 
 -- name: changes
 -- Everything that changed after a revision, in one snapshot; first the state of the whole. kind: its order of use.

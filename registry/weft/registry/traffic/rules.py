@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from weft import rpc
 from weft.registry import labels
-from weft.registry.fields import take
+from weft.registry.fields import few, take
 from weft.registry.versions import Range
 from weft.v1 import lifecycle_pb2, traffic_pb2
 
@@ -60,6 +60,7 @@ def whole(traffic: Traffic) -> Violations:
 
 def paths(mask: Sequence[str]) -> Violations:
     """Violations of a field mask."""
+    yield from few(mask)
     for position, path in enumerate(mask):
         if path not in _FIELDS:
             yield f"update_paths[{position}]", f"is none of {', '.join(_FIELDS)}"

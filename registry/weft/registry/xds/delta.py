@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 
-from weft.registry.xds.subscription import COMPLETE, Catalogue, Get, Rejected
+from weft.registry.xds.subscription import ALL, COMPLETE, Catalogue, Get, Rejected
 from weft.xds.v1 import discovery_pb2 as pb
-
-_ALL = "*"
 
 
 class DeltaSubscription:
@@ -36,18 +34,18 @@ class DeltaSubscription:
         """
         wanted = {name for name in request.resource_names_subscribe if name}
         if self._first and not wanted and self._type_url in COMPLETE:
-            wanted = {_ALL}
-        if _ALL in wanted and not self.everything:
+            wanted = {ALL}
+        if ALL in wanted and not self.everything:
             self.everything = self._owed = True
         for name in (*wanted, *request.resource_names_unsubscribe):
             self._known.pop(name, None)  # a name that is subscribed again is sent again
         if self._first:
             self._known.update(request.initial_resource_versions)
         self._first = False
-        if _ALL in request.resource_names_unsubscribe:
+        if ALL in request.resource_names_unsubscribe:
             self.everything = False
         gone = set(request.resource_names_unsubscribe)
-        self.names = frozenset((self.names | wanted) - gone - {_ALL})
+        self.names = frozenset((self.names | wanted) - gone - {ALL})
         answered = self._unanswered.pop(request.response_nonce, [])
         if request.HasField("error_detail"):
             return Rejected(answered, request.error_detail.message)

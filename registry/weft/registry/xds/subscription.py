@@ -12,6 +12,7 @@ from weft.xds.v1 import discovery_pb2 as pb
 
 # State of the world: a response of these types names everything that exists, so it must be complete.
 COMPLETE = frozenset((resources.LISTENER, resources.CLUSTER))
+ALL = "*"
 
 Get = Callable[[str, str], bytes | None]
 Catalogue = Callable[[str], AbstractSet[str] | None]
@@ -35,7 +36,8 @@ class Subscription:
     def __init__(self, type_url: str) -> None:
         self.names: frozenset[str] = frozenset()
         self.everything = False
-        self._first = True
+        self._never_named = True
+        self._named: frozenset[str] = frozenset()
         self._owed = False  # an answer, be it empty: the client waits for it
         self._type_url = type_url
         self._nonce = 0
@@ -50,11 +52,14 @@ class Subscription:
         if request.response_nonce and request.response_nonce != str(self._nonce):
             return None
         names = frozenset(name for name in request.resource_names if name)
-        if self._first and not names and self._type_url in COMPLETE:
-            self.everything = self._owed = True
-        self._first = False
-        if self.everything and not names:
-            names = self.names
+        # A list that was empty from the first on stands for all there are, as "*" does at any time.
+        self._never_named = self._never_named and not names
+        everything = ALL in names or (self._never_named and self._type_url in COMPLETE)
+        self._owed = self._owed or (everything and not self.everything)
+        self.everything = everything
+        names = self._named = names - {ALL}
+        if everything:
+            names |= self.names
         for gone in self.names - names:
             self._sent.pop(gone, None)  # a name that is subscribed again is sent again
         self.names = names
@@ -74,13 +79,15 @@ class Subscription:
             catalogue: names of all there are of a type; None: not known yet.
             among: names that may have changed; None: any may.
         """
-        gone = False
+        gone: AbstractSet[str] = frozenset()
         if self.everything:
             all_there_is = catalogue(self._type_url)
             if all_there_is is None:
                 return None
-            gone = bool(self.names - all_there_is)
-            self.names = frozenset(all_there_is)
+            gone = self.names - all_there_is - self._named
+            for name in gone:
+                self._sent.pop(name, None)  # should it come back, it is sent again
+            self.names = self._named.union(all_there_is)
             among = None if self._owed else among
         fresh: dict[str, bytes] = {}
         for name in sorted(self.names if among is None else self.names.intersection(among)):
