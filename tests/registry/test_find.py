@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from weft import rpc
-from weft.registry import Terms, labels
+from weft.registry import Pace, Terms, labels
 from weft.registry.discovery import types
 from weft.registry.versions import Range
 from weft.v1 import agent_pb2, discovery_pb2, discovery_pb2_grpc
@@ -20,9 +20,9 @@ RESEARCH = "weft.support.v1.ResearchService"
 
 @pytest_asyncio.fixture
 async def mesh(run_registry):
-    """With leases that outlast a busy moment of this machine: whoever has none is not found."""
+    """With leases and probes that outlast a busy moment of this machine: who is taken for gone is not found."""
     terms = Terms(ttl=timedelta(seconds=10), heartbeat_interval=timedelta(seconds=0.2))
-    async with run_registry(terms=terms) as running:
+    async with run_registry(terms=terms, pace=Pace(interval=timedelta(seconds=2))) as running:
         yield running
 
 
