@@ -26,7 +26,8 @@ async def test_rest(mesh):
     found = await edge.http.post("/v1/echo:repeat", json={"text": "x", "count": 3})
     assert [each["text"] for each in found.json()] == ["x"] * 3
     found = await edge.http.post("/v1/echo:say", json={"failWith": 5})
-    assert (found.status_code, found.json()["code"]) == (404, 5)
+    assert (found.status_code, found.json()["error"]["code"]) == (404, 404)
+    assert found.json()["error"]["status"] == "NOT_FOUND"
     found = await edge.http.get("/v1/nothing")
     assert found.status_code == httpx.codes.NOT_FOUND
     assert found.headers["content-type"] == "application/json"

@@ -14,7 +14,7 @@ from google.protobuf import any_pb2
 
 from weft.registry.catalog import Method
 from weft.registry.xds import faults
-from weft.registry.xds.edge import names, paths, tokens, transcoder
+from weft.registry.xds.edge import answers, asked, names, paths, tokens, transcoder
 from weft.registry.xds.edge.options import EdgeOptions
 from weft.registry.xds.resources import ROUTES, action_to, encode, packed, retry_policy
 from weft.v1 import traffic_pb2
@@ -141,18 +141,25 @@ def _by_rest(
     """Routes of a contract, as few as can be: each that is served here has a copy of the contract."""
     services = sorted({method.path[1:].rpartition("/")[0] for method in methods})
     contract = transcoder.pruned(descriptor_set, services)
-    groups: dict[tuple[int, bool, str], list[str]] = {}
+    groups: dict[tuple[int, bool, bool, str], list[str]] = {}
     for method in methods:
         for verb, template in method.bindings:
             served = (method.path, verb, template) in contract.bindings
-            key = (paths.rank(template), guards.closed(method) or not served, verb)
+            closed = guards.closed(method) or not served
+            key = (paths.rank(template), closed, method.streams, verb)
             groups.setdefault(key, []).append(paths.pattern(template))
     configured = transcoder.transcoder(contract, services, options.max_body)
-    for (rank, closed, verb), patterns in sorted(groups.items()):
+    for (rank, closed, streams, verb), patterns in sorted(groups.items()):
         match = pb.RouteMatch(safe_regex=pb.RegexMatcher(regex="|".join(sorted(set(patterns)))))
         if verb != "*":
             exact = pb.StringMatcher(exact=verb)
             match.headers.add(name=":method", string_match=exact)
+        if streams and options.gateway and not closed:
+            other = pb.RouteMatch()
+            other.CopyFrom(match)
+            other.headers.append(asked.in_another_form())
+            route = _elsewhere(other, options, grpc=False)
+            yield Made(1 + rank, agent.name, route.SerializeToString(deterministic=True))
         if closed:
             route = _elsewhere(match, options, grpc=False)
         else:
@@ -160,6 +167,7 @@ def _by_rest(
             # pass over routes that lead nowhere.
             route = pb.Route(match=match, route=action_to(agent.clusters, agent.traffic))
             route.typed_per_filter_config[transcoder.FILTER].CopyFrom(configured)
+            route.typed_per_filter_config[answers.FILTER].CopyFrom(answers.here())
         yield Made(1 + rank, agent.name, route.SerializeToString(deterministic=True))
 
 
@@ -173,6 +181,9 @@ def whole(name: str, made: Iterable[Made], options: EdgeOptions, *, asks: bool) 
         asks: whether callers need a token.
     """
     host = edge_pb2.EdgeHost(name="agents", domains=["*"])
+    for match, grpc in asked.of_a_gateway(has_one=bool(options.gateway)):
+        route = _elsewhere(match, options, grpc=grpc)
+        host.routes.append(route.SerializeToString(deterministic=True))
     host.routes.extend(
         each.route for each in sorted(made, key=lambda each: (each.rank, each.agent))
     )
