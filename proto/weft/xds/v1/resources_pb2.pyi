@@ -1415,12 +1415,19 @@ class Http2ProtocolOptions(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HPACK_TABLE_SIZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hpack_table_size(self) -> _wrappers_pb2.UInt32Value:
+        """What may be remembered of headers that were sent, in bytes."""
+
     def __init__(
         self,
+        *,
+        hpack_table_size: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hpack_table_size", b"hpack_table_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hpack_table_size", b"hpack_table_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,6 +24,15 @@ _BY_HTTP = (
     ("upgrade", "(?i)websocket"),
 )
 
+_DEADLINE = "[0-9]{1,8}[HMSmun]"  # as gRPC's protocol has it
+
+
+def without_sense() -> Iterator[tuple[pb.RouteMatch, bool]]:
+    """Calls with a deadline that is none, and whether they speak gRPC: an agent would say INTERNAL, as if it were its fault."""
+    wrong = pb.HeaderMatcher(name="grpc-timeout", string_match=_like(_DEADLINE), invert_match=True)
+    yield _match(wrong, _speaks_grpc()), True
+    yield _match(wrong), False
+
 
 def of_a_gateway(*, has_one: bool) -> Iterator[tuple[pb.RouteMatch, bool]]:
     """Which calls go to a gateway for what they ask, and whether they speak gRPC.
@@ -62,6 +71,10 @@ def in_another_form() -> pb.HeaderMatcher:
         invert_match=True,
         treat_missing_header_as_empty=True,
     )
+
+
+def _speaks_grpc() -> pb.HeaderMatcher:
+    return pb.HeaderMatcher(name="content-type", string_match=pb.StringMatcher(prefix=_GRPC))
 
 
 def _match(*headers: pb.HeaderMatcher) -> pb.RouteMatch:

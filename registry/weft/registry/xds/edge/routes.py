@@ -33,7 +33,7 @@ _NOT_SHOWN = ("server", "endpoint-load-metrics-bin", "x-envoy-upstream-service-t
 # Whatever a method does: such a call never reached its agent.
 _NEVER_REACHED = "connect-failure,refused-stream"
 _HOSTS = 5  # tries to find an instance that was not tried
-_FORBIDDEN, _NOT_FOUND = 403, 404
+_BAD_REQUEST, _FORBIDDEN, _NOT_FOUND = 400, 403, 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +181,12 @@ def whole(name: str, made: Iterable[Made], options: EdgeOptions, *, asks: bool) 
         asks: whether callers need a token.
     """
     host = edge_pb2.EdgeHost(name="agents", domains=["*"])
+    for match, grpc in asked.without_sense():
+        if options.gateway and not grpc:
+            route = _elsewhere(match, options, grpc=False)  # which names what is wrong
+        else:
+            route = _refused(match, _BAD_REQUEST, "grpc-timeout: give a number and one of HMSmun.")
+        host.routes.append(route.SerializeToString(deterministic=True))
     for match, grpc in asked.of_a_gateway(has_one=bool(options.gateway)):
         route = _elsewhere(match, options, grpc=grpc)
         host.routes.append(route.SerializeToString(deterministic=True))
