@@ -19,7 +19,8 @@ from urllib.parse import quote
 import google.rpc
 import grpc_tools
 import pytest
-from tests.gateway.conftest import routed, running
+from tests.gateway.conftest import Mesh, routed, running
+from tests.gateway.entries import Entry
 from tests.gateway.webdriver import THERE, chromium
 
 from weft.gateway.http.cors import Cors
@@ -77,9 +78,9 @@ def check(results: dict[str, dict[str, str]], *, transports: int, cases: int) ->
     assert len(results) == transports
 
 
-async def test_in_node(programs: Path, mesh: Any) -> None:
+async def test_in_node(programs: Path, mesh: Mesh, entry: Entry) -> None:
     process = await asyncio.create_subprocess_exec(
-        *("node", str(programs / "node.js"), mesh.gateway.url),
+        *("node", str(programs / "node.js"), entry.url),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from tests.gateway.entries import Entry
 
 from weft import rpc
 from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
-from weft.gateway import Gateway
 from weft.rpc.testing import wait_until
 
 CONNECT = "/weft.echo.v1.EchoService/SayOnce"
@@ -98,8 +98,8 @@ async def test_a_key_has_a_form(http: httpx.AsyncClient, said: list[str], key: s
     assert said == []
 
 
-async def test_the_grpc_door(gateway: Gateway, said: list[str]) -> None:
-    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+async def test_the_grpc_door(entry: Entry, said: list[str]) -> None:
+    async with grpc.aio.insecure_channel(entry.grpc_address) as channel:
         stub = echo_pb2_grpc.EchoServiceStub(channel)
         request = echo_pb2.SayOnceRequest(say=echo_pb2.SayRequest(text="a"))
         metadata = (("idempotency-key", "grpc"),)

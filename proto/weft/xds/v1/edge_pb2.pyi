@@ -1005,6 +1005,28 @@ class LuaOfRoute(_message.Message):
 Global___LuaOfRoute: _TypeAlias = LuaOfRoute  # noqa: Y015
 
 @_typing.final
+class FilterOfRoute(_message.Message):
+    """envoy.config.route.v3.FilterConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISABLED_FIELD_NUMBER: _builtins.int
+    disabled: _builtins.bool
+    """Whether the filter is off for these calls."""
+    def __init__(
+        self,
+        *,
+        disabled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterOfRoute: _TypeAlias = FilterOfRoute  # noqa: Y015
+
+@_typing.final
 class GrpcWeb(_message.Message):
     """envoy.extensions.filters.http.grpc_web.v3.GrpcWeb."""
 

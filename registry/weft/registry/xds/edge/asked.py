@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from weft.xds.v1 import resources_pb2 as pb
 
-_GRPC = "application/grpc"
-_WEB = r"application/grpc-web(?:-text)?\+"
+_GRPC = r"application/grpc(?:[+;].*)?"
+_WEB = "application/grpc-web(?:-text)?"
 ONCE = "idempotency-key"
 # Lower-case name of a header and how it asks for something, a pattern of its whole text.
 _BY_ALL = ((ONCE, ".*"), ("prefer", "(?is).*respond-async.*"))
@@ -23,14 +23,13 @@ _BY_HTTP = (
     ("content-encoding", ".*"),
     ("upgrade", "(?i)websocket"),
 )
-
 _DEADLINE = "[0-9]{1,8}[HMSmun]"  # as gRPC's protocol has it
 
 
 def without_sense() -> Iterator[tuple[pb.RouteMatch, bool]]:
-    """Calls with a deadline that is none, and whether they speak gRPC: an agent would say INTERNAL, as if it were its fault."""
+    """Calls with a deadline that is none, of which an agent would say INTERNAL, and whether they speak gRPC."""
     wrong = pb.HeaderMatcher(name="grpc-timeout", string_match=_like(_DEADLINE), invert_match=True)
-    yield _match(wrong, _speaks_grpc()), True
+    yield _match(wrong, grpc()), True
     yield _match(wrong), False
 
 
@@ -42,25 +41,27 @@ def of_a_gateway(*, has_one: bool) -> Iterator[tuple[pb.RouteMatch, bool]]:
     """
     for name, pattern in _BY_ALL if has_one else _BY_ALL[:1]:
         wish = pb.HeaderMatcher(name=name, string_match=_like(pattern))
-        yield (
-            _match(wish, pb.HeaderMatcher(name="content-type", string_match=_like(_GRPC + ".*"))),
-            True,
-        )
+        yield _match(wish, grpc()), True
         yield _match(wish), False
     if not has_one:
         return
     for name, pattern in _BY_HTTP:
         yield _match(pb.HeaderMatcher(name=name, string_match=_like(pattern))), False
-    # gRPC-Web in any other codec than Protobuf.
+    # gRPC-Web in forms that Envoy does not know, such as JSON.
     yield (
         _match(
             pb.HeaderMatcher(name="content-type", string_match=_like(_WEB + ".*")),
             pb.HeaderMatcher(
-                name="content-type", string_match=_like(_WEB + "proto.*"), invert_match=True
+                name="content-type", string_match=_like(_WEB + r"(?:\+proto)?"), invert_match=True
             ),
         ),
         False,
     )
+
+
+def grpc() -> pb.HeaderMatcher:
+    """Whether a caller speaks gRPC, and not gRPC-Web."""
+    return pb.HeaderMatcher(name="content-type", string_match=_like(_GRPC))
 
 
 def in_another_form() -> pb.HeaderMatcher:
@@ -71,10 +72,6 @@ def in_another_form() -> pb.HeaderMatcher:
         invert_match=True,
         treat_missing_header_as_empty=True,
     )
-
-
-def _speaks_grpc() -> pb.HeaderMatcher:
-    return pb.HeaderMatcher(name="content-type", string_match=pb.StringMatcher(prefix=_GRPC))
 
 
 def _match(*headers: pb.HeaderMatcher) -> pb.RouteMatch:

@@ -98,7 +98,7 @@ def _filters(options: EdgeOptions, *, asks: bool) -> list[resources_pb2.HttpFilt
             )
         )
     found.append(_filter("own-headers", "header_mutation.v3.HeaderMutation", _own_headers()))
-    found.append(_filter("grpc-web", "grpc_web.v3.GrpcWeb", pb.GrpcWeb()))
+    found.append(_filter(names.WEB, "grpc_web.v3.GrpcWeb", pb.GrpcWeb()))
     found.append(
         resources_pb2.HttpFilter(name=answers.FILTER, typed_config=answers.rest(), disabled=True)
     )

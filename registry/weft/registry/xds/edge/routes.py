@@ -22,6 +22,7 @@ from weft.xds.v1 import edge_pb2
 from weft.xds.v1 import resources_pb2 as pb
 
 _CORS = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy"
+_FILTER_OF_ROUTE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 _PREVIOUS = (
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 )
@@ -107,9 +108,11 @@ def of_agent(agent: Agent, options: EdgeOptions, taken: set[str]) -> Iterator[Ma
 def _by_grpc(
     agent: Agent, method: Method, options: EdgeOptions, *, closed: bool
 ) -> Iterator[pb.Route]:
-    match = pb.RouteMatch(path=method.path, headers=[_grpc()])
+    match = pb.RouteMatch(path=method.path, headers=[_framed()])
     if closed:
-        yield _elsewhere(match, options, grpc=True)
+        pure = pb.RouteMatch(path=method.path, headers=[asked.grpc()])
+        yield _elsewhere(pure, options, grpc=True)
+        yield _elsewhere(match, options, grpc=False)
         return
     action = action_to(agent.clusters, agent.traffic)
     action.timeout.FromTimedelta(timedelta(0))
@@ -196,7 +199,7 @@ def whole(name: str, made: Iterable[Made], options: EdgeOptions, *, asks: bool) 
     if options.origins:
         host.routes.append(_preflight(options).SerializeToString(deterministic=True))
     for match, grpc in (
-        (pb.RouteMatch(prefix="/", headers=[_grpc()]), True),
+        (pb.RouteMatch(prefix="/", headers=[asked.grpc()]), True),
         (pb.RouteMatch(prefix="/"), False),
     ):
         if options.gateway or name == names.CLOSED:
@@ -227,6 +230,9 @@ def _elsewhere(match: pb.RouteMatch, options: EdgeOptions, *, grpc: bool) -> pb.
     action = pb.RouteAction(cluster=names.GATEWAY_GRPC if grpc else names.GATEWAY)
     action.timeout.FromTimedelta(timedelta(0))
     route = pb.Route(match=match, route=action)
+    if not grpc:  # it has a door for gRPC-Web
+        off = packed(_FILTER_OF_ROUTE, edge_pb2.FilterOfRoute(disabled=True))
+        route.typed_per_filter_config[names.WEB].CopyFrom(off)
     if options.tokens is not None:
         route.typed_per_filter_config[tokens.FILTER].CopyFrom(tokens.none_needed())
     return route
@@ -248,7 +254,8 @@ def _refused(match: pb.RouteMatch, status: int, text: str) -> pb.Route:
     return pb.Route(match=match, direct_response=answer)
 
 
-def _grpc() -> pb.HeaderMatcher:
+def _framed() -> pb.HeaderMatcher:
+    """Whether a caller speaks gRPC or gRPC-Web."""
     return pb.HeaderMatcher(name="content-type", string_match=pb.StringMatcher(prefix=_GRPC))
 
 
