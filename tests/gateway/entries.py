@@ -33,7 +33,6 @@ class Why(StrEnum):
     NO_FIELDS = "Envoy's transcoder refuses a body without naming the field that is wrong in it"
     MEDIA_TYPES = "a body of a type that is no JSON is 400 and not 415"
     ARRAYS = "a JSON array of a stream that fails ends without the error, and has no line break at its end"
-    DEADLINES = "a `grpc-timeout` that nobody can read is no deadline, and not an error"
     HANGS_UP = "Envoy hangs up on who goes on sending a body that is too large"
     TRACES = "Envoy passes traces on, and neither begins nor answers with one"
     WEB_HEADERS = "gRPC-Web has none of the headers that are for browsers' pages"
@@ -45,8 +44,9 @@ class Why(StrEnum):
     WEB_REFUSALS = "what Envoy itself refuses of gRPC-Web, such as base64 padded between, has a status of HTTP: 400, 504"
     LARGE_GRPC = "Envoy ends a call of gRPC with too large metadata by resetting it"
     GRPC_BY_HTTP1 = "`application/grpc` by HTTP/1.1 is gRPC to Envoy, and refused in its words"
-    UPGRADES = "an upgrade to WebSocket that is none ends its connection"
-    NOBODY_THERE = "an agent with nobody in service is 503, and Envoy cannot say why, such as that it is paused"
+    UPGRADES = (
+        "where no WebSocket comes of an upgrade, the answer lacks its body, or its header `upgrade`"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

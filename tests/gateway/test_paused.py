@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.gateway.entries import Why
-
 from weft import rpc
 from weft.rpc.testing import wait_until
 from weft.v1 import lifecycle_pb2, lifecycle_pb2_grpc
 
 
-@pytest.mark.gateway_only(Why.NOBODY_THERE)
 async def test_callers_are_told_at_once_and_circuits_stay_closed(own, entry_of_own):
     async with rpc.Channel(own.registry) as channel:
         operator = lifecycle_pb2_grpc.LifecycleServiceStub(channel)

@@ -165,8 +165,9 @@ async def test_metadata_and_a_message_that_is_not_ascii(wire, mirror):
 @pytest.mark.parametrize(
     ("asked", "status"),
     [
-        pytest.param("100m", "4", marks=pytest.mark.gateway_only(Why.WEB_REFUSALS)),
-        pytest.param("0S", "4", marks=pytest.mark.gateway_only(Why.WEB_REFUSALS)),
+        # By chance the agent is first to say so.
+        pytest.param("100m", "4", marks=pytest.mark.gateway_only(Why.WEB_REFUSALS, run=False)),
+        ("0S", "4"),
         ("5", "3"),
         ("123456789m", "3"),
     ],

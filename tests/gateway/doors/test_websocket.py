@@ -160,6 +160,7 @@ async def test_no_agent_serves_it(entry) -> None:
         assert (said["@error"]["status"], ended(socket)) == ("NOT_FOUND", 4005)
 
 
+@pytest.mark.gateway_only(Why.UPGRADES)
 async def test_plain_http_is_told_to_upgrade(entry) -> None:
     answer = await entry.http.get(f"/ws/{ECHO}/Talk")
     assert answer.status_code == 426

@@ -901,8 +901,11 @@ class FaultAbort(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
     GRPC_STATUS_FIELD_NUMBER: _builtins.int
     PERCENTAGE_FIELD_NUMBER: _builtins.int
+    http_status: _builtins.int
+    """A status of HTTP; only Envoy reads it."""
     grpc_status: _builtins.int
     """A value of google.rpc.Code."""
     @_builtins.property
@@ -912,14 +915,15 @@ class FaultAbort(_message.Message):
     def __init__(
         self,
         *,
+        http_status: _builtins.int = ...,
         grpc_status: _builtins.int = ...,
         percentage: Global___FractionalPercent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "percentage", b"percentage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "http_status", b"http_status", "percentage", b"percentage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "percentage", b"percentage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "http_status", b"http_status", "percentage", b"percentage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_error_type: _TypeAlias = _typing.Literal["grpc_status"]  # noqa: Y015
+    _WhichOneofReturnType_error_type: _TypeAlias = _typing.Literal["http_status", "grpc_status"]  # noqa: Y015
     _WhichOneofArgType_error_type: _TypeAlias = _typing.Literal["error_type", b"error_type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_error_type) -> _WhichOneofReturnType_error_type | None: ...
 

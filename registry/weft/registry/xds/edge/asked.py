@@ -21,6 +21,7 @@ _BY_HTTP = (
     ("x-request-timeout", ".*"),
     ("connect-timeout-ms", ".*"),
     ("content-encoding", ".*"),
+    ("grpc-timeout", "0+[HMSmun]"),  # Envoy would say 408 of it, by chance
     ("upgrade", "(?i)websocket"),
 )
 _DEADLINE = "[0-9]{1,8}[HMSmun]"  # as gRPC's protocol has it
@@ -45,8 +46,11 @@ def of_a_gateway(*, has_one: bool) -> Iterator[tuple[pb.RouteMatch, bool]]:
         yield _match(wish), False
     if not has_one:
         return
+    no_grpc = grpc()
+    no_grpc.invert_match = no_grpc.treat_missing_header_as_empty = True
     for name, pattern in _BY_HTTP:
-        yield _match(pb.HeaderMatcher(name=name, string_match=_like(pattern))), False
+        wish = pb.HeaderMatcher(name=name, string_match=_like(pattern))
+        yield _match(wish, no_grpc), False
     # gRPC-Web in forms that Envoy does not know, such as JSON.
     yield (
         _match(

@@ -131,7 +131,7 @@ def _by_grpc(
         retry.host_selection_retry_max_attempts = _HOSTS
         action.retry_policy.CopyFrom(retry)
     route = pb.Route(match=match, route=action, request_headers_to_remove=_NOT_SENT_ON)
-    yield from [route] if agent.drill is None else faults.with_fault(route, agent.drill)
+    yield from [route] if agent.drill is None else faults.with_fault_at_edge(route, agent.drill)
 
 
 def _by_rest(
