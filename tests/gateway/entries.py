@@ -57,17 +57,22 @@ class Entry:
         url: for HTTP.
         grpc_address: for gRPC.
         http: a client of it.
-        nobody: what agents are told of callers whom nobody knows.
+        at_edge: whether it is an Envoy.
     """
 
     url: str
     grpc_address: str
     http: httpx.AsyncClient
-    nobody: str
+    at_edge: bool
+
+    @property
+    def nobody(self) -> str:
+        """What agents are told of callers whom nobody knows: an Envoy tells them of none."""
+        return "" if self.at_edge else "anonymous"
 
 
 def at_gateway(gateway: Gateway, http: httpx.AsyncClient) -> Entry:
-    return Entry(url=gateway.url, grpc_address=gateway.grpc_address, http=http, nobody="anonymous")
+    return Entry(url=gateway.url, grpc_address=gateway.grpc_address, http=http, at_edge=False)
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +96,7 @@ async def at_edge(database_url: str, gateway: Gateway, folder: Path) -> AsyncIte
         edges.running(folder, registry.address) as edge,
     ):
         await edges.routed(edge.http)
-        yield Entry(url=edge.url, grpc_address=edge.address, http=edge.http, nobody="")
+        yield Entry(url=edge.url, grpc_address=edge.address, http=edge.http, at_edge=True)
 
 
 def expect(items: Iterable[pytest.Item]) -> None:

@@ -21,7 +21,6 @@ DOORS = [REST, CONNECT]
 NO_FIELDS, LAXER, MEDIA_TYPES = (
     pytest.mark.gateway_only(why) for why in (Why.NO_FIELDS, Why.LAXER, Why.MEDIA_TYPES)
 )
-)
 
 
 def violations(answer: httpx.Response) -> list[tuple[str, str]]:
