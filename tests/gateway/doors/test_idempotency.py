@@ -33,13 +33,17 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def post(http: httpx.AsyncClient, key: str, **say: Any) -> httpx.Response:
-    headers = {"idempotency-key": f"{key}-{http.base_url.port}"}  # a gateway remembers both entries' keys
+    headers = {
+        "idempotency-key": f"{key}-{http.base_url.port}"
+    }  # a gateway remembers both entries' keys
     return await http.post(CONNECT, json={"say": say}, headers=headers)
 
 
 async def test_a_repeated_call_is_made_once(http: httpx.AsyncClient, said: list[str]) -> None:
     first = await post(http, "once", text="a")
-    quoted = {"idempotency-key": f'"once-{http.base_url.port}"'}  # the same key as a structured field
+    quoted = {
+        "idempotency-key": f'"once-{http.base_url.port}"'
+    }  # the same key as a structured field
     again = await http.post(CONNECT, json={"say": {"text": "a"}}, headers=quoted)
     assert first.status_code == again.status_code == 200
     assert first.content == again.content
