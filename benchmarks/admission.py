@@ -5,16 +5,15 @@ python benchmarks/admission.py [--json] [--rounds 15]
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import jwt
+import measure
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from weft.gateway.guards import keys
@@ -136,16 +135,10 @@ async def run(rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=15)
-    given = parser.parse_args()
-    found = asyncio.run(run(given.rounds))
-    if given.json:
-        print(json.dumps(found))
-        return
-    for name, microseconds in found.items():
-        print(f"{name:24} {microseconds:8.2f} us")
+    options = measure.arguments(__doc__, rounds=15).parse_args()
+    found = asyncio.run(run(options.rounds))
+    figures = {f"{name}_us": round(each, 2) for name, each in found.items()}
+    measure.report({}, figures, as_json=options.json)
 
 
 if __name__ == "__main__":

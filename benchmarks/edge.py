@@ -1,30 +1,32 @@
 """What the hop over an Envoy edge costs: gRPC straight to an agent, by the edge and by the gateway; REST by both.
 
-    python benchmarks/edge.py --json
+Interleaved: each round makes some calls of each way, one after the other.
 
-Interleaved: each round makes some calls of each way, one after the other, and ratios are medians over rounds.
-`edge_vs_direct`: calls a second by the edge, of those straight to the agent. `edge_vs_gateway`: the same of those by the
-gateway. `rest_edge_vs_gateway`: REST. CPU is that of the hop's process, for a call.
+edge_vs_direct         calls a second of gRPC by the edge / straight to the agent
+edge_vs_gateway        the same by the edge / by the gateway
+rest_edge_vs_gateway   calls a second of REST by the edge / by the gateway
+rest_edge_cpu_vs_gateway, edge_cpu_vs_gateway   CPU of the hop's process for a call, by the edge / by the gateway
+
+python benchmarks/edge.py [--json] [--rounds 12] [--calls 400]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import functools
-import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import measure
 
 from weft import embedded, rpc
 from weft.cli.edge import envoy
@@ -44,12 +46,6 @@ def _free_ports(number: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of CPU a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +89,7 @@ async def _timed(call: Callable[[], Awaitable[object]], calls: int) -> float:
     return calls / (time.perf_counter() - began)
 
 
-async def _measured(rounds: int, calls: int) -> dict[str, Any]:
+async def _measured(rounds: int, calls: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
     registry_at, agent_at, http_at, grpc_at, edge_at = (
         f"127.0.0.1:{port}" for port in _free_ports(5)
     )
@@ -149,44 +145,54 @@ async def _measured(rounds: int, calls: int) -> dict[str, Any]:
             ways[name] = rest
         hops = {"edge": edge.pid, "rest_edge": edge.pid}
         hops |= {"gateway": gateway.pid, "rest_gateway": gateway.pid}
-        rates: dict[str, list[float]] = {name: [] for name in ways}
-        spent = dict.fromkeys(hops, 0.0)
-        for number in range(rounds + 1):
-            for name, call in ways.items():
-                before = _cpu(hops[name]) if name in hops else 0.0
-                rate = await _timed(call, calls)
-                if number:  # the first round warms up
-                    rates[name].append(rate)
-                    if name in hops:
-                        spent[name] += _cpu(hops[name]) - before
-    ratio = {
-        f"{a}_vs_{b.removeprefix('rest_')}": round(
-            statistics.median(x / y for x, y in zip(rates[a], rates[b], strict=True)), 3
-        )
-        for a, b in (("edge", "direct"), ("edge", "gateway"), ("rest_edge", "rest_gateway"))
+        rates, spent = await _rounds(ways, hops, rounds, calls)
+    compared = (("edge", "direct"), ("edge", "gateway"), ("rest_edge", "rest_gateway"))
+    ratios = {
+        f"{a}_vs_{b.removeprefix('rest_')}": _divided(rates[a], rates[b]) for a, b in compared
     }
-    return {
-        **ratio,
-        "calls_a_second": {name: round(statistics.median(each)) for name, each in rates.items()},
-        "cpu_us_a_call": {
-            name: round(1e6 * each / (rounds * calls)) for name, each in spent.items()
-        },
-    }
+    for a, b in compared[1:]:
+        ratios[f"{a}_cpu_vs_gateway"] = _divided(spent[a], spent[b])
+    figures = {f"{name}_per_s": round(statistics.median(each)) for name, each in rates.items()}
+    for name, each in spent.items():
+        figures[f"{name}_cpu_us"] = round(1e6 * statistics.median(each) / calls)
+    return ratios, figures
+
+
+async def _rounds(
+    ways: Mapping[str, Callable[[], Awaitable[object]]],
+    hops: Mapping[str, int],
+    rounds: int,
+    calls: int,
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Calls a second by way, and CPU seconds of the hop, of each round."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    spent: dict[str, list[float]] = {name: [] for name in hops}
+    for number in range(rounds + 1):
+        for name, call in ways.items():
+            before = measure.cpu_of(hops[name]) if name in hops else 0.0
+            rate = await _timed(call, calls)
+            if number:  # the first round warms up
+                rates[name].append(rate)
+                if name in hops:
+                    spent[name].append(measure.cpu_of(hops[name]) - before)
+        measure.progress(f"round {number} of {rounds}")
+    measure.progress("done")
+    return rates, spent
+
+
+def _divided(some: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(some, others, strict=True)]
 
 
 def main() -> None:
-    """Prints the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--calls", type=int, default=CALLS)
-    given = parser.parse_args()
-    found = asyncio.run(_measured(given.rounds, given.calls))
-    if given.json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name}: {value}")
+    """The command."""
+    parser = measure.arguments(__doc__, rounds=ROUNDS)
+    parser.add_argument(
+        "--calls", type=int, default=CALLS, help=f"of each way in a round ({CALLS})"
+    )
+    options = parser.parse_args()
+    ratios, figures = asyncio.run(_measured(options.rounds, options.calls))
+    measure.report(ratios, figures, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """What asking a model through Weft adds to the SDK, and what filling a message takes.
 
-python benchmarks/models.py [--rounds N]
+The bare SDK and `Model.stream` in turn, against the local Messages server.
 
-Prints the p50 of a whole answer and of its first piece, of the bare SDK and of `Model.stream`, interleaved, against the local
-Messages server; and the time to write and to read a message as JSON for a model.
+first_vs_sdk   time to the first piece of an answer through Weft / by the SDK
+whole_vs_sdk   the same of the whole answer
+
+The figures have the p50 of each, and the time to write and to read a message as JSON for a model.
+
+python benchmarks/models.py [--json] [--rounds 200]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator
 
 import anthropic
+import measure
 
 from weft.agents import filling, llm
 from weft.testing.messages_server import MessagesServer, scenarios
@@ -51,8 +55,10 @@ async def timed(pieces: AsyncIterator[str]) -> tuple[float, float]:
     return first * 1e3, (time.perf_counter() - began) * 1e3
 
 
-async def main(rounds: int) -> None:
+async def run(rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Measures."""
+    ratios: dict[str, list[float]] = {}
+    figures: dict[str, float] = {}
     async with MessagesServer() as server:
         server.always(MODEL, scenarios.text("an answer of some fifty words. " * 8))
         endpoint = llm.preset("claude", url=server.url, key="none")
@@ -63,17 +69,19 @@ async def main(rounds: int) -> None:
         for _ in range(rounds + WARMING):
             times.append((await timed(of_the_sdk(sdk)), await timed(of_weft(models["bench"]))))
             server.requests.clear()
-        for place, what in enumerate(("first piece", "whole answer")):
-            bare = statistics.median(of_sdk[place] for of_sdk, _ in times[WARMING:])
-            weft = statistics.median(of_weft[place] for _, of_weft in times[WARMING:])
-            print(f"{what}: sdk {bare:.2f} ms, weft {weft:.2f} ms, weft / sdk {weft / bare:.2f}")
+        for place, what in enumerate(("first", "whole")):
+            kept = [(of_sdk[place], of_weft[place]) for of_sdk, of_weft in times[WARMING:]]
+            ratios[f"{what}_vs_sdk"] = [weft / bare for bare, weft in kept]
+            for name, each in zip(("sdk", "weft"), zip(*kept, strict=True), strict=True):
+                figures[f"{what}_{name}_ms"] = round(statistics.median(each), 3)
         await models.close()
         await sdk.close()
-    time_filling()
+    return ratios, figures | of_filling()
 
 
-def time_filling() -> None:
-    """Measures a workflow of ten nodes."""
+def of_filling() -> dict[str, float]:
+    """Microseconds for a workflow of ten nodes."""
+    found: dict[str, float] = {}
     message = workflow_pb2.WorkflowSpec(name="bench", input_type="weft.v1.Node")
     for number in range(10):
         message.nodes.add(id=f"node-{number}")
@@ -85,10 +93,16 @@ def time_filling() -> None:
         began = time.perf_counter()
         for _ in range(1_000):
             work()
-        print(f"{name} a workflow of ten nodes: {(time.perf_counter() - began) * 1e3:.0f} us")
+        found[f"{name}_workflow_us"] = round((time.perf_counter() - began) * 1e3)
+    return found
+
+
+def main() -> None:
+    """The command."""
+    options = measure.arguments(__doc__, rounds=200).parse_args()
+    ratios, figures = asyncio.run(run(options.rounds))
+    measure.report(ratios, figures, as_json=options.json)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    asyncio.run(main(parser.parse_args().rounds))
+    main()

@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import json
 import random
 import shutil
 import sys
@@ -21,6 +20,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import measure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -90,7 +91,8 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 def _show(seed: int, outcome: Outcome, *, as_json: bool) -> None:
     report = outcome.report
     if as_json:
-        print(json.dumps(dataclasses.asdict(outcome) | {"seed": seed, "ok": outcome.ok}))
+        figures = dataclasses.asdict(outcome) | {"seed": seed, "ok": outcome.ok}
+        measure.report({}, figures, as_json=True)
         return
     kills = ", ".join(f"{name} {number}" for name, number in sorted(outcome.kills.items()))
     ended = ", ".join(f"{number} {state}" for state, number in report.ended.items())

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+from tests.gateway.entries import EDGE, ENTRIES, Entry, at_edge, at_gateway, expect
 
 from weft import embedded
 from weft.agents import Host
@@ -26,6 +28,11 @@ from weft.registry import Registry
 from weft.rpc.testing import wait_until
 
 _NUMBERS = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What differs at the edge is known."""
+    expect(items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +99,27 @@ async def mesh(fresh_xds_of_module: None, servers: embedded.Endpoints) -> AsyncI
     await admin.close()
 
 
-@pytest.fixture
-def http(mesh: Mesh) -> httpx.AsyncClient:
-    return mesh.http
+@pytest_asyncio.fixture(scope="module")
+async def edge_of_mesh(
+    mesh: Mesh, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Entry]:
+    """An Envoy before the mesh of a file's tests."""
+    async with at_edge(mesh.database_url, mesh.gateway, tmp_path_factory.mktemp("edge")) as made:
+        yield made
+
+
+@pytest.fixture(params=ENTRIES)
+def entry(request: pytest.FixtureRequest, mesh: Mesh) -> Entry:
+    """Each way into the mesh in turn."""
+    if request.param == EDGE:
+        found: Entry = request.getfixturevalue("edge_of_mesh")
+        return found
+    return at_gateway(mesh.gateway, mesh.http)
 
 
 @pytest.fixture
-def gateway(mesh: Mesh) -> Gateway:
-    return mesh.gateway
+def http(entry: Entry) -> httpx.AsyncClient:
+    return entry.http
 
 
 @pytest.fixture
@@ -108,6 +128,18 @@ async def own(fresh_xds: None, database_url: str) -> AsyncIterator[Mesh]:
     async with running(database_url) as made:
         await routed(made.http)
         yield made
+
+
+@pytest_asyncio.fixture(params=ENTRIES)
+async def entry_of_own(
+    request: pytest.FixtureRequest, own: Mesh, tmp_path: Path
+) -> AsyncIterator[Entry]:
+    """Each way into a test's own mesh in turn."""
+    if request.param == EDGE:
+        async with at_edge(own.database_url, own.gateway, tmp_path) as made:
+            yield made
+    else:
+        yield at_gateway(own.gateway, own.http)
 
 
 @pytest.fixture

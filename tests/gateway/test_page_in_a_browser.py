@@ -22,8 +22,8 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
         yield found
 
 
-async def test_the_page_shows_and_calls_what_agents_offer(gateway, browser: Browser) -> None:
-    await browser.post("url", url=f"{gateway.url}/docs")
+async def test_the_page_shows_and_calls_what_agents_offer(entry, browser: Browser) -> None:
+    await browser.post("url", url=f"{entry.url}/docs")
     await browser.until("return document.querySelectorAll('details.skill').length > 0")
     listed = await browser.run(
         "return [...document.querySelectorAll('details.skill')].map(card => card.id)"
@@ -46,4 +46,4 @@ async def test_the_page_shows_and_calls_what_agents_offer(gateway, browser: Brow
     hosts = {
         httpx.URL(url).netloc.decode() for url in await browser.asked() if url.startswith("http")
     }
-    assert hosts == {gateway.url.removeprefix("http://")}
+    assert hosts == {entry.url.removeprefix("http://")}

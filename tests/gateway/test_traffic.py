@@ -43,9 +43,9 @@ async def two(own):
         yield own
 
 
-async def names(own, times: int, **headers: str) -> set[str]:
+async def names(entry, times: int, **headers: str) -> set[str]:
     answers = [
-        await own.http.get(
+        await entry.http.get(
             "/v1/echo/hi", headers={k.replace("_", "-"): v for k, v in headers.items()}
         )
         for _ in range(times)
@@ -53,40 +53,40 @@ async def names(own, times: int, **headers: str) -> set[str]:
     return {answer.json().get("instance", answer.text) for answer in answers}
 
 
-async def test_a_split_and_sessions_at_rest(two):
+async def test_a_split_and_sessions_at_rest(two, entry_of_own):
     async def both() -> bool:
-        return await names(two, 10) == {"one", "two"}
+        return await names(entry_of_own, 10) == {"one", "two"}
 
     await wait_until(both)
     await set_traffic(two, subsets=[Subset(name="canary", selector="track=canary", percent=0)])
 
     async def rest_alone() -> bool:
-        return await names(two, 10) == {"one"}
+        return await names(entry_of_own, 10) == {"one"}
 
     await wait_until(rest_alone)
     await set_traffic(two, "subsets", balancing=BALANCING_RING_HASH, hash_header="x-session")
     await set_traffic(two, balancing=BALANCING_RING_HASH, hash_header="x-session")
 
     async def sticky() -> bool:
-        homes = [await names(two, 4, x_session=str(number)) for number in range(12)]
+        homes = [await names(entry_of_own, 4, x_session=str(number)) for number in range(12)]
         return all(len(home) == 1 for home in homes) and len(set.union(*homes)) == 2
 
     await wait_until(sticky)
 
 
-async def test_a_drill_at_rest_ends_by_itself_and_leaves_others_alone(own):
+async def test_a_drill_at_rest_ends_by_itself_and_leaves_others_alone(own, entry_of_own):
     ends = Timestamp(seconds=int(time.time()) + 3)
     fault = Fault(abort_percent=100, abort_code=5, header="x-drill", expire_time=ends)
     await set_traffic(own, fault=fault)
 
     async def status() -> int:
-        return (await own.http.get("/v1/echo/hi", headers={"x-drill": "1"})).status_code
+        return (await entry_of_own.http.get("/v1/echo/hi", headers={"x-drill": "1"})).status_code
 
     async def drilled() -> bool:
         return await status() == 404
 
     await wait_until(drilled)
-    assert await names(own, 5) == {"one"}
+    assert await names(entry_of_own, 5) == {"one"}
 
     async def over() -> bool:
         return await status() == 200

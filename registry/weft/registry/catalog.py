@@ -43,6 +43,7 @@ class Method:
         skill: what the contract says of it.
         retryable: whether it may run twice.
         bindings: its HTTP routes, each a method ("*": any) and a path template.
+        streams: whether it answers with a stream.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Method:
     skill: options_pb2.SkillOptions
     retryable: bool
     bindings: tuple[tuple[str, str], ...] = ()
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ def _service(
                 skill=_own(method.options.Extensions[options_pb2.skill]),
                 retryable=method.options.idempotency_level in _RETRYABLE,
                 bindings=tuple(_bindings(method.options.Extensions[annotations_pb2.http])),
+                streams=method.server_streaming,
             )
             for method in service.method
         ),

@@ -29,6 +29,7 @@ from weft.rpc.testing import wait_until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Mesh
+    from tests.gateway.entries import Entry
 
 _NUMBERS = itertools.count()
 HERE = Path(__file__).parent
@@ -125,8 +126,8 @@ def wire_to(url: str) -> Wire:
 
 
 @pytest.fixture
-def wire(mesh: Mesh) -> Wire:
-    return wire_to(mesh.gateway.url)
+def wire(entry: Entry) -> Wire:
+    return wire_to(entry.url)
 
 
 @pytest.fixture(scope="session")
@@ -210,17 +211,25 @@ def mirror_of(messages: ModuleType, services: ModuleType) -> Any:  # noqa: C901 
 
 
 @pytest_asyncio.fixture(scope="module")
-async def mirror(mesh: Mesh, mirror_code: SimpleNamespace) -> AsyncIterator[SimpleNamespace]:
-    """The agent mirror at the mesh's gateway; its generated code."""
+async def mirror_of_mesh(
+    mesh: Mesh, mirror_code: SimpleNamespace
+) -> AsyncIterator[SimpleNamespace]:
+    """The agent mirror in the mesh; its generated code."""
     async with Host(registry=mesh.registry) as host:
         host.add(mirror_of(mirror_code.messages, mirror_code.services))
         await host.start()
-
-        async def served() -> bool:
-            return (await mesh.http.post("/v1/mirror:reflect", json={})).status_code == 200
-
-        await wait_until(served)
         yield mirror_code
+
+
+@pytest.fixture
+async def mirror(entry: Entry, mirror_of_mesh: SimpleNamespace) -> SimpleNamespace:
+    """The agent mirror, reached by this entry; its generated code."""
+
+    async def served() -> bool:
+        return (await entry.http.get("/v1/mirror:twice")).status_code == 200
+
+    await wait_until(served)
+    return mirror_of_mesh
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -10,14 +10,17 @@ import grpc
 import httpx
 import pytest
 from httpx import AsyncClient
+from tests.gateway.entries import Entry, Why
 
 from weft import rpc
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
-from weft.gateway import Gateway
 
 REST = "/v1/echo:say"
 CONNECT = "/weft.echo.v1.EchoService/Say"
 DOORS = [REST, CONNECT]
+NO_FIELDS, LAXER, MEDIA_TYPES = (
+    pytest.mark.gateway_only(why) for why in (Why.NO_FIELDS, Why.LAXER, Why.MEDIA_TYPES)
+)
 
 
 def violations(answer: httpx.Response) -> list[tuple[str, str]]:
@@ -30,23 +33,34 @@ async def alive(http: AsyncClient) -> None:
     assert (await http.post(REST, json={"text": "ok"})).json()["text"] == "ok"
 
 
-@pytest.mark.parametrize("door", DOORS)
+BODIES = [
+    (b'{"text": ', None),
+    (b"[]", None),
+    (b'"text"', None),
+    (b'{"txet": "a"}', "txet"),
+    (b'{"text": 5}', "text"),
+    (b'{"delay": "soon"}', "delay"),
+    (b'{"failWith": "x"}', "failWith"),
+    (b'{"failWith": 99999999999}', "failWith"),
+    (b'{"text": "\xff\xfe"}', None),
+    (b'{"text": "\\ud800"}', None),
+    (b"{" * 100_000, None),
+    (b'{"a":' * 100_000, None),
+    (b"[" * 100_000, None),
+]
+
+
 @pytest.mark.parametrize(
-    ("body", "field"),
+    ("door", "body", "field"),
     [
-        (b'{"text": ', None),
-        (b"[]", None),
-        (b'"text"', None),
-        (b'{"txet": "a"}', "txet"),
-        (b'{"text": 5}', "text"),
-        (b'{"delay": "soon"}', "delay"),
-        (b'{"failWith": "x"}', "failWith"),
-        (b'{"failWith": 99999999999}', "failWith"),
-        (b'{"text": "\xff\xfe"}', None),
-        (b'{"text": "\\ud800"}', None),
-        (b"{" * 100_000, None),
-        (b'{"a":' * 100_000, None),
-        (b"[" * 100_000, None),
+        *((CONNECT, *each) for each in BODIES),
+        *(
+            pytest.param(
+                *(REST, body, field),
+                marks=() if field is None else LAXER if field == "txet" else NO_FIELDS,
+            )
+            for body, field in BODIES
+        ),
     ],
 )
 async def test_bodies_that_are_no_request(
@@ -59,6 +73,7 @@ async def test_bodies_that_are_no_request(
     await alive(http)
 
 
+@pytest.mark.gateway_only(Why.HANGS_UP, run=False)  # by chance it is refused before
 @pytest.mark.parametrize("door", DOORS)
 async def test_a_hundred_megabytes_are_refused_unread(http: AsyncClient, door: str) -> None:
     answer = await http.post(door, content=b"x" * 100_000_000)
@@ -76,17 +91,19 @@ async def test_a_hundred_megabytes_are_refused_unread(http: AsyncClient, door: s
     await alive(http)
 
 
-@pytest.mark.parametrize("door", DOORS)
+TIMES = [
+    ({"x-request-timeout": "0"}, 504),
+    ({"connect-timeout-ms": "0"}, 504),
+    ({"grpc-timeout": "0S"}, 504),
+    ({"x-request-timeout": "soon"}, 400),
+    ({"connect-timeout-ms": "-1"}, 400),
+    ({"grpc-timeout": "5"}, 400),
+]
+
+
 @pytest.mark.parametrize(
-    ("header", "status"),
-    [
-        ({"x-request-timeout": "0"}, 504),
-        ({"connect-timeout-ms": "0"}, 504),
-        ({"grpc-timeout": "0S"}, 504),
-        ({"x-request-timeout": "soon"}, 400),
-        ({"connect-timeout-ms": "-1"}, 400),
-        ({"grpc-timeout": "5"}, 400),
-    ],
+    ("door", "header", "status"),
+    [(door, *each) for each in TIMES for door in DOORS],
 )
 async def test_deadlines_of_nothing_and_of_nonsense(
     http: AsyncClient, door: str, header: dict[str, str], status: int
@@ -97,14 +114,20 @@ async def test_deadlines_of_nothing_and_of_nonsense(
         assert violations(answer)[0][0] == next(iter(header))
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", [pytest.param(REST, marks=MEDIA_TYPES), CONNECT])
 async def test_a_body_of_another_type_is_refused(http: AsyncClient, door: str) -> None:
     answer = await http.post(door, content=b"a=b", headers={"content-type": "text/plain"})
     assert answer.status_code == 415
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/echo/%ff", "/v1/echo/%zz", "/v1/echo/a?text=%ff", "/v1/echo/a?nope=1"]
+    "path",
+    [
+        "/v1/echo/%ff",
+        pytest.param("/v1/echo/%zz", marks=LAXER),
+        "/v1/echo/a?text=%ff",
+        "/v1/echo/a?nope=1",
+    ],
 )
 async def test_bad_targets(http: AsyncClient, path: str) -> None:
     answer = await http.get(path)
@@ -112,8 +135,8 @@ async def test_bad_targets(http: AsyncClient, path: str) -> None:
     await alive(http)
 
 
-async def test_a_header_bomb_is_refused(gateway: Gateway, http: AsyncClient) -> None:
-    host, _, port = gateway.url.removeprefix("http://").rpartition(":")
+async def test_a_header_bomb_is_refused(entry: Entry, http: AsyncClient) -> None:
+    host, _, port = entry.url.removeprefix("http://").rpartition(":")
     for bomb in (b"".join(b"x-%d: y\r\n" % n for n in range(100_000)), b"x: " + b"y" * 10_000_000):
         reader, writer = await asyncio.open_connection(host, int(port))
         answer = b""
@@ -128,8 +151,8 @@ async def test_a_header_bomb_is_refused(gateway: Gateway, http: AsyncClient) -> 
     await alive(http)
 
 
-async def test_the_grpc_door(gateway: Gateway) -> None:
-    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+async def test_the_grpc_door(entry: Entry) -> None:
+    async with grpc.aio.insecure_channel(entry.grpc_address) as channel:
         stub = echo_pb2_grpc.EchoServiceStub(channel)
 
         async def code_of(call: grpc.aio.UnaryUnaryCall) -> grpc.StatusCode:
@@ -140,7 +163,6 @@ async def test_the_grpc_door(gateway: Gateway) -> None:
         raw = channel.unary_unary(CONNECT)
         malformed = raw(b"\x0a\xff\xff\xff\xff\x0f")
         assert await code_of(malformed) is grpc.StatusCode.INVALID_ARGUMENT
-        assert await code_of(raw(b"x" * 100_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
         later = echo_pb2.SayRequest()
         later.delay.FromSeconds(1)  # or the answer may be there before the client looks at the time
         assert await code_of(stub.Say(later, timeout=0)) is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -155,24 +177,40 @@ async def test_the_grpc_door(gateway: Gateway) -> None:
             await code_of(stub.Say(echo_pb2.SayRequest(fail_with=99)))
             is grpc.StatusCode.INVALID_ARGUMENT
         )
-        assert (
-            await code_of(stub.Say(echo_pb2.SayRequest(), metadata=(("x-big", "y" * 100_000),)))
-            is grpc.StatusCode.RESOURCE_EXHAUSTED
-        )
         assert (await stub.Say(echo_pb2.SayRequest(text="ok"))).text == "ok"
 
 
-async def test_nobody_forges_an_identity_from_outside(gateway: Gateway) -> None:
-    forged = (("weft-identity-bin", b"\x0a\x04root"),)
-    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+@pytest.mark.parametrize(
+    ("size", "metadata"),
+    [
+        (100_000_000, ()),
+        pytest.param(
+            0, (("x-big", "y" * 100_000),), marks=pytest.mark.gateway_only(Why.LARGE_GRPC)
+        ),
+    ],
+)
+async def test_what_is_too_large_for_the_grpc_door(
+    entry: Entry, size: int, metadata: tuple[tuple[str, str], ...]
+) -> None:
+    async with grpc.aio.insecure_channel(entry.grpc_address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(CONNECT)(b"x" * size, metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         stub = echo_pb2_grpc.EchoServiceStub(channel)
-        assert (await stub.Say(echo_pb2.SayRequest(), metadata=forged)).caller == "anonymous"
+        assert (await stub.Say(echo_pb2.SayRequest(text="ok"))).text == "ok"
+
+
+async def test_nobody_forges_an_identity_from_outside(entry: Entry) -> None:
+    forged = (("weft-identity-bin", b"\x0a\x04root"),)
+    async with grpc.aio.insecure_channel(entry.grpc_address) as channel:
+        stub = echo_pb2_grpc.EchoServiceStub(channel)
+        assert (await stub.Say(echo_pb2.SayRequest(), metadata=forged)).caller == entry.nobody
         talk = stub.Talk(iter([echo_pb2.TalkRequest(text="a")]), metadata=forged)
         assert [m.text async for m in talk] == ["a"]
 
 
-async def test_all_kinds_of_rpc_pass_the_grpc_door(gateway: Gateway) -> None:
-    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+async def test_all_kinds_of_rpc_pass_the_grpc_door(entry: Entry) -> None:
+    async with grpc.aio.insecure_channel(entry.grpc_address) as channel:
         stub = echo_pb2_grpc.EchoServiceStub(channel)
         repeated = [m.number async for m in stub.Repeat(echo_pb2.RepeatRequest(count=3))]
         assert repeated == [0, 1, 2]

@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from tests.gateway.entries import Entry
 
 from weft import rpc
 from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
-from weft.gateway import Gateway
 from weft.rpc.testing import wait_until
 
 CONNECT = "/weft.echo.v1.EchoService/SayOnce"
@@ -33,12 +33,18 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def post(http: httpx.AsyncClient, key: str, **say: Any) -> httpx.Response:
-    return await http.post(CONNECT, json={"say": say}, headers={"idempotency-key": key})
+    headers = {
+        "idempotency-key": f"{key}-{http.base_url.port}"
+    }  # a gateway remembers both entries' keys
+    return await http.post(CONNECT, json={"say": say}, headers=headers)
 
 
 async def test_a_repeated_call_is_made_once(http: httpx.AsyncClient, said: list[str]) -> None:
     first = await post(http, "once", text="a")
-    again = await post(http, '"once"', text="a")  # the same key as a structured field
+    quoted = {
+        "idempotency-key": f'"once-{http.base_url.port}"'
+    }  # the same key as a structured field
+    again = await http.post(CONNECT, json={"say": {"text": "a"}}, headers=quoted)
     assert first.status_code == again.status_code == 200
     assert first.content == again.content
     assert "idempotency-replayed" not in first.headers
@@ -98,11 +104,11 @@ async def test_a_key_has_a_form(http: httpx.AsyncClient, said: list[str], key: s
     assert said == []
 
 
-async def test_the_grpc_door(gateway: Gateway, said: list[str]) -> None:
-    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+async def test_the_grpc_door(entry: Entry, said: list[str]) -> None:
+    async with grpc.aio.insecure_channel(entry.grpc_address) as channel:
         stub = echo_pb2_grpc.EchoServiceStub(channel)
         request = echo_pb2.SayOnceRequest(say=echo_pb2.SayRequest(text="a"))
-        metadata = (("idempotency-key", "grpc"),)
+        metadata = (("idempotency-key", f"grpc-{entry.at_edge}"),)
         first = await stub.SayOnce(request, metadata=metadata)
         call = stub.SayOnce(request, metadata=metadata)
         assert await call == first
@@ -123,7 +129,7 @@ async def test_a_key_means_the_same_in_every_form(http: httpx.AsyncClient, said:
     forms = [("application/proto", message), ("application/grpc-web+proto", frame)]
     replayed = []
     for kind, body in forms * 2:
-        headers = {"content-type": kind, "idempotency-key": "forms"}
+        headers = {"content-type": kind, "idempotency-key": f"forms-{http.base_url.port}"}
         answer = await http.post(CONNECT, content=body, headers=headers)
         assert b"form" in answer.content
         replayed.append(answer.headers.get("idempotency-replayed"))

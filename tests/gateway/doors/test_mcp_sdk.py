@@ -6,7 +6,7 @@ import orjson
 import pytest
 from mcp import MCPError
 from mcp.client import Client
-from tests.gateway.conftest import Mesh
+from tests.gateway.entries import Entry
 
 MODERN, LEGACY = "2026-07-28", "legacy"
 
@@ -16,8 +16,8 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def test_a_host_at_work(mesh: Mesh, mode: str) -> None:
-    async with Client(f"{mesh.gateway.url}/mcp", mode=mode) as client:
+async def test_a_host_at_work(entry: Entry, mode: str) -> None:
+    async with Client(f"{entry.url}/mcp", mode=mode) as client:
         assert client.server_info is None or client.server_info.name == "weft"
         tools = (await client.list_tools()).tools
         assert [tool.name for tool in tools] == ["echo_repeat", "echo_say", "echo_say_once"]
@@ -41,8 +41,8 @@ async def test_a_host_at_work(mesh: Mesh, mode: str) -> None:
             await client.call_tool("no_such_tool", {})
 
 
-async def test_resources_and_prompts(mesh: Mesh, mode: str) -> None:
-    async with Client(f"{mesh.gateway.url}/mcp", mode=mode) as client:
+async def test_resources_and_prompts(entry: Entry, mode: str) -> None:
+    async with Client(f"{entry.url}/mcp", mode=mode) as client:
         resources = (await client.list_resources()).resources
         assert [str(each.uri) for each in resources] == ["weft://agents/echo"]
         read = await client.read_resource("weft://agents/echo")
@@ -53,6 +53,6 @@ async def test_resources_and_prompts(mesh: Mesh, mode: str) -> None:
             await client.read_resource("weft://agents/nobody")
 
 
-async def test_the_client_finds_the_revision_itself(mesh: Mesh) -> None:
-    async with Client(f"{mesh.gateway.url}/mcp") as client:
+async def test_the_client_finds_the_revision_itself(entry: Entry) -> None:
+    async with Client(f"{entry.url}/mcp") as client:
         assert client.protocol_version == MODERN

@@ -21,8 +21,8 @@ def reflection(channel, version):
 
 
 @pytest.fixture
-async def channel(gateway):
-    async with grpc.aio.insecure_channel(gateway.grpc_address) as made:
+async def channel(entry):
+    async with grpc.aio.insecure_channel(entry.grpc_address) as made:
         yield made
 
 

@@ -6,6 +6,7 @@ import gzip
 import json
 
 import pytest
+from tests.gateway.entries import Why
 
 from weft.gateway.doors.accept import preferred
 from weft.rpc.testing import wait_until
@@ -52,7 +53,13 @@ def test_a_range_that_is_more_specific_counts_more():
     assert preferred(b"*/*;q=1, text/plain;q=0.2, application/*;q=0.3", offered) == offered[1]
 
 
-@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    "accept",
+    [
+        pytest.param("application/json", marks=pytest.mark.gateway_only(Why.ARRAYS)),
+        "application/x-ndjson",
+    ],
+)
 async def test_no_messages_and_errors(wire, accept):
     headers = JSON | {"accept": accept}
     empty = await wire.ask("POST", REPEAT, headers, b"{}")
@@ -220,6 +227,7 @@ async def test_head_is_get_without_its_body(wire, mirror, path):
     assert head.headers["content-type"] == (await wire.ask("GET", path)).headers["content-type"]
 
 
+@pytest.mark.gateway_only(Why.MEDIA_TYPES)
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "application/proto"]
 )

@@ -22,8 +22,8 @@ WATCH_JOB = "weft.v1.JobService/WatchJob"
 LATER = {"prefer": "respond-async"}
 
 
-def dial(mesh: Any, **further: Any) -> connect:
-    return connect(f"{mesh.gateway.url.replace('http://', 'ws://')}/ws/events", **further)
+def dial(url: str, **further: Any) -> connect:
+    return connect(f"{url.replace('http://', 'ws://')}/ws/events", **further)
 
 
 async def subscribe(socket: ClientConnection, id_: str, method: str, **request: Any) -> None:
@@ -64,8 +64,8 @@ async def begin(http: httpx.AsyncClient, **request: Any) -> str:
     return str(answer.json()["id"])
 
 
-async def test_several_streams_at_once(mesh) -> None:
-    async with dial(mesh) as socket:
+async def test_several_streams_at_once(mesh, entry) -> None:
+    async with dial(entry.url) as socket:
         for id_ in ("a", "b"):
             await subscribe(socket, id_, REPEAT, text=id_, count=3, pause="0.05s")
         told: dict[str, list[Any]] = {"a": [], "b": []}
@@ -80,8 +80,8 @@ async def test_several_streams_at_once(mesh) -> None:
     await wait_until(lambda: mesh.in_flight == 0)
 
 
-async def test_one_can_be_left_and_asked_for_again(mesh) -> None:
-    async with dial(mesh) as socket:
+async def test_one_can_be_left_and_asked_for_again(mesh, entry) -> None:
+    async with dial(entry.url) as socket:
         await subscribe(socket, "a", REPEAT, text="a", count=1_000, pause="0.02s")
         assert (await hear(socket))["message"]["text"] == "a"
         await unsubscribe(socket, "a")
@@ -92,23 +92,23 @@ async def test_one_can_be_left_and_asked_for_again(mesh) -> None:
         assert await until_end(socket, "a") == [{"text": "b"}, {"id": "a", "end": {}}]
 
 
-async def test_one_that_is_left_at_once_ends_too(mesh) -> None:
-    async with dial(mesh) as socket:
+async def test_one_that_is_left_at_once_ends_too(mesh, entry) -> None:
+    async with dial(entry.url) as socket:
         await subscribe(socket, "a", REPEAT, count=1, pause="60s")
         await unsubscribe(socket, "a")
         assert await until_end(socket, "a") == [{"id": "a", "end": {}}]
     await wait_until(lambda: mesh.in_flight == 0)
 
 
-async def test_a_job_is_followed_and_taken_up_again(mesh) -> None:
-    job = await begin(mesh.http, text="x", count=30, pause="0.03s")
+async def test_a_job_is_followed_and_taken_up_again(entry) -> None:
+    job = await begin(entry.http, text="x", count=30, pause="0.03s")
     numbers: list[int] = []
-    async with dial(mesh) as socket:
+    async with dial(entry.url) as socket:
         await subscribe(socket, "j", WATCH_JOB, id=job)
         while len(numbers) < 5:
             if (message := (await hear(socket))["message"].get("message")) is not None:
                 numbers.append(int(message["number"]))
-    async with dial(mesh) as socket:
+    async with dial(entry.url) as socket:
         await subscribe(socket, "j", WATCH_JOB, id=job, after=str(numbers[-1]))
         *changes, end = await until_end(socket, "j")
     assert end == {"id": "j", "end": {}}
@@ -117,8 +117,8 @@ async def test_a_job_is_followed_and_taken_up_again(mesh) -> None:
     assert numbers == list(range(1, 31))
 
 
-async def test_what_cannot_be_subscribed_to(mesh) -> None:
-    async with dial(mesh) as socket:
+async def test_what_cannot_be_subscribed_to(entry) -> None:
+    async with dial(entry.url) as socket:
         asked = [
             ("a", f"{ECHO}/Nothing", {}, "AGENT_UNKNOWN"),
             ("b", f"{ECHO}/Say", {"text": "x"}, "NO_STREAM"),
@@ -136,9 +136,9 @@ async def test_what_cannot_be_subscribed_to(mesh) -> None:
         assert (await until_end(socket, "a"))[-1] == {"id": "a", "end": {}}
 
 
-async def test_there_are_bounds(mesh) -> None:
-    async with dial(mesh) as socket:
-        job = await begin(mesh.http, count=1, pause="60s")
+async def test_there_are_bounds(entry) -> None:
+    async with dial(entry.url) as socket:
+        job = await begin(entry.http, count=1, pause="60s")
         for number in range(101):
             await subscribe(socket, str(number), WATCH_JOB, id=job)
         said = await hear(socket)
@@ -149,7 +149,7 @@ async def test_there_are_bounds(mesh) -> None:
         while "error" not in (said := await hear(socket)):
             pass
         assert (said["id"], said["error"]["status"]) == ("7", "ALREADY_EXISTS")
-    await mesh.http.post(f"/v1/jobs/{job}:cancel", json={})
+    await entry.http.post(f"/v1/jobs/{job}:cancel", json={})
 
 
 @pytest.mark.parametrize(
@@ -166,23 +166,23 @@ async def test_there_are_bounds(mesh) -> None:
         b"x",
     ],
 )
-async def test_what_nobody_understands_closes_it(mesh, frame: str | bytes) -> None:
-    async with dial(mesh) as socket:
+async def test_what_nobody_understands_closes_it(entry, frame: str | bytes) -> None:
+    async with dial(entry.url) as socket:
         await socket.send('{"@start": {}}')
         await socket.send(frame)
         assert await close_code(socket) == 4003
 
 
-async def test_the_caller_says_that_it_is_done(mesh) -> None:
-    async with dial(mesh) as socket:
+async def test_the_caller_says_that_it_is_done(mesh, entry) -> None:
+    async with dial(entry.url) as socket:
         await subscribe(socket, "a", REPEAT, count=1, pause="60s")
         await socket.send('{"@end": {}}')
         assert await close_code(socket) == 1000
     await wait_until(lambda: mesh.in_flight == 0)
 
 
-async def test_one_who_does_not_read_stops_the_streams(mesh) -> None:
-    async with dial(mesh, max_queue=1) as socket:
+async def test_one_who_does_not_read_stops_the_streams(mesh, entry) -> None:
+    async with dial(entry.url, max_queue=1) as socket:
         await subscribe(socket, "a", REPEAT, text="x" * 100_000, count=5_000)
         await wait_until(lambda: mesh.in_flight == 1)
         numbers = [(await hear(socket))["message"].get("number", 0) for _ in range(3)]
@@ -209,12 +209,12 @@ async def test_a_caller_sees_only_what_is_theirs(own_with_keys) -> None:
     job = await mesh.http.post(
         "/v1/echo:repeat", json={"count": 1}, headers={**LATER, "x-api-key": good.text}
     )
-    async with dial(mesh, additional_headers={"x-api-key": good.text}) as socket:
+    async with dial(mesh.gateway.url, additional_headers={"x-api-key": good.text}) as socket:
         await subscribe(socket, "a", WATCH_JOB, id=job.json()["id"])
         *changes, _ = await until_end(socket, "a")
         assert changes[-1]["job"]["state"] == "JOB_STATE_SUCCEEDED"
     for text in (bad.text, ""):
-        async with dial(mesh) as socket:
+        async with dial(mesh.gateway.url) as socket:
             headers = {"authorization": f"Bearer {text}"} if text else {}
             await socket.send(json.dumps({"@start": {"headers": headers}}))
             assert await close_code(socket) == 4016
@@ -225,7 +225,7 @@ async def test_a_gateway_that_stops_says_so_at_once(fresh_xds, database_url: str
         mesh = await stack.enter_async_context(running(database_url))
         await routed(mesh.http)
         job = await begin(mesh.http, count=1, pause="60s")
-        socket = await stack.enter_async_context(dial(mesh))
+        socket = await stack.enter_async_context(dial(mesh.gateway.url))
         await subscribe(socket, "a", WATCH_JOB, id=job)
         assert "message" in await hear(socket)
         await mesh.http.post(f"/v1/jobs/{job}:cancel", json={})

@@ -8,9 +8,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from tests.gateway.conftest import Mesh, routed, running
+from tests.gateway.conftest import routed, running
 from tests.gateway.doors.a2a_client import VERSION
 from tests.gateway.doors.conftest import wire_to
+from tests.gateway.entries import Entry, Why
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -55,7 +56,15 @@ async def ask(http: httpx.AsyncClient, door: str, **further: str) -> httpx.Respo
     return await http.request(method, path, headers={**headers, **further}, content=body)
 
 
-@pytest.mark.parametrize("door", REQUESTS)
+@pytest.mark.parametrize(
+    "door",
+    [
+        pytest.param(door, marks=pytest.mark.gateway_only(Why.WEB_HEADERS))
+        if door == "grpc-web"
+        else door
+        for door in REQUESTS
+    ],
+)
 async def test_every_answer_has_them_once(http: httpx.AsyncClient, door: str) -> None:
     answer = await ask(http, door)
     assert answer.status_code < 500
@@ -94,8 +103,8 @@ async def test_refusals_of_callers_are_not_kept(own_with_keys: Any) -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_a_websocket_has_them_too(mesh: Mesh) -> None:
-    url = f"ws{mesh.gateway.url.removeprefix('http')}/ws{SAY}"
+async def test_a_websocket_has_them_too(entry: Entry) -> None:
+    url = f"ws{entry.url.removeprefix('http')}/ws{SAY}"
     async with connect(url) as socket:
         assert socket.response is not None
         assert socket.response.headers["x-content-type-options"] == "nosniff"
@@ -137,16 +146,17 @@ async def test_a_target_that_is_too_long(http: httpx.AsyncClient, path: str) -> 
     assert (await http.get(path.format("x" * 50_000))).status_code < 500
 
 
-async def test_a_websocket_with_too_large_a_head(mesh: Mesh) -> None:
-    url = f"ws{mesh.gateway.url.removeprefix('http')}/ws{SAY}"
+async def test_a_websocket_with_too_large_a_head(entry: Entry) -> None:
+    url = f"ws{entry.url.removeprefix('http')}/ws{SAY}"
     with pytest.raises(InvalidStatus) as refused:
         async with connect(url, additional_headers={"x-big": "x" * 70_000}):
             pass
     assert refused.value.response.status_code == 431
 
 
-async def test_metadata_that_is_too_large(mesh: Mesh) -> None:
-    async with grpc.aio.insecure_channel(mesh.gateway.grpc_address) as channel:
+@pytest.mark.gateway_only(Why.LARGE_GRPC)
+async def test_metadata_that_is_too_large(entry: Entry) -> None:
+    async with grpc.aio.insecure_channel(entry.grpc_address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.unary_unary(SAY)(b"", metadata=(("x-big", "x" * 70_000),), timeout=20)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

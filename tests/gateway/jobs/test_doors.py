@@ -132,7 +132,7 @@ async def test_cancel(http: httpx.AsyncClient, mesh: Mesh) -> None:
 
 
 async def test_a_key_begins_one_job(http: httpx.AsyncClient) -> None:
-    keyed = {"idempotency-key": "job-1"}
+    keyed = {"idempotency-key": f"job-{http.base_url.port}"}
     assert (await begin(http, headers=keyed))["id"] == (await begin(http, headers=keyed))["id"]
     reused = await http.post("/v1/echo:say", json={"text": "other"}, headers=LATER | keyed)
     assert reused.status_code == 422

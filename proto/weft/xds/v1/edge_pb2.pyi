@@ -86,6 +86,26 @@ UNDERSCORES_REJECT_REQUEST: Underscores.ValueType  # 1
 """REJECT_REQUEST: such a request is refused."""
 Global___Underscores: _TypeAlias = Underscores  # noqa: Y015
 
+class _AppendAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AppendActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AppendAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPEND_ACTION_UNSPECIFIED: _AppendAction.ValueType  # 0
+    """APPEND_IF_EXISTS_OR_ADD: both are sent."""
+    APPEND_ACTION_OVERWRITE: _AppendAction.ValueType  # 2
+    """OVERWRITE_IF_EXISTS_OR_ADD: this one counts."""
+
+class AppendAction(_AppendAction, metaclass=_AppendActionEnumTypeWrapper):
+    """envoy.config.core.v3.HeaderValueOption.HeaderAppendAction."""
+
+APPEND_ACTION_UNSPECIFIED: AppendAction.ValueType  # 0
+"""APPEND_IF_EXISTS_OR_ADD: both are sent."""
+APPEND_ACTION_OVERWRITE: AppendAction.ValueType  # 2
+"""OVERWRITE_IF_EXISTS_OR_ADD: this one counts."""
+Global___AppendAction: _TypeAlias = AppendAction  # noqa: Y015
+
 class _UrlUnescape:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -484,6 +504,7 @@ class LocalReply(_message.Message):
 
     FILTER_FIELD_NUMBER: _builtins.int
     BODY_FORMAT_OVERRIDE_FIELD_NUMBER: _builtins.int
+    HEADERS_TO_ADD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> Global___AccessLogFilter:
         """Which answers."""
@@ -492,19 +513,78 @@ class LocalReply(_message.Message):
     def body_format_override(self) -> Global___Format:
         """What they become."""
 
+    @_builtins.property
+    def headers_to_add(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddedHeader]:
+        """What is said beside."""
+
     def __init__(
         self,
         *,
         filter: Global___AccessLogFilter | None = ...,
         body_format_override: Global___Format | None = ...,
+        headers_to_add: _abc.Iterable[Global___AddedHeader] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter", "headers_to_add", b"headers_to_add"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LocalReply: _TypeAlias = LocalReply  # noqa: Y015
+
+@_typing.final
+class AddedHeader(_message.Message):
+    """envoy.config.core.v3.HeaderValueOption."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    APPEND_ACTION_FIELD_NUMBER: _builtins.int
+    append_action: Global___AppendAction.ValueType
+    """What becomes of one that is there."""
+    @_builtins.property
+    def header(self) -> Global___HeaderValue:
+        """The header."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___HeaderValue | None = ...,
+        append_action: Global___AppendAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_action", b"append_action", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddedHeader: _TypeAlias = AddedHeader  # noqa: Y015
+
+@_typing.final
+class HeaderValue(_message.Message):
+    """envoy.config.core.v3.HeaderValue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Its name."""
+    value: _builtins.str
+    """Its value."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderValue: _TypeAlias = HeaderValue  # noqa: Y015
 
 @_typing.final
 class AccessLogFilter(_message.Message):
@@ -514,6 +594,7 @@ class AccessLogFilter(_message.Message):
 
     STATUS_CODE_FILTER_FIELD_NUMBER: _builtins.int
     AND_FILTER_FIELD_NUMBER: _builtins.int
+    OR_FILTER_FIELD_NUMBER: _builtins.int
     HEADER_FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status_code_filter(self) -> Global___StatusCodeFilter:
@@ -524,6 +605,10 @@ class AccessLogFilter(_message.Message):
         """Those that all of these have."""
 
     @_builtins.property
+    def or_filter(self) -> Global___OrFilter:
+        """Those that one of these has."""
+
+    @_builtins.property
     def header_filter(self) -> Global___HeaderFilter:
         """Those with a header."""
 
@@ -532,13 +617,14 @@ class AccessLogFilter(_message.Message):
         *,
         status_code_filter: Global___StatusCodeFilter | None = ...,
         and_filter: Global___AndFilter | None = ...,
+        or_filter: Global___OrFilter | None = ...,
         header_filter: Global___HeaderFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "or_filter", b"or_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "or_filter", b"or_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "and_filter", "header_filter"]  # noqa: Y015
+    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "and_filter", "or_filter", "header_filter"]  # noqa: Y015
     _WhichOneofArgType_filter_specifier: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_filter_specifier) -> _WhichOneofReturnType_filter_specifier | None: ...
 
@@ -641,6 +727,30 @@ class AndFilter(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AndFilter: _TypeAlias = AndFilter  # noqa: Y015
+
+@_typing.final
+class OrFilter(_message.Message):
+    """envoy.config.accesslog.v3.OrFilter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessLogFilter]:
+        """One of these."""
+
+    def __init__(
+        self,
+        *,
+        filters: _abc.Iterable[Global___AccessLogFilter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrFilter: _TypeAlias = OrFilter  # noqa: Y015
 
 @_typing.final
 class HeaderFilter(_message.Message):
@@ -852,6 +962,69 @@ class RequestValidation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestValidation: _TypeAlias = RequestValidation  # noqa: Y015
+
+@_typing.final
+class Lua(_message.Message):
+    """envoy.extensions.filters.http.lua.v3.Lua."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_SOURCE_CODE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def default_source_code(self) -> _resources_pb2.DataSource:
+        """What is done."""
+
+    def __init__(
+        self,
+        *,
+        default_source_code: _resources_pb2.DataSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_source_code", b"default_source_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_source_code", b"default_source_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lua: _TypeAlias = Lua  # noqa: Y015
+
+@_typing.final
+class LuaOfRoute(_message.Message):
+    """envoy.extensions.filters.http.lua.v3.LuaPerRoute: where the filter is off, it is on for these calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LuaOfRoute: _TypeAlias = LuaOfRoute  # noqa: Y015
+
+@_typing.final
+class FilterOfRoute(_message.Message):
+    """envoy.config.route.v3.FilterConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISABLED_FIELD_NUMBER: _builtins.int
+    disabled: _builtins.bool
+    """Whether the filter is off for these calls."""
+    def __init__(
+        self,
+        *,
+        disabled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterOfRoute: _TypeAlias = FilterOfRoute  # noqa: Y015
 
 @_typing.final
 class GrpcWeb(_message.Message):

@@ -933,8 +933,11 @@ class FaultAbort(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
     GRPC_STATUS_FIELD_NUMBER: _builtins.int
     PERCENTAGE_FIELD_NUMBER: _builtins.int
+    http_status: _builtins.int
+    """A status of HTTP; only Envoy reads it."""
     grpc_status: _builtins.int
     """A value of google.rpc.Code."""
     @_builtins.property
@@ -944,14 +947,15 @@ class FaultAbort(_message.Message):
     def __init__(
         self,
         *,
+        http_status: _builtins.int = ...,
         grpc_status: _builtins.int = ...,
         percentage: Global___FractionalPercent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "percentage", b"percentage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "http_status", b"http_status", "percentage", b"percentage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "percentage", b"percentage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "grpc_status", b"grpc_status", "http_status", b"http_status", "percentage", b"percentage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_error_type: _TypeAlias = _typing.Literal["grpc_status"]  # noqa: Y015
+    _WhichOneofReturnType_error_type: _TypeAlias = _typing.Literal["http_status", "grpc_status"]  # noqa: Y015
     _WhichOneofArgType_error_type: _TypeAlias = _typing.Literal["error_type", b"error_type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_error_type) -> _WhichOneofReturnType_error_type | None: ...
 
@@ -1584,12 +1588,19 @@ class Http2ProtocolOptions(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HPACK_TABLE_SIZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hpack_table_size(self) -> _wrappers_pb2.UInt32Value:
+        """What may be remembered of headers that were sent, in bytes."""
+
     def __init__(
         self,
+        *,
+        hpack_table_size: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hpack_table_size", b"hpack_table_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hpack_table_size", b"hpack_table_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

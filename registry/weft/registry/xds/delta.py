@@ -15,11 +15,13 @@ class DeltaSubscription:
     Attributes:
         names: resources the client is subscribed to by name.
         everything: whether it is subscribed to all there are.
+        sent: names of what the last response held.
     """
 
     def __init__(self, type_url: str) -> None:
         self.names: frozenset[str] = frozenset()
         self.everything = False
+        self.sent: list[str] = []
         self._type_url = type_url
         self._nonce = 0
         self._first = True
@@ -90,5 +92,10 @@ class DeltaSubscription:
         self._owed = False
         self._nonce += 1
         response.nonce = f"{self._type_url.rpartition('.')[2]} {self._nonce}"
-        self._unanswered[response.nonce] = changed
+        self._unanswered[response.nonce] = self.sent = changed
         return response
+
+    def again(self, names: Collection[str]) -> None:
+        """The next response holds these as if the client did not have them."""
+        for name in names:
+            self._known.pop(name, None)

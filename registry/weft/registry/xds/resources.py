@@ -139,9 +139,13 @@ def cluster(
 
 
 def speaking_http2(made: pb.Cluster) -> None:
-    """Tells Envoy that endpoints speak HTTP/2, as gRPC does."""
+    """Tells Envoy that endpoints speak HTTP/2, as gRPC does.
+
+    Headers are sent in full: gRPC's core remembers by connection that one could not be read, and would go on to refuse
+    others of that name, of callers who have done nothing wrong (`grpc-timeout: 5`, `x-a-bin: %`).
+    """
     options = pb.HttpProtocolOptions()
-    options.explicit_http_config.http2_protocol_options.SetInParent()
+    options.explicit_http_config.http2_protocol_options.hpack_table_size.value = 0
     made.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(
         packed(f"type.googleapis.com/{_HTTP_OPTIONS}", options)
     )

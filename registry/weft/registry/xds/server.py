@@ -18,6 +18,7 @@ from weft.registry.streams import Streams
 from weft.registry.xds.delta import DeltaSubscription
 from weft.registry.xds.drills import Drills
 from weft.registry.xds.edge import EdgeOptions, names, node
+from weft.registry.xds.resources import CLUSTER, ENDPOINTS
 from weft.registry.xds.snapshot import TYPES, Snapshot, Viewer, sink_address
 from weft.registry.xds.subscription import Subscription
 from weft.telemetry import Telemetry
@@ -226,8 +227,18 @@ class _Client:
             changed, self._changed = self._changed, set()
             for subscription in self._subscriptions.values():
                 response = subscription.respond(self._get, self._catalogue, changed)
-                if response is not None:
-                    await context.write(response)
+                if response is None:
+                    continue
+                await context.write(response)
+                endpoints = self._subscriptions[ENDPOINTS]
+                if (
+                    subscription is self._subscriptions[CLUSTER]
+                    and isinstance(subscription, DeltaSubscription)
+                    and isinstance(endpoints, DeltaSubscription)
+                ):
+                    # Envoy goes on with the old cluster until endpoints come after the new one, or for 15 seconds.
+                    endpoints.again(subscription.sent)
+                    changed.update(subscription.sent)
 
     def _catalogue(self, type_url: str) -> AbstractSet[str] | None:
         return self._snapshot.catalogue(type_url, self._viewer)

@@ -8,7 +8,7 @@ from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
 from weft.registry.xds import faults
-from weft.registry.xds.edge import encryption, names, refusals, tokens, transcoder
+from weft.registry.xds.edge import answers, encryption, names, refusals, tokens, transcoder
 from weft.registry.xds.edge.node import EdgeNode
 from weft.registry.xds.edge.options import EdgeOptions, Rate
 from weft.registry.xds.resources import LISTENER, ads, encode, packed
@@ -97,7 +97,10 @@ def _filters(options: EdgeOptions, *, asks: bool) -> list[resources_pb2.HttpFilt
             )
         )
     found.append(_filter("own-headers", "header_mutation.v3.HeaderMutation", _own_headers()))
-    found.append(_filter("grpc-web", "grpc_web.v3.GrpcWeb", pb.GrpcWeb()))
+    found.append(_filter(names.WEB, "grpc_web.v3.GrpcWeb", pb.GrpcWeb()))
+    found.append(
+        resources_pb2.HttpFilter(name=answers.FILTER, typed_config=answers.rest(), disabled=True)
+    )
     found.append(
         resources_pb2.HttpFilter(
             name=transcoder.FILTER, typed_config=transcoder.none(), disabled=True

@@ -8,4 +8,5 @@ GATEWAY = "@gateway"
 GATEWAY_GRPC = "@gateway-grpc"
 KEYS = "@token-keys"
 CORS = "cors"
+WEB = "grpc-web"
 NOWHERE = "@nowhere"  # a cluster that does not exist

@@ -12,6 +12,14 @@ from weft.xds.v1 import edge_pb2 as pb
 from weft.xds.v1 import resources_pb2
 
 _JSON = "application/json"
+# As in all answers of the gateway.
+ALWAYS: Mapping[str, str] = MappingProxyType(
+    {
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "x-frame-options": "DENY",
+    }
+)
 # Status of HTTP: name of the code, reason.
 _REASONS: Mapping[int, tuple[str, str]] = MappingProxyType(
     {
@@ -56,8 +64,8 @@ def _reply(status: int) -> pb.LocalReply:
     fits = pb.AccessLogFilter()
     equal = fits.and_filter.filters.add().status_code_filter.comparison.value
     equal.default_value, equal.runtime_key = status, "weft.never"
-    header = fits.and_filter.filters.add().header_filter.header
-    header.CopyFrom(
+    no_grpc = fits.and_filter.filters.add().or_filter.filters
+    no_grpc.add().header_filter.header.CopyFrom(
         resources_pb2.HeaderMatcher(
             name="content-type",
             string_match=resources_pb2.StringMatcher(prefix="application/grpc"),
@@ -65,7 +73,16 @@ def _reply(status: int) -> pb.LocalReply:
             treat_missing_header_as_empty=True,
         )
     )
-    return pb.LocalReply(filter=fits, body_format_override=form)
+    # What the transcoder has made gRPC of was none.
+    no_grpc.add().header_filter.header.CopyFrom(
+        resources_pb2.HeaderMatcher(name="x-envoy-original-path", present_match=True)
+    )
+    made = pb.LocalReply(filter=fits, body_format_override=form)
+    for key, value in ALWAYS.items():
+        made.headers_to_add.add(
+            header=pb.HeaderValue(key=key, value=value), append_action=pb.APPEND_ACTION_OVERWRITE
+        )
+    return made
 
 
 def as_struct(value: Mapping[str, Any]) -> struct_pb2.Struct:

@@ -14,7 +14,7 @@ from google.protobuf import any_pb2
 
 from weft.registry.catalog import Method
 from weft.registry.xds import faults
-from weft.registry.xds.edge import names, paths, tokens, transcoder
+from weft.registry.xds.edge import answers, asked, names, paths, tokens, transcoder
 from weft.registry.xds.edge.options import EdgeOptions
 from weft.registry.xds.resources import ROUTES, action_to, encode, packed, retry_policy
 from weft.v1 import traffic_pb2
@@ -22,6 +22,7 @@ from weft.xds.v1 import edge_pb2
 from weft.xds.v1 import resources_pb2 as pb
 
 _CORS = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy"
+_FILTER_OF_ROUTE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 _PREVIOUS = (
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 )
@@ -33,7 +34,7 @@ _NOT_SHOWN = ("server", "endpoint-load-metrics-bin", "x-envoy-upstream-service-t
 # Whatever a method does: such a call never reached its agent.
 _NEVER_REACHED = "connect-failure,refused-stream"
 _HOSTS = 5  # tries to find an instance that was not tried
-_FORBIDDEN, _NOT_FOUND = 403, 404
+_BAD_REQUEST, _FORBIDDEN, _NOT_FOUND = 400, 403, 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +108,11 @@ def of_agent(agent: Agent, options: EdgeOptions, taken: set[str]) -> Iterator[Ma
 def _by_grpc(
     agent: Agent, method: Method, options: EdgeOptions, *, closed: bool
 ) -> Iterator[pb.Route]:
-    match = pb.RouteMatch(path=method.path, headers=[_grpc()])
+    match = pb.RouteMatch(path=method.path, headers=[_framed()])
     if closed:
-        yield _elsewhere(match, options, grpc=True)
+        pure = pb.RouteMatch(path=method.path, headers=[asked.grpc()])
+        yield _elsewhere(pure, options, grpc=True)
+        yield _elsewhere(match, options, grpc=False)
         return
     action = action_to(agent.clusters, agent.traffic)
     action.timeout.FromTimedelta(timedelta(0))
@@ -124,7 +127,7 @@ def _by_grpc(
         when = _NEVER_REACHED + (",unavailable,reset" if method.retryable else "")
         action.retry_policy.CopyFrom(_at_another(retry, when))
     route = pb.Route(match=match, route=action, request_headers_to_remove=_NOT_SENT_ON)
-    yield from [route] if agent.drill is None else faults.with_fault(route, agent.drill)
+    yield from [route] if agent.drill is None else faults.with_fault_at_edge(route, agent.drill)
 
 
 def _at_another(retry: pb.RetryPolicy, when: str) -> pb.RetryPolicy:
@@ -147,18 +150,25 @@ def _by_rest(
     """Routes of a contract, as few as can be: each that is served here has a copy of the contract."""
     services = sorted({method.path[1:].rpartition("/")[0] for method in methods})
     contract = transcoder.pruned(descriptor_set, services)
-    groups: dict[tuple[int, bool, str], list[str]] = {}
+    groups: dict[tuple[int, bool, bool, str], list[str]] = {}
     for method in methods:
         for verb, template in method.bindings:
             served = (method.path, verb, template) in contract.bindings
-            key = (paths.rank(template), guards.closed(method) or not served, verb)
+            closed = guards.closed(method) or not served
+            key = (paths.rank(template), closed, method.streams, verb)
             groups.setdefault(key, []).append(paths.pattern(template))
     configured = transcoder.transcoder(contract, services, options.max_body)
-    for (rank, closed, verb), patterns in sorted(groups.items()):
+    for (rank, closed, streams, verb), patterns in sorted(groups.items()):
         match = pb.RouteMatch(safe_regex=pb.RegexMatcher(regex="|".join(sorted(set(patterns)))))
         if verb != "*":
             exact = pb.StringMatcher(exact=verb)
             match.headers.add(name=":method", string_match=exact)
+        if streams and options.gateway and not closed:
+            other = pb.RouteMatch()
+            other.CopyFrom(match)
+            other.headers.append(asked.in_another_form())
+            route = _elsewhere(other, options, grpc=False)
+            yield Made(1 + rank, agent.name, route.SerializeToString(deterministic=True))
         if closed:
             route = _elsewhere(match, options, grpc=False)
         else:
@@ -166,6 +176,7 @@ def _by_rest(
             # pass over routes that lead nowhere.
             route = pb.Route(match=match, route=action_to(agent.clusters, agent.traffic))
             route.typed_per_filter_config[transcoder.FILTER].CopyFrom(configured)
+            route.typed_per_filter_config[answers.FILTER].CopyFrom(answers.here())
         yield Made(1 + rank, agent.name, route.SerializeToString(deterministic=True))
 
 
@@ -179,13 +190,22 @@ def whole(name: str, made: Iterable[Made], options: EdgeOptions, *, asks: bool) 
         asks: whether callers need a token.
     """
     host = edge_pb2.EdgeHost(name="agents", domains=["*"])
+    for match, grpc in asked.without_sense():
+        if options.gateway and not grpc:
+            route = _elsewhere(match, options, grpc=False)  # which names what is wrong
+        else:
+            route = _refused(match, _BAD_REQUEST, "grpc-timeout: give a number and one of HMSmun.")
+        host.routes.append(route.SerializeToString(deterministic=True))
+    for match, grpc in asked.of_a_gateway(has_one=bool(options.gateway)):
+        route = _elsewhere(match, options, grpc=grpc)
+        host.routes.append(route.SerializeToString(deterministic=True))
     host.routes.extend(
         each.route for each in sorted(made, key=lambda each: (each.rank, each.agent))
     )
     if options.origins:
         host.routes.append(_preflight(options).SerializeToString(deterministic=True))
     for match, grpc in (
-        (pb.RouteMatch(prefix="/", headers=[_grpc()]), True),
+        (pb.RouteMatch(prefix="/", headers=[asked.grpc()]), True),
         (pb.RouteMatch(prefix="/"), False),
     ):
         if options.gateway or name == names.CLOSED:
@@ -219,6 +239,9 @@ def _elsewhere(match: pb.RouteMatch, options: EdgeOptions, *, grpc: bool) -> pb.
     if again is not None:
         action.retry_policy.CopyFrom(_at_another(again, _NEVER_REACHED))
     route = pb.Route(match=match, route=action)
+    if not grpc:  # it has a door for gRPC-Web
+        off = packed(_FILTER_OF_ROUTE, edge_pb2.FilterOfRoute(disabled=True))
+        route.typed_per_filter_config[names.WEB].CopyFrom(off)
     if options.tokens is not None:
         route.typed_per_filter_config[tokens.FILTER].CopyFrom(tokens.none_needed())
     return route
@@ -240,7 +263,8 @@ def _refused(match: pb.RouteMatch, status: int, text: str) -> pb.Route:
     return pb.Route(match=match, direct_response=answer)
 
 
-def _grpc() -> pb.HeaderMatcher:
+def _framed() -> pb.HeaderMatcher:
+    """Whether a caller speaks gRPC or gRPC-Web."""
     return pb.HeaderMatcher(name="content-type", string_match=pb.StringMatcher(prefix=_GRPC))
 
 
