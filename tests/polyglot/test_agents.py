@@ -441,7 +441,7 @@ async def test_a_drain_finishes_the_messages_in_hand_and_gives_back_the_others(
     mesh: Town, agent: Program, language: str, sending: Sending, run: str
 ) -> None:
     count = 20
-    slow = echo_pb2.SayRequest(delay={"seconds": 1})
+    slow = echo_pb2.SayRequest(delay={"seconds": 3})  # all are delivered before the first ends
     async with rpc.Channel(mesh.broker) as channel, asyncio.TaskGroup() as group:
         broker = broker_pb2_grpc.BrokerServiceStub(channel)
         for number in range(count):
