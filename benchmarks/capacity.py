@@ -4,7 +4,7 @@ Each part is a process of its own. A sweep sets one number to several values and
 memory of each part; a line is fitted through the points. Its slope is what one more costs; how far the points are from
 the line says whether cost grows in proportion.
 
-KEY           of each line: how far the worst point is from it, as a share of the line's value there (0.1: ten percent)
+KEY           of each line: how far the worst point is from it, as a share of the largest value (0.1: ten percent)
 figures       costs: slopes, by sweep and part; points: what was read
 
 docs/capacity.md explains each cost; capacity_plan.py does the arithmetic for a site of a size.
@@ -86,7 +86,7 @@ Point = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line through points: y = base + slope * x; `off`: the worst point's distance, as a share of the line there."""
+    """A line through points: y = base + slope * x; `off`: the worst point's distance, as a share of the largest y."""
 
     base: float
     slope: float
@@ -97,8 +97,8 @@ def line(points: Sequence[tuple[float, float]]) -> Line:
     """The line of least squares. Raises StatisticsError where all x are the same."""
     xs, ys = zip(*points, strict=True)
     slope, base = statistics.linear_regression(xs, ys)
-    off = max(abs(y - base - slope * x) / max(abs(base + slope * x), 1e-9) for x, y in points)
-    return Line(base, slope, off)
+    worst = max(abs(y - base - slope * x) for x, y in points)
+    return Line(base, slope, worst / max(*ys, 1e-9))
 
 
 class Bench:

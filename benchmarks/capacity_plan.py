@@ -190,12 +190,12 @@ class Plan:
 
 def number(value: float) -> str:
     """For people: three digits, and thousands apart."""
-    if value == 0:
-        return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return (
-        f"{round(value, digits):,.{min(digits, 4)}f}" if digits else f"{float(f'{value:.3g}'):,.0f}"
-    )
+    if 0 < value < 0.001:
+        return "< 0.001"
+    rounded = float(f"{value:.3g}")
+    if rounded == int(rounded):
+        return f"{rounded:,.0f}"
+    return f"{rounded:,.{2 - math.floor(math.log10(rounded))}f}"
 
 
 def plans(sites: Mapping[str, Site], data: Mapping[str, Any]) -> list[list[Row]]:
@@ -236,17 +236,17 @@ _COSTS = (
     ("an agent with a contract of its own", "agents", "registry_mb", 1e3, "kB of each replica"),
     ("", "agents", "database_mb", 1e3, "kB of PostgreSQL"),
     ("a process with a lease", "hosts", "registry_mb", 1e3, "kB of its replica"),
-    ("", "hosts", "registry_cpu", 1e6, "us of CPU a second: its report and a health check each"),
+    ("", "hosts", "registry_cpu", 1e6, "µs of CPU a second: its report and a health check each"),
     ("a watcher of everything", "watchers", "registry_mb", 1e3, "kB of its replica"),
-    ("", "watchers", "change_ms", 1e3, "us of CPU for each change"),
+    ("", "watchers", "change_ms", 1e3, "µs of CPU for each change"),
     ("an ADS client of all agents", "clients", "registry_mb", 1e3, "kB of its replica"),
-    ("", "clients", "change_ms", 1e3, "us of CPU for each change"),
+    ("", "clients", "change_ms", 1e3, "µs of CPU for each change"),
     ("an open SSE stream", "streams_sse", "gateway_mb", 1e3, "kB of the gateway"),
     ("", "streams_sse", "agent_mb", 1e3, "kB of the agent"),
     ("an open gRPC stream by the gateway", "streams_grpc", "gateway_mb", 1e3, "kB of the gateway"),
     ("", "streams_grpc", "agent_mb", 1e3, "kB of the agent"),
-    ("an event of a stream", "events", "gateway_ms", 1e3, "us of CPU of the gateway"),
-    ("", "events", "agent_ms", 1e3, "us of CPU of the agent"),
+    ("an event of a stream", "events", "gateway_ms", 1e3, "µs of CPU of the gateway"),
+    ("", "events", "agent_ms", 1e3, "µs of CPU of the agent"),
     ("a waiting message of 1 kB", "waiting", "redis_mb", 1e3, "kB of Redis"),
 )
 
@@ -274,7 +274,7 @@ def flat(data: Mapping[str, Any]) -> list[str]:
         for way, name in names.items():
             for point in points[sweep]:
                 cells = (point.get(f"{way}_{part}_us") for part in ("agent", "gateway", "caller"))
-                values = " | ".join("" if cell is None else f"{cell:.0f} us" for cell in cells)
+                values = " | ".join("" if cell is None else f"{cell:.0f} µs" for cell in cells)
                 lines.append(f"| {name}, {of.format(point['n'])} | {values} |")
     return lines
 
@@ -287,7 +287,7 @@ def queues(data: Mapping[str, Any]) -> list[str]:
     ]
     parts = ("broker", "redis", "postgres", "senders", "takers")
     for point in data["figures"]["points"]["queues"]:
-        cells = " | ".join(f"{point[f'{part}_us']:.0f} us" for part in parts)
+        cells = " | ".join(f"{point[f'{part}_us']:.0f} µs" for part in parts)
         lines.append(f"| {point['n']:,.0f} | {cells} | {number(point['per_second'])} |")
     return lines
 

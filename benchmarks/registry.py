@@ -280,7 +280,8 @@ class Bench:
         for address in self.addresses:
             async with rpc.Channel(address) as channel:
                 agents = await _agents(registry_pb2_grpc.RegistryServiceStub(channel))
-            there = sum(len(agent.instances) for agent in agents)
+            serving = agent_pb2.INSTANCE_STATE_SERVING
+            there = sum(i.state == serving for agent in agents for i in agent.instances)
             if there < self.size.hosts * self.size.instances:
                 return False
         return True
