@@ -50,14 +50,14 @@ PANELS = (
     Panel(
         "other agents: a call by REST",
         "calls",
-        "us of CPU",
+        "µs of CPU",
         {"rest_gateway_us": "gateway", "rest_agent_us": "agent"},
     ),
     Panel("messages that wait", "waiting", "MB", {"redis_mb": "Redis", "broker_mb": "broker"}),
     Panel(
         "queues of 10,000 messages",
         "queues",
-        "us of CPU a message",
+        "µs of CPU a message",
         {"broker_us": "broker", "redis_us": "Redis"},
         logarithmic=True,
     ),
@@ -101,6 +101,7 @@ def _panel(panel: Panel, read: Sequence[Mapping[str, float]]) -> Iterator[str]:
         anchor = "end" if x == xs[-1] else "start" if x == xs[0] else "middle"
         yield f'<text class="soft" x="{left}" y="{bottom + 16}" text-anchor="{anchor}">{x:,g}</text>'
     yield f'<text class="soft" x="{_LEFT}" y="{_TOP - 8}">{panel.unit}</text>'
+    highest_last = max(panel.series, key=lambda name: read[-1][name])
     for colour, (name, label) in zip(_COLOURS, panel.series.items(), strict=False):
         ys = [point[name] for point in read]
         places = [at(x, y) for x, y in zip(xs, ys, strict=True)]
@@ -113,7 +114,7 @@ def _panel(panel: Panel, read: Sequence[Mapping[str, float]]) -> Iterator[str]:
             yield f'<line class="{colour} fit" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
         for x, y in places:
             yield f'<circle class="f{colour}" cx="{x}" cy="{y}" r="3"/>'
-        above = -8 if colour == "a" else 16
+        above = -8 if name == highest_last else 16
         yield (
             f'<text class="f{colour}" x="{right}" y="{places[-1][1] + above}" text-anchor="end">{label}</text>'
         )

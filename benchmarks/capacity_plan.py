@@ -309,6 +309,17 @@ def written(page: str, data: Mapping[str, Any]) -> str:
     return page
 
 
+def positive(text: str) -> float:
+    """A number above 0. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
 def main() -> None:
     """Prints plans, or writes the page."""
     parser = argparse.ArgumentParser(
@@ -322,7 +333,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="fail where --write would change them")
     for field in fields(Site):
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=float, help=f"({field.default})"
+            f"--{field.name.replace('_', '-')}", type=positive, help=f"({field.default})"
         )
     options = parser.parse_args()
     data = json.loads(options.costs.read_text(encoding="utf-8"))

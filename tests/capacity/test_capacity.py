@@ -65,6 +65,13 @@ def test_twice_the_people_take_twice_the_gateway():
     assert twice == pytest.approx(2 * once)
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "many"])
+def test_what_is_no_size_is_refused_by_its_name(value):
+    told = subprocess.run((sys.executable, PLAN, f"--busy={value}"), capture_output=True, text=True)
+    assert told.returncode == 2
+    assert "--busy" in told.stderr.splitlines()[-1]
+
+
 @pytest.mark.timeout(180)
 async def test_the_benchmark_reads_each_part():
     process = await asyncio.create_subprocess_exec(
