@@ -197,10 +197,12 @@ async def test_it_registers_again_when_the_registry_was_killed(mesh: Town, agent
 
 async def test_it_leaves_a_registry_that_hangs(mesh: Town, agent: Program) -> None:
     registry = mesh.programs[0]
+    # On a busy machine it may have lost it before, at its start.
+    lost, before = agent.log.count("registry lost"), connections(agent, "registry")
     registry.signal(signal.SIGSTOP)
-    await wait_until(lambda: "registry lost" in agent.log, PATIENCE)
+    await wait_until(lambda: agent.log.count("registry lost") > lost, PATIENCE)
     registry.signal(signal.SIGCONT)
-    await wait_until(lambda: connections(agent, "registry") == 2, PATIENCE)
+    await wait_until(lambda: connections(agent, "registry") > before, PATIENCE)
     await mesh.until(lambda found: len(found) == 1)
 
 
@@ -356,6 +358,7 @@ async def test_it_stays_paused_while_the_registry_is_away_and_is_told_again(
 ) -> None:
     (instance,) = await mesh.instances("echo")
     await operate("pause")
+    before = connections(agent, "registry")
     await mesh.programs[0].end()
     async with rpc.Channel(instance.address) as channel:
         echo = echo_pb2_grpc.EchoServiceStub(channel)
@@ -364,7 +367,7 @@ async def test_it_stays_paused_while_the_registry_is_away_and_is_told_again(
         assert rpc.error_from_call(failed.value).message == "An operator has paused the agent."
         mesh.programs[0] = await mesh.weft("registry")
         mesh.programs.pop()
-        await wait_until(lambda: connections(agent, "registry") == 2, PATIENCE)
+        await wait_until(lambda: connections(agent, "registry") > before, PATIENCE)
         await operate("resume")
         assert (await echo.Say(echo_pb2.SayRequest(text="again"))).text == "again"
 

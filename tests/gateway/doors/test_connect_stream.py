@@ -186,7 +186,10 @@ async def test_messages_come_as_they_are_made(wire):
     async with wire.open() as connection:
         await connection.send("POST", REPEAT, JSON, asking(count=3, pause="0.2s"))
         await connection.head()
-        for number in range(3):
-            [(_, data)] = frames(await connection.chunk())
-            assert json.loads(data).get("number", 0) == number
-        assert frames(await connection.chunk()) == [(2, b"{}")]
+        [(_, first)] = frames(await connection.chunk())
+        came = [first]
+        while len(came) < 3:  # an edge may put into one what came late
+            came += [data for _, data in frames(await connection.chunk())]
+        assert [json.loads(data).get("number", 0) for data in came[:3]] == [0, 1, 2]
+        end = came[3:] or [data for _, data in frames(await connection.chunk())]
+        assert end == [b"{}"]
