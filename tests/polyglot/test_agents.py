@@ -86,7 +86,14 @@ async def as_before(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     async with rpc.Channel(mesh.broker) as channel:
         broker = broker_pb2_grpc.BrokerServiceStub(channel)
         await broker.SetQueue(broker_pb2.SetQueueRequest(queue="echo"))
-        await broker.PurgeQueue(broker_pb2.PurgeQueueRequest(queue="echo"))
+
+        async def empty() -> bool:
+            # What an agent had in hand when it ended is there a moment later.
+            await broker.PurgeQueue(broker_pb2.PurgeQueueRequest(queue="echo"))
+            left = (await broker.Describe(broker_pb2.DescribeRequest(queue="echo"))).status
+            return not left.depth + left.pending + left.delayed
+
+        await wait_until(empty, PATIENCE)
 
 
 @pytest.fixture
