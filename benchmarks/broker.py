@@ -401,8 +401,7 @@ async def servers() -> AsyncIterator[tuple[embedded.Endpoints, int]]:
     os.chmod(folder, 0o711)  # noqa: PTH101 PostgreSQL runs as another account
     try:
         async with embedded.launch(folder / "data") as found:
-            pid_file = next((folder / "data").glob("**/postmaster.pid"))
-            yield found, int(pid_file.read_text().splitlines()[0])
+            yield found, measure.postgres_of(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import measure
@@ -28,12 +26,6 @@ from weft.v1 import broker_pb2, broker_pb2_grpc, message_pb2
 
 _IDLE = 20.0  # seconds
 _SAMPLE = 20_000  # messages of a rate
-
-
-def memory(pid: int) -> int:
-    """Resident bytes of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def role_idle(address: str, count: str) -> None:
@@ -114,7 +106,7 @@ async def idle(url: str, queues: int) -> dict[str, float]:
         began, used = time.perf_counter(), broker.cpu()
         await asyncio.sleep(_IDLE)
         share = (broker.cpu() - used) / (time.perf_counter() - began)
-        return {"idle_cpu": share, "idle_broker_mib": memory(broker.pid) / 2**20}
+        return {"idle_cpu": share, "idle_broker_mib": measure.memory_of(broker.pid) / 2**20}
     finally:
         client.stop()
         broker.stop()
@@ -134,7 +126,7 @@ async def full(
             stub = broker_pb2_grpc.BrokerServiceStub(channel)
             for queue in ("full", "empty"):
                 await stub.SetQueue(broker_pb2.SetQueueRequest(queue=queue))
-            empty_redis = memory(redis)
+            empty_redis = measure.memory_of(redis)
             await fill(broker.told, "full", messages)
             for number in range(rounds):
                 seconds: dict[str, tuple[float, float]] = {}
@@ -146,9 +138,9 @@ async def full(
                 ratios["rate_with_million_consume"].append(seconds["empty"][1] / seconds["full"][1])
         return ratios, {
             "messages": messages,
-            "redis_mib": memory(redis) / 2**20,
+            "redis_mib": measure.memory_of(redis) / 2**20,
             "redis_empty_mib": empty_redis / 2**20,
-            "broker_mib": memory(broker.pid) / 2**20,
+            "broker_mib": measure.memory_of(broker.pid) / 2**20,
         }
     finally:
         broker.stop()

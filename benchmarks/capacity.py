@@ -443,9 +443,7 @@ async def run(size: Size, wanted: Sequence[str]) -> Bench:
     """Measures."""
     with tempfile.TemporaryDirectory() as data:
         async with embedded.launch(Path(data)) as servers:
-            (pid_file,) = Path(data).glob("**/postmaster.pid")  # noqa: ASYNC240 before anything is measured
-            postgres = int(pid_file.read_text(encoding="ascii").splitlines()[0])
-            bench = Bench(size, servers, postgres)
+            bench = Bench(size, servers, measure.postgres_of(Path(data)))
             for name in wanted:
                 await _SWEEPS[name](bench)
             measure.progress("done")

@@ -13,7 +13,6 @@ import grpc
 import registry_roles
 
 from weft.agents import Host, Mesh
-from weft.agents.echo import Echo
 from weft.agents.messaging import Consumer, Publisher
 from weft.broker import Broker
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
@@ -28,19 +27,6 @@ _PUBLISHING = 100  # messages in flight
 _DEADLINE = 30.0  # seconds
 
 
-class Quiet(Echo):
-    """Its streams say one message and stay open where they are asked for two, as the crowds do."""
-
-    async def Repeat(self, request: echo_pb2.RepeatRequest, context: Any) -> Any:
-        """See the class."""
-        if request.count != crowds.MESSAGES:
-            async for message in super().Repeat(request, context):
-                yield message
-            return
-        yield echo_pb2.RepeatResponse(text="wait")
-        await asyncio.Event().wait()
-
-
 class Agent:
     """The process of an agent, as an author's."""
 
@@ -48,7 +34,7 @@ class Agent:
         process.raise_files()
         self._collecting = process.collecting()
         self._host = Host(registry=registry, telemetry=Telemetry(metrics=Instruments(name)))
-        self._host.add(Quiet("one"), agent=name, max_concurrency=1_000_000)
+        self._host.add(crowds.Patient("one"), agent=name, max_concurrency=1_000_000)
 
     async def start(self) -> Mapping[str, Any]:
         """Serves for ever."""

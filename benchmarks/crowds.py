@@ -7,10 +7,12 @@ import contextlib
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 
+from weft.agents.echo import Echo
 from weft.echo.v1 import echo_pb2, echo_pb2_grpc
 
 ENDLESS = "endless"
@@ -19,6 +21,7 @@ ENDLESS = "endless"
 MESSAGES = 2
 """How many messages all callers ask Repeat for."""
 
+_MESSAGE = 8_192  # bytes of an endless stream's message
 _REPEAT = "/weft.echo.v1.EchoService/Repeat"
 _PATIENCE = 600.0  # seconds, the most the gateway grants
 _AT_ONCE = 200  # connections that are being opened
@@ -27,6 +30,25 @@ _LARGE = 2_000_000  # bytes of an answer that nobody reads
 _DRIP = 1.0  # seconds between two bytes of a slow sender
 _UNREAD = 3.0  # seconds until what nobody reads has piled up where it may
 _TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
+
+
+class Patient(Echo):
+    """The agent that crowds call: streams of MESSAGES are one message and silence, ENDLESS ones messages without end."""
+
+    async def Repeat(
+        self, request: echo_pb2.RepeatRequest, context: Any
+    ) -> AsyncIterator[echo_pb2.RepeatResponse]:
+        """See the class."""
+        if request.text == ENDLESS:
+            endless = echo_pb2.RepeatResponse(text="x" * _MESSAGE)
+            while True:
+                yield endless
+        if request.count != MESSAGES:
+            async for message in super().Repeat(request, context):
+                yield message
+            return
+        yield echo_pb2.RepeatResponse(text="wait")
+        await asyncio.Event().wait()
 
 
 def raise_limit() -> None:

@@ -32,8 +32,6 @@ import uvloop
 
 from weft import embedded
 from weft.agents import Host
-from weft.agents.echo import Echo
-from weft.echo.v1 import echo_pb2
 from weft.gateway import Gateway
 from weft.registry import Registry
 from weft.rpc import process
@@ -43,8 +41,6 @@ from weft.telemetry import Instruments, Telemetry
 _CONNECTIONS = 16
 _SLOW = 1_000  # slow senders at most
 _UNREADING = 200  # clients that do not read, at most
-_MESSAGE = 8_192  # bytes of an endless stream's message
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _SETTLING = 20  # seconds at most: after a minute those who do not read are cut
 _BUSY = 0.15  # seconds of CPU in one
 _LET_GO = 120.0  # seconds
@@ -64,22 +60,6 @@ KINDS = {
 }
 
 
-class Patient(Echo):
-    """Its streams never end: one message and silence, or messages without end."""
-
-    async def Repeat(
-        self, request: echo_pb2.RepeatRequest, context: Any
-    ) -> AsyncIterator[echo_pb2.RepeatResponse]:
-        """See the class."""
-        del context
-        if request.text == crowds.ENDLESS:
-            endless = echo_pb2.RepeatResponse(text="x" * _MESSAGE)
-            while True:
-                yield endless
-        yield echo_pb2.RepeatResponse(text="wait")
-        await asyncio.Event().wait()
-
-
 async def serve_registry(database_url: str) -> None:
     """The registry."""
     async with Registry(database_url=database_url, address="127.0.0.1:0") as registry:
@@ -90,7 +70,7 @@ async def serve_registry(database_url: str) -> None:
 async def serve_agent(registry: str) -> None:
     """The agent."""
     async with Host(registry=registry) as host:
-        host.add(Patient("one"), max_concurrency=1_000_000)
+        host.add(crowds.Patient("one"), max_concurrency=1_000_000)
         await host.start()
         print(host.server.address, flush=True)
         await host.wait()
@@ -138,8 +118,7 @@ class Gate:
 
     def memory(self) -> float:
         """Resident memory, MB."""
-        pages = Path(f"/proc/{self.child.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * _PAGE / _MEGABYTE
+        return measure.memory_of(self.child.pid) / _MEGABYTE
 
     def files(self) -> int:
         """Open files."""

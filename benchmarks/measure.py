@@ -20,6 +20,7 @@ from typing import Any
 import asyncpg
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Call = Callable[[], Awaitable[object]]
 
@@ -34,6 +35,18 @@ def cpu_of(pid: int) -> float:
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             total += sum(cpu_of(int(child)) for child in children.read_text().split())
     return total
+
+
+def memory_of(pid: int) -> int:
+    """Resident bytes of a process."""
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * _PAGE
+
+
+def postgres_of(folder: Path) -> int:
+    """Process id of the PostgreSQL whose data is somewhere in a folder."""
+    (pid_file,) = folder.glob("**/postmaster.pid")
+    return int(pid_file.read_text(encoding="ascii").splitlines()[0])
 
 
 async def fresh_database(database_url: str, name: str) -> str:

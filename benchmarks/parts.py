@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import measure
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _PATIENCE = 120.0  # seconds for an answer
 
 
@@ -43,8 +40,7 @@ class Part:
 
     def memory(self) -> float:
         """Resident memory, MB."""
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
-        return round(int(pages) * _PAGE / 1e6, 1)
+        return round(measure.memory_of(self._process.pid) / 1e6, 1)
 
     def cpu(self) -> float:
         """CPU seconds used so far."""
