@@ -45,11 +45,11 @@ _VOLUME = 5  # calls in that time below which they do not
 _FAILURES, _EJECTED = 50, 50  # percent
 _EJECTION, _LONGEST_EJECTION = timedelta(seconds=5), timedelta(minutes=5)
 _RING = 1_024
+CONNECT = timedelta(seconds=1)  # how long an Envoy tries to connect
 _WEIGHED = timedelta(
     seconds=1
 )  # how often weights are worked out, and how long a report is waited for
 _STALE = timedelta(seconds=30)
-_CONNECT = timedelta(seconds=1)
 _RETRIED = 50  # percent of an Envoy's open calls that may be second attempts
 _LEAST_RETRIED = 64  # that may be, whatever the percentage
 
@@ -124,7 +124,7 @@ def cluster(
     made = _cluster(name, traffic)
     if envoy:
         speaking_http2(made)
-        made.connect_timeout.FromTimedelta(_CONNECT)
+        made.connect_timeout.FromTimedelta(CONNECT)
         for limits in made.circuit_breakers.thresholds:
             limits.max_connections.value = limits.max_pending_requests.value = _MAX_REQUESTS
             limits.retry_budget.budget_percent.value = _RETRIED

@@ -9,10 +9,9 @@ from weft.mtls import part_at
 from weft.registry.xds.edge import encryption, names, tokens
 from weft.registry.xds.edge.node import EdgeNode
 from weft.registry.xds.edge.options import EdgeOptions, place
-from weft.registry.xds.resources import CLUSTER, encode, speaking_http2
+from weft.registry.xds.resources import CLUSTER, CONNECT, encode, speaking_http2
 from weft.xds.v1 import resources_pb2 as pb
 
-_CONNECT = timedelta(seconds=1)
 _MANY = 1_000_000
 _READY = "/readyz"
 _ASKED, _PATIENCE = timedelta(seconds=2), timedelta(seconds=2)
@@ -33,9 +32,9 @@ def clusters(options: EdgeOptions) -> Iterator[pb.Cluster]:
         yield grpc
     if options.tokens is not None and tokens.by_url(options.tokens):
         keys = _cluster(names.KEYS, *tokens.host_of(options.tokens))
-        encryption = tokens.encryption(options.tokens)
-        if encryption is not None:
-            keys.transport_socket.CopyFrom(encryption)
+        encrypted = tokens.encryption(options.tokens)
+        if encrypted is not None:
+            keys.transport_socket.CopyFrom(encrypted)
         yield keys
 
 
@@ -65,7 +64,7 @@ def _ask(cluster: pb.Cluster) -> pb.HealthCheck:
 
 def _cluster(name: str, host: str, port: int) -> pb.Cluster:
     made = pb.Cluster(name=name, type=pb.DISCOVERY_TYPE_STRICT_DNS)
-    made.connect_timeout.FromTimedelta(_CONNECT)
+    made.connect_timeout.FromTimedelta(CONNECT)
     made.load_assignment.cluster_name = name
     socket = made.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
     socket.address, socket.port_value = host, port

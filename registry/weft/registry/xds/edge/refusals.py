@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
+from weft.rpc.errors import DOMAIN
 from weft.xds.v1 import edge_pb2 as pb
 from weft.xds.v1 import resources_pb2
 
@@ -54,7 +55,7 @@ def _reply(status: int) -> pb.LocalReply:
                 {
                     "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                     "reason": reason,
-                    "domain": "weft.dev",
+                    "domain": DOMAIN,
                 }
             ],
         }

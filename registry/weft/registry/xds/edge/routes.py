@@ -65,26 +65,16 @@ class Made:
     route: bytes
 
 
-class Guards:
-    """Which methods an edge lets callers to by itself.
-
-    Args:
-        options: of the edge.
-    """
-
-    def __init__(self, options: EdgeOptions) -> None:
-        self._options = options
-
-    def closed(self, method: Method) -> bool:
-        """Whether only a gateway may let callers to a method."""
-        skill = method.skill
-        return bool(
-            skill.required_scopes
-            or skill.needs_approval
-            or skill.as_job
-            or skill.limits
-            or self._options.guards(method.path[1:])
-        )
+def _closed(method: Method, options: EdgeOptions) -> bool:
+    """Whether only a gateway may let callers to a method."""
+    skill = method.skill
+    return bool(
+        skill.required_scopes
+        or skill.needs_approval
+        or skill.as_job
+        or skill.limits
+        or options.guards(method.path[1:])
+    )
 
 
 def of_agent(agent: Agent, options: EdgeOptions, taken: set[str]) -> Iterator[Made]:
@@ -95,14 +85,13 @@ def of_agent(agent: Agent, options: EdgeOptions, taken: set[str]) -> Iterator[Ma
         options: of the edge.
         taken: paths of methods that other agents have; those of this one are added.
     """
-    guards = Guards(options)
     for methods, descriptor_set in agent.contracts:
         mine = [method for method in methods if method.path not in taken]
         taken.update(method.path for method in mine)
         for method in mine:
-            for route in _by_grpc(agent, method, options, closed=guards.closed(method)):
+            for route in _by_grpc(agent, method, options, closed=_closed(method, options)):
                 yield Made(0, agent.name, route.SerializeToString(deterministic=True))
-        yield from _by_rest(agent, mine, descriptor_set, guards, options)
+        yield from _by_rest(agent, mine, descriptor_set, options)
 
 
 def _by_grpc(
@@ -144,7 +133,6 @@ def _by_rest(
     agent: Agent,
     methods: Sequence[Method],
     descriptor_set: bytes,
-    guards: Guards,
     options: EdgeOptions,
 ) -> Iterator[Made]:
     """Routes of a contract, as few as can be: each that is served here has a copy of the contract."""
@@ -154,7 +142,7 @@ def _by_rest(
     for method in methods:
         for verb, template in method.bindings:
             served = (method.path, verb, template) in contract.bindings
-            closed = guards.closed(method) or not served
+            closed = _closed(method, options) or not served
             key = (paths.rank(template), closed, method.streams, verb)
             groups.setdefault(key, []).append(paths.pattern(template))
     configured = transcoder.transcoder(contract, services, options.max_body)
