@@ -8,29 +8,13 @@ import pkgutil
 import pytest
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.descriptor import FileDescriptor
+from tests.descriptors import descriptor_set
 
 import weft.v1
 from weft.echo.v1 import echo_pb2
 from weft.registry.xds.edge import paths
 from weft.registry.xds.edge.transcoder import pruned
 from weft.support.v1 import triage_pb2
-
-
-def descriptor_set(file: FileDescriptor) -> bytes:
-    found: dict[str, FileDescriptor] = {}
-
-    def visit(each: FileDescriptor) -> None:
-        for dependency in each.dependencies:
-            visit(dependency)
-        found[each.name] = each
-
-    visit(file)
-    made = descriptor_pb2.FileDescriptorSet()
-    for each in found.values():
-        each.CopyToProto(made.file.add())
-    return made.SerializeToString()
-
 
 CONTRACTS = [
     module.DESCRIPTOR

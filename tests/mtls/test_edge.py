@@ -93,6 +93,17 @@ async def test_calls_go_by_the_edge_s_own_certificate(
         assert await edge.stat("cluster.registry.ssl.handshake") > 0
 
 
+async def refused(edge: Edge) -> None:
+    """Waits until a call is refused; none may be answered."""
+
+    async def now() -> bool:
+        found = await edge.http.get("/v1/echo/a")
+        assert found.status_code != httpx.codes.OK
+        return found.status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+    await wait_until(now, PATIENCE)
+
+
 async def test_an_agent_that_is_another_is_refused(
     fresh_xds: None, certificates: Certificates, own: mtls.Files, database_url: str, tmp_path: Path
 ) -> None:
@@ -102,13 +113,7 @@ async def test_an_agent_that_is_another_is_refused(
         registered(registry, certificates.agents("echo"), impostor),
         running(tmp_path, registry.address, member=member(own)) as edge,
     ):
-
-        async def refused() -> bool:
-            found = await edge.http.get("/v1/echo/a")
-            assert found.status_code != httpx.codes.OK
-            return found.status_code == httpx.codes.SERVICE_UNAVAILABLE
-
-        await wait_until(refused, PATIENCE)
+        await refused(edge)
         assert await edge.stat("cluster.echo.ssl.fail_verify_san") > 0
 
 
@@ -126,13 +131,7 @@ async def test_an_agent_of_another_authority_is_refused(
         registered(registry, certificates.agents("echo"), impostor),
         running(tmp_path, registry.address, member=member(own)) as edge,
     ):
-
-        async def refused() -> bool:
-            found = await edge.http.get("/v1/echo/a")
-            assert found.status_code != httpx.codes.OK
-            return found.status_code == httpx.codes.SERVICE_UNAVAILABLE
-
-        await wait_until(refused, PATIENCE)
+        await refused(edge)
         assert await edge.stat("cluster.echo.ssl.fail_verify_error") > 0
 
 

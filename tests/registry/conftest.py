@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 import grpc
 import pytest
 import pytest_asyncio
-from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import FileDescriptor
+from tests import descriptors
 
 from weft import registry, rpc
 from weft.registry import catalog
@@ -30,31 +29,16 @@ SERVICE = "weft.support.v1.TriageService"
 _NUMBERS = itertools.count()
 
 
-def _descriptor_set(file: FileDescriptor) -> bytes:
-    found: dict[str, FileDescriptor] = {}
-
-    def visit(each: FileDescriptor) -> None:
-        for dependency in each.dependencies:
-            visit(dependency)
-        found[each.name] = each
-
-    visit(file)
-    result = descriptor_pb2.FileDescriptorSet()
-    for each in found.values():
-        each.CopyToProto(result.file.add())
-    return result.SerializeToString(deterministic=True)
-
-
 class World:
     """The triage contract, and ways to make instances of it that are healthy."""
 
     service = SERVICE
     port = 0  # of a server that answers on all of 127.0.0.0/8
-    descriptor_set = _descriptor_set(triage_pb2.DESCRIPTOR)
+    descriptor_set = descriptors.descriptor_set(triage_pb2.DESCRIPTOR)
     digest = catalog.digest_of(descriptor_set)
     sets: ClassVar = {
         catalog.digest_of(content): content
-        for content in (descriptor_set, _descriptor_set(research_pb2.DESCRIPTOR))
+        for content in (descriptor_set, descriptors.descriptor_set(research_pb2.DESCRIPTOR))
     }
     digests: ClassVar = {
         service: digest for digest, content in sets.items() for service in catalog.read(content)
