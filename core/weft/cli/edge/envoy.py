@@ -88,14 +88,14 @@ async def running(
 async def _ready(process: asyncio.subprocess.Process, told: Path, patience: timedelta) -> str:
     """Returns the address of Envoy's own pages once it has its listener."""
     try:
-        async with asyncio.timeout(patience.total_seconds()):
+        async with asyncio.timeout(patience.total_seconds()), httpx.AsyncClient(timeout=2) as http:
             while True:
                 if process.returncode is not None:
                     raise failures.Failure(
                         f"Envoy ended with status {process.returncode}; its last lines say why."
                     )
                 address = _read(told)
-                if address and await _says(address, "/ready"):
+                if address and await _says(http, f"http://{address}/ready"):
                     return address
                 await asyncio.sleep(_POLL)
     except TimeoutError:
@@ -108,10 +108,9 @@ def _read(file: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
-async def _says(address: str, path: str) -> bool:
-    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=2) as http:
-        with contextlib.suppress(httpx.TransportError):
-            return (await http.get(path)).status_code == httpx.codes.OK
+async def _says(http: httpx.AsyncClient, url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return (await http.get(url)).status_code == httpx.codes.OK
     return False
 
 
